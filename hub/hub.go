@@ -1,0 +1,2 @@
+// Package hub holds one node's rooms.
+package hub

@@ -1,0 +1,175 @@
+package hub
+
+import (
+	"context"
+	"errors"
+)
+
+// This file holds what the hub needs from the rest of the world. Adapters
+// implement it: the room log on NATS, the roster on Redis, sockets on TCP.
+
+// Errors of a [RoomLog]. Both leave it to the caller to try again with the same
+// [Draft.ID].
+var (
+	// ErrUnavailable: the append is known not to have happened.
+	ErrUnavailable = errors.New("hub: the room log is unavailable")
+	// ErrUnknownOutcome: the append may have happened.
+	ErrUnknownOutcome = errors.New("hub: the outcome of the append is unknown")
+	// ErrConflict: a change of state was based on another revision.
+	ErrConflict = errors.New("hub: the state has changed meanwhile")
+)
+
+// Kinds of events. A hub ignores kinds that it does not know.
+const KindComment = "comment"
+
+// Audiences of events.
+const (
+	AudienceAll   = "" // everybody in the room
+	AudienceStaff = "staff"
+	// AudienceUser precedes the id of the one user who gets the event.
+	AudienceUser = "user:"
+)
+
+// Event is one record of a room's log, as the log gives it.
+type Event struct {
+	Seq      uint64 // position; grows within a room, with holes
+	At       int64  // the log's clock, Unix milliseconds
+	Kind     string
+	Audience string
+	Body     []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
+}
+
+// Draft is an event before the log has taken it.
+type Draft struct {
+	ID       string // the same ID within two minutes is the same event; at most 64 bytes
+	Kind     string
+	Audience string
+	Body     []byte
+}
+
+// Receipt says where the log has put a draft.
+type Receipt struct {
+	Seq uint64
+	// Duplicate says that a draft with this ID was there already, at Seq.
+	Duplicate bool
+}
+
+// State is the state of a room as the log keeps it: one record a room.
+type State struct {
+	Rev  uint64 // 0: never set
+	Body []byte // what the edge stored; nil when never set
+}
+
+// RoomLog is the durable, ordered log of every room. Its methods may be called
+// from any goroutine.
+type RoomLog interface {
+	// Append hands a draft to the log and returns without waiting for it: drafts
+	// of one goroutine enter in the order of its calls as long as nothing has to
+	// be tried again. done is called exactly once, from another goroutine and
+	// within the log's append deadline; it must not block. Its error is
+	// ErrUnavailable or ErrUnknownOutcome, possibly wrapped.
+	Append(room string, d Draft, done func(Receipt, error))
+
+	// Follow reports the events of a room to f until the Follow is stopped.
+	// recent is how many of the latest events the first report should hold.
+	Follow(room string, recent int, f Follower) Follow
+
+	// Read returns up to limit events of a room that come after the position,
+	// oldest first, as of some time after the call began; more tells whether the
+	// log holds further ones.
+	Read(ctx context.Context, room string, after uint64, limit int) (events []Event, more bool, err error)
+
+	// Last asks the log's leader for the position of a room's last event; 0 when
+	// it has none.
+	Last(ctx context.Context, room string) (uint64, error)
+
+	// State reads, SetState replaces the state of a room. SetState fails with
+	// ErrConflict when the state's revision is not rev any more, and returns the
+	// new revision.
+	State(ctx context.Context, room string) (State, error)
+	SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error)
+}
+
+// Follow is one room being followed.
+type Follow interface {
+	// Stop ends the reports. None is under way or begins after it has returned;
+	// it must not be called from within one.
+	Stop()
+}
+
+// Follower takes the reports about one room, one at a time. A report must not
+// block.
+type Follower interface {
+	// Reset is the first report, and comes again when the log is not the one that
+	// it was: epoch is its new identity, recent its latest events (oldest first),
+	// head the position of its last one; what Deliver brings from then on comes
+	// after head.
+	Reset(epoch string, recent []Event, head uint64)
+	// Deliver brings further events, in order, each once, without a hole.
+	Deliver(events []Event)
+	// SetState brings the room's state: once after each Reset and at each change.
+	SetState(State)
+	// Degraded says that the log cannot be followed for now, and when it can again.
+	Degraded(bool)
+}
+
+// Roster counts who is in which room, over all nodes. Its methods, and those of
+// [Membership], return at once and may be called from any goroutine.
+type Roster interface {
+	// Open begins to report the counts of a room: to counts, at every change, at
+	// most once a second, until the Membership is closed. counts must not block.
+	Open(room string, counts func(Counts)) Membership
+}
+
+// Membership is one node's share of one room.
+type Membership interface {
+	Join(user string)  // one connection of user more on this node
+	Leave(user string) // one less
+	Close()            // no reports any more; whoever joined must have left
+}
+
+// Counts is the audience of a room on all nodes.
+type Counts struct {
+	Connections int
+	Users       int   // distinct
+	PeakUsers   int   // the most Users so far
+	At          int64 // when it was counted, the roster's clock, Unix milliseconds
+}
+
+// Socket is one viewer's connection, as the hub sees it.
+type Socket interface {
+	// Flush has the socket fetch what its [Source] has and write it. It never
+	// blocks: what the connection does not take now is written by the socket
+	// later, which then fetches again until the source has nothing left.
+	Flush()
+	// Deflates tells whether the peer takes deflated frames.
+	Deflates() bool
+	// Close ends the connection with a close frame behind what was written.
+	Close(code int, reason string)
+}
+
+// Source is where a [Socket] fetches what to write.
+type Source interface {
+	// Next appends to dst the frames to write now, in order, and returns it; dst
+	// as it was when there is nothing. Calls for one source never overlap. The
+	// bytes are shared by all sockets and must not be changed.
+	Next(dst [][]byte) [][]byte
+}
+
+// Frame is one message in the forms that sockets write.
+type Frame struct {
+	Plain    []byte // the whole frame
+	Deflated []byte // the same, deflated; nil when that was not worth it
+}
+
+// Bytes is the form for a socket that does or does not take deflated frames.
+func (f Frame) Bytes(deflates bool) []byte {
+	if deflates && f.Deflated != nil {
+		return f.Deflated
+	}
+	return f.Plain
+}
+
+// Framer makes the frame of one message. deflate says that somebody will want it
+// deflated.
+type Framer func(message []byte, deflate bool) Frame

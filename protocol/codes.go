@@ -1,0 +1,105 @@
+package protocol
+
+import (
+	"strconv"
+	"strings"
+)
+
+// ErrorCode says why a request was not done.
+type ErrorCode string
+
+// The error codes of version 1.
+const (
+	CodeBadMessage     ErrorCode = "bad_message"     // not a request of this protocol
+	CodeUnsupported    ErrorCode = "unsupported"     // a type that this server does not know
+	CodeTooLong        ErrorCode = "too_long"        // text beyond limits.text
+	CodeEmpty          ErrorCode = "empty"           // nothing visible in the text
+	CodeRateLimited    ErrorCode = "rate_limited"    // beyond limits.per_s and burst; retry_ms
+	CodeSlowMode       ErrorCode = "slow_mode"       // the room takes fewer comments a user; retry_ms
+	CodeMuted          ErrorCode = "muted"           // this user may not comment for now
+	CodeForbidden      ErrorCode = "forbidden"       // this user may not do that
+	CodeLocked         ErrorCode = "locked"          // nobody but the staff may comment
+	CodeConflict       ErrorCode = "conflict"        // the state has changed meanwhile
+	CodeUnavailable    ErrorCode = "unavailable"     // not done; try again
+	CodeUnknownOutcome ErrorCode = "unknown_outcome" // perhaps done; try again with the same ref
+)
+
+// Retry tells whether the same request, with the same ref, may succeed later.
+func (c ErrorCode) Retry() bool {
+	switch c {
+	case CodeRateLimited, CodeSlowMode, CodeUnavailable, CodeUnknownOutcome:
+		return true
+	}
+	return false
+}
+
+// CloseCode is the status code of a WebSocket close frame.
+type CloseCode int
+
+// The close codes of version 1, beside those of RFC 6455.
+const (
+	CloseNormal      CloseCode = 1000
+	CloseGoingAway   CloseCode = 1001
+	CloseProtocol    CloseCode = 1002
+	CloseUnsupported CloseCode = 1003 // a binary message
+	CloseInvalidData CloseCode = 1007 // text that is not UTF-8
+	CloseTooBig      CloseCode = 1009 // a message beyond the server's limit
+	CloseInternal    CloseCode = 1011
+	CloseRestart     CloseCode = 1012 // this node is leaving; come back after the told time
+
+	CloseMalformed    CloseCode = 4400 // malformed content, again and again
+	CloseUnauthorized CloseCode = 4401 // token missing, invalid or expired: fetch a new one
+	CloseBanned       CloseCode = 4403
+	CloseNoRoom       CloseCode = 4404
+	CloseTooSlow      CloseCode = 4408 // too slow or silent: come back with the cursor
+	CloseTooMany      CloseCode = 4429 // come back after the told time
+)
+
+// Reconnect tells whether a client that was closed with c should come back by
+// itself. After [CloseUnauthorized] it should, with a new token.
+func (c CloseCode) Reconnect() bool {
+	switch c {
+	case CloseNormal, CloseProtocol, CloseUnsupported, CloseInvalidData, CloseTooBig,
+		CloseMalformed, CloseBanned, CloseNoRoom:
+		return false
+	}
+	return true
+}
+
+// NeedsToken tells whether a client must fetch a new token before it comes back.
+func (c CloseCode) NeedsToken() bool { return c == CloseUnauthorized }
+
+const retryKey = "retry_ms="
+
+// CloseReason is the reason of a close frame: text, and the milliseconds after
+// which to come back if they are more than 0. It is cut to the 123 bytes that a
+// close frame has room for.
+func CloseReason(text string, retryMS int64) string {
+	suffix := ""
+	if retryMS > 0 {
+		suffix = " " + retryKey + strconv.FormatInt(retryMS, 10)
+	}
+	for len(text)+len(suffix) > 123 {
+		r := []rune(text)
+		text = string(r[:len(r)-1])
+	}
+	return strings.TrimSpace(text + suffix)
+}
+
+// RetryMS reads the milliseconds after which to come back out of the reason of a
+// close frame; 0 when it names none.
+func RetryMS(reason string) int64 {
+	_, rest, ok := strings.Cut(reason, retryKey)
+	if !ok {
+		return 0
+	}
+	end := 0
+	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+		end++
+	}
+	n, err := strconv.ParseInt(rest[:end], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,158 @@
+package protocol
+
+// The types of the messages that a server sends.
+const (
+	TypeWelcome   = "welcome"
+	TypeComments  = "comments"
+	TypeViewers   = "viewers"
+	TypeState     = "state"
+	TypeOK        = "ok"
+	TypeError     = "error"
+	TypeGap       = "gap"
+	TypeBeat      = "beat"
+	TypeReconnect = "reconnect"
+)
+
+// Message is what a server sends: one of *Welcome, *Comments, *Viewers, *State,
+// *OK, *Error, *Gap, *Beat and *Reconnect.
+type Message interface{ messageType() string }
+
+// Welcome is the first message of a connection. It is the only personal one
+// besides the answers to one's own requests.
+type Welcome struct {
+	V       int    `json:"v"`
+	Room    string `json:"room"`
+	Session string `json:"session"` // offered again as ?session= it keeps the identity over reconnects
+	You     You    `json:"you"`
+	Now     int64  `json:"now"` // the server's clock, Unix milliseconds
+	// Recovered says that everything after the cursor offered as ?since= follows.
+	// False: the connection starts from now, with the recent comments.
+	Recovered bool   `json:"recovered"`
+	BeatMS    int64  `json:"beat_ms"` // how often the viewer sends a beat
+	Limits    Limits `json:"limits"`
+}
+
+// You says who the server takes the viewer for.
+type You struct {
+	ID   string   `json:"id"`
+	Name string   `json:"name"`
+	Role Role     `json:"role"`
+	Can  []string `json:"can"`
+}
+
+// Limits are those of this viewer in this room.
+type Limits struct {
+	Text  int     `json:"text"`  // code points of a comment, after NFC
+	PerS  float64 `json:"per_s"` // comments a second, sustained
+	Burst int     `json:"burst"` // comments at once
+}
+
+// Comments carries comments in the room's order.
+type Comments struct {
+	Cursor  string    `json:"cursor"`            // where to resume after these
+	History bool      `json:"history,omitempty"` // they were said before the viewer came
+	Items   []Comment `json:"items"`
+	// Shown of Of comments of this stretch are in Items; both are left out when
+	// all are.
+	Shown int `json:"shown,omitempty"`
+	Of    int `json:"of,omitempty"`
+}
+
+// Comment is one comment as everybody in the room receives it.
+type Comment struct {
+	ID      string `json:"id,omitempty"` // [0-9a-z]{1,16}, unique in the room
+	At      int64  `json:"at,omitempty"` // the log's clock, Unix milliseconds
+	User    User   `json:"user"`
+	Text    string `json:"text"`
+	MediaMS *int64 `json:"media_ms,omitempty"` // position in the programme, milliseconds
+	Style   *Style `json:"style,omitempty"`
+}
+
+// User is the author of a comment.
+type User struct {
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"`
+	Role Role   `json:"role,omitempty"` // left out for viewers
+}
+
+// Style is how a comment wants to be drawn over the programme. The empty value
+// of a field is its first one.
+type Style struct {
+	Position string `json:"position,omitempty"` // scroll, top, bottom
+	Size     string `json:"size,omitempty"`     // medium, small, big
+	Color    string `json:"color,omitempty"`    // #rrggbb
+}
+
+// Viewers is the true number of viewers of the room, over all nodes.
+type Viewers struct {
+	Connections int   `json:"connections"`
+	Users       int   `json:"users"` // distinct
+	PeakUsers   int   `json:"peak_users"`
+	At          int64 `json:"at"`
+}
+
+// State is the room's state; a newer one replaces an older one whole.
+type State struct {
+	Rev    uint64 `json:"rev"` // grows with every change; 0: never set
+	Status string `json:"status"`
+	Title  string `json:"title,omitempty"`
+	// Degraded says that this node cannot follow the room's log at the moment:
+	// comments may be late.
+	Degraded bool `json:"degraded,omitempty"`
+}
+
+// The statuses of a room. A room that was never set is live.
+const (
+	StatusScheduled = "scheduled"
+	StatusLive      = "live"
+	StatusEnded     = "ended"
+)
+
+// ValidStatus tells whether s is one of the statuses of a room.
+func ValidStatus(s string) bool {
+	return s == StatusScheduled || s == StatusLive || s == StatusEnded
+}
+
+// OK answers a request that was done. For a comment: it is in the room's log.
+type OK struct {
+	Ref string `json:"ref"`
+	ID  string `json:"id,omitempty"`
+}
+
+// Error answers a request that was not done, or a message that was no request
+// at all (then without ref).
+type Error struct {
+	Ref     string    `json:"ref,omitempty"`
+	Code    ErrorCode `json:"code"`
+	Message string    `json:"message"`
+	RetryMS int64     `json:"retry_ms,omitempty"`
+}
+
+// Error makes an Error an error.
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+// Gap tells of comments that this viewer was not sent.
+type Gap struct {
+	Missed int    `json:"missed,omitempty"` // left out when the number is not known
+	Cursor string `json:"cursor"`
+}
+
+// Beat is the answer to a beat.
+type Beat struct {
+	Now int64 `json:"now"`
+}
+
+// Reconnect says that this node is leaving: come back after that time.
+type Reconnect struct {
+	AfterMS int64 `json:"after_ms"`
+}
+
+func (*Welcome) messageType() string   { return TypeWelcome }
+func (*Comments) messageType() string  { return TypeComments }
+func (*Viewers) messageType() string   { return TypeViewers }
+func (*State) messageType() string     { return TypeState }
+func (*OK) messageType() string        { return TypeOK }
+func (*Error) messageType() string     { return TypeError }
+func (*Gap) messageType() string       { return TypeGap }
+func (*Beat) messageType() string      { return TypeBeat }
+func (*Reconnect) messageType() string { return TypeReconnect }

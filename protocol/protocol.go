@@ -1,0 +1,94 @@
+// Package protocol is Kansei's wire contract, version 1: the messages that a
+// viewer and a server exchange, their limits, and the codes with which requests
+// are refused and connections end. PROTOCOL.md beside this file is the same
+// contract for people who write a client in another language.
+//
+// One WebSocket text message is one JSON object with a "type". The server
+// decodes what viewers send with [DecodeRequest] and encodes what it sends with
+// [Encode]; a client does the reverse with [EncodeRequest] and [Decode].
+// Receivers ignore fields and types that they do not know.
+//
+// A comment is stored in the room log as the JSON object of a [Comment] without
+// its id and time, which only the log can give; [AppendItem] joins the two. The
+// result is encoded once and shared by everyone who receives it.
+//
+// The package depends on the standard library alone.
+package protocol
+
+// Version is the version that a welcome carries as "v".
+const Version = 1
+
+// Subprotocol is the WebSocket subprotocol that client and server must agree on.
+const Subprotocol = "kansei.v1"
+
+// BearerPrefix precedes a token that a browser offers as a second subprotocol.
+const BearerPrefix = "bearer."
+
+// Limits of the contract. What operators may set (text length, rates, message
+// size) comes with the welcome instead.
+const (
+	MaxRoomName = 64 // bytes of a room name
+	MaxRef      = 64 // code points of a ref
+	MaxCursor   = 40 // bytes of a cursor
+	MaxID       = 16 // bytes of a comment id
+	MaxUserID   = 64 // bytes of a user id
+	MaxUserName = 64 // code points of a user name
+	MaxSession  = 64 // bytes of a session
+	MaxTitle    = 200
+)
+
+// ValidRoom tells whether name is a room name: [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
+func ValidRoom(name string) bool {
+	return name != "" && name[0] != '_' && name[0] != '-' && isToken(name, MaxRoomName)
+}
+
+// ValidCursor tells whether s has the form of a cursor: [A-Za-z0-9_-]{1,40}.
+func ValidCursor(s string) bool { return isToken(s, MaxCursor) }
+
+// ValidSession tells whether s has the form of a session: [A-Za-z0-9_-]{16,64}.
+func ValidSession(s string) bool { return len(s) >= 16 && isToken(s, MaxSession) }
+
+func isToken(s string, limit int) bool {
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Role is a user's standing in a room.
+type Role string
+
+// The roles, from the least standing to the most; a monitor sees what the staff
+// sees and does nothing.
+const (
+	RoleViewer      Role = "viewer"
+	RoleMonitor     Role = "monitor"
+	RoleModerator   Role = "moderator"
+	RoleBroadcaster Role = "broadcaster"
+)
+
+// Valid tells whether r is one of the four roles.
+func (r Role) Valid() bool {
+	switch r {
+	case RoleViewer, RoleMonitor, RoleModerator, RoleBroadcaster:
+		return true
+	}
+	return false
+}
+
+// Staff tells whether r sees what is meant for the staff of a room.
+func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
+
+// What a user may do, as listed in [You.Can].
+const (
+	CanComment = "comment"
+	CanReact   = "react"
+	CanSet     = "set"
+)
