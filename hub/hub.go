@@ -1,2 +1,187 @@
-// Package hub holds one node's rooms.
+// Package hub holds one node's rooms and brings what happens in them to the
+// viewers on this node. It knows nothing of NATS, Redis or HTTP: ports.go says
+// what it needs from them.
+//
+// # The way of a comment
+//
+// The room log reports events to a [Room] (room.go), which encodes each once, as
+// an item, and puts it at the end of the [view]s whose audience may see it
+// (view.go). A round (round.go) joins the items that have come since the last one
+// into a frame, puts that into the view's ring and flushes every viewer's
+// [Socket]; the socket then asks its [Viewer] for what is next (viewer.go) and
+// gets the frame, the same bytes for everybody. There is no queue per viewer: a
+// viewer is a position in its view's ring, and one that falls off the ring is told
+// what it missed. The first event after silence leaves at once; while events keep
+// coming there is one round per window.
+//
+// # The way of a join
+//
+// [Hub.Join] (join.go) opens the room if this node has not got it, decides where
+// the viewer goes on (cursor.go), and hands it the welcome and the shared frames
+// of the room's state, counts and recent comments in one write.
+//
+// # Who owns what
+//
+// Room.mu guards everything in a room and its views but the rings, which viewers
+// read without it. What a viewer has been sent belongs to whoever is writing to
+// its socket; the socket sees to it that that is one at a time. A room costs no
+// goroutine and no timer while nothing happens in it.
 package hub
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Config is what a [Hub] is made of. Log, Roster and Frame are needed; the rest
+// has defaults.
+type Config struct {
+	Log    RoomLog
+	Roster Roster
+	Frame  Framer
+
+	// Window is the least time between two rounds of a room; 50 ms by default.
+	Window time.Duration
+	// Ring is how many frames a viewer may lag behind before it gets a gap; 256
+	// by default.
+	Ring int
+	// Recent is how many comments a viewer is shown on coming; 50 by default,
+	// none when negative.
+	Recent int
+	// RecoverMax is how many comments a viewer may have missed and still get them
+	// all; 10,000 by default.
+	RecoverMax int
+	// JoinWait is how long a join waits for the room log; 3 s by default. A viewer
+	// whose room is not there by then comes in without its past.
+	JoinWait time.Duration
+	// Linger is how long a room that everybody has left stays open; 30 s by default.
+	Linger time.Duration
+
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+func (c *Config) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&c.Window, 50*time.Millisecond)
+	def(&c.JoinWait, 3*time.Second)
+	def(&c.Linger, 30*time.Second)
+	if c.Ring <= 0 {
+		c.Ring = 256
+	}
+	switch {
+	case c.Recent == 0:
+		c.Recent = 50
+	case c.Recent < 0:
+		c.Recent = 0
+	}
+	if c.RecoverMax <= 0 {
+		c.RecoverMax = 10_000
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Hub is one node's rooms.
+type Hub struct {
+	cfg Config
+
+	mu    sync.Mutex
+	rooms map[string]*Room
+	wg    sync.WaitGroup // rounds under way and rooms that are being shut
+}
+
+// New makes a Hub without rooms.
+func New(cfg Config) *Hub {
+	cfg.setDefaults()
+	return &Hub{cfg: cfg, rooms: map[string]*Room{}}
+}
+
+// Close shuts all rooms and waits until nothing of them runs any more. The
+// viewers must have left.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	rooms := h.rooms
+	h.rooms = map[string]*Room{}
+	h.mu.Unlock()
+	for _, r := range rooms {
+		r.shut()
+	}
+	h.wg.Wait()
+}
+
+// Acquire opens a room, or keeps it open, until Release is called on what it
+// returns. It does not wait for the log: see [Room.Ready].
+func (h *Hub) Acquire(name string) *Room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.rooms[name]
+	if r == nil {
+		r = newRoom(h, name)
+		h.rooms[name] = r
+		h.cfg.Metrics.rooms.Inc()
+		r.open()
+	}
+	r.users++
+	if r.lingering != nil {
+		r.lingering.Stop()
+		r.lingering = nil
+	}
+	return r
+}
+
+// Release undoes one Acquire.
+func (r *Room) Release() {
+	h := r.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.users--
+	if r.users > 0 || h.rooms[r.name] != r {
+		return
+	}
+	// The timer ends with the room or with the next Acquire.
+	r.lingering = time.AfterFunc(h.cfg.Linger, func() { h.drop(r) })
+}
+
+// drop shuts a room that nobody has come to while it lingered.
+func (h *Hub) drop(r *Room) {
+	h.mu.Lock()
+	if r.users > 0 || h.rooms[r.name] != r {
+		h.mu.Unlock()
+		return
+	}
+	delete(h.rooms, r.name)
+	h.wg.Add(1)
+	h.mu.Unlock()
+	defer h.wg.Done()
+	r.shut()
+}
+
+// Ready waits until the room has heard from its log, or for the context, or for
+// as long as a join waits; it tells which.
+func (r *Room) Ready(ctx context.Context) bool {
+	select {
+	case <-r.warm: // the usual case, without a timer
+		return true
+	default:
+	}
+	t := time.NewTimer(r.hub.cfg.JoinWait)
+	defer t.Stop()
+	select {
+	case <-r.warm:
+		return true
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return false
+}

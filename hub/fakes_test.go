@@ -1,0 +1,351 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeLog is a room log in memory. Its positions have holes, as those of a log that
+// many rooms share.
+type fakeLog struct {
+	mu      sync.Mutex
+	epoch   string
+	events  map[string][]Event
+	follows map[string]*fakeFollow
+	stopped int
+	silent  bool // Follow reports nothing
+	reads   int
+}
+
+type fakeFollow struct {
+	log  *fakeLog
+	room string
+	mu   sync.Mutex // one report at a time
+	f    Follower
+	had  uint64
+}
+
+func newFakeLog() *fakeLog {
+	return &fakeLog{epoch: "e1", events: map[string][]Event{}, follows: map[string]*fakeFollow{}}
+}
+
+func body(text string) []byte {
+	return protocol.EncodeBody(protocol.Comment{User: protocol.User{ID: "u"}, Text: text})
+}
+
+// put adds an event without telling anybody.
+func (l *fakeLog) put(room, text, audience string) Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seq := uint64(1)
+	if n := len(l.events[room]); n > 0 {
+		seq = l.events[room][n-1].Seq + 1 + uint64(n%3)
+	}
+	e := Event{Seq: seq, At: time.Now().UnixMilli(), Kind: KindComment, Audience: audience, Body: body(text)}
+	l.events[room] = append(l.events[room], e)
+	return e
+}
+
+// say adds an event and reports it to who follows.
+func (l *fakeLog) say(room, text string) Event {
+	e := l.put(room, text, AudienceAll)
+	l.tell(room)
+	return e
+}
+
+// tell reports everything that has not been reported.
+func (l *fakeLog) tell(room string) {
+	l.mu.Lock()
+	f := l.follows[room]
+	l.mu.Unlock()
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.mu.Lock()
+	var fresh []Event
+	for _, e := range l.events[room] {
+		if e.Seq > f.had {
+			fresh = append(fresh, e)
+		}
+	}
+	l.mu.Unlock()
+	if len(fresh) > 0 && f.f != nil {
+		f.had = fresh[len(fresh)-1].Seq
+		f.f.Deliver(fresh)
+	}
+}
+
+func (l *fakeLog) Append(room string, d Draft, done func(Receipt, error)) {
+	panic("the hub does not append")
+}
+
+func (l *fakeLog) Follow(room string, recent int, f Follower) Follow {
+	ff := &fakeFollow{log: l, room: room, f: f}
+	l.mu.Lock()
+	l.follows[room] = ff
+	silent := l.silent
+	l.mu.Unlock()
+	if !silent {
+		go ff.reset(recent)
+	}
+	return ff
+}
+
+func (f *fakeFollow) reset(recent int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.f == nil {
+		return
+	}
+	f.log.mu.Lock()
+	all := f.log.events[f.room]
+	epoch := f.log.epoch
+	f.log.mu.Unlock()
+	f.had = 0
+	if len(all) > 0 {
+		f.had = all[len(all)-1].Seq
+	}
+	f.f.Reset(epoch, all[max(0, len(all)-recent):], f.had)
+	f.f.SetState(State{})
+}
+
+func (f *fakeFollow) Stop() {
+	f.mu.Lock()
+	f.f = nil
+	f.mu.Unlock()
+	f.log.mu.Lock()
+	f.log.stopped++
+	f.log.mu.Unlock()
+}
+
+func (l *fakeLog) Read(_ context.Context, room string, after uint64, limit int) ([]Event, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reads++
+	var out []Event
+	for _, e := range l.events[room] {
+		if e.Seq > after {
+			if len(out) == limit {
+				return out, true, nil
+			}
+			out = append(out, e)
+		}
+	}
+	return out, false, nil
+}
+
+func (l *fakeLog) Last(_ context.Context, room string) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.events[room]); n > 0 {
+		return l.events[room][n-1].Seq, nil
+	}
+	return 0, nil
+}
+
+func (l *fakeLog) State(context.Context, string) (State, error) { return State{}, nil }
+
+func (l *fakeLog) SetState(context.Context, string, uint64, []byte) (uint64, error) {
+	return 0, ErrUnavailable
+}
+
+// fakeRoster counts on one node and reports when told to.
+type fakeRoster struct {
+	mu     sync.Mutex
+	conns  map[string]int
+	report map[string]func(Counts)
+	closed int
+}
+
+func newFakeRoster() *fakeRoster {
+	return &fakeRoster{conns: map[string]int{}, report: map[string]func(Counts){}}
+}
+
+type fakeMembership struct {
+	r    *fakeRoster
+	room string
+}
+
+func (r *fakeRoster) Open(room string, counts func(Counts)) Membership {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report[room] = counts
+	return &fakeMembership{r, room}
+}
+
+func (m *fakeMembership) Join(string)  { m.add(1) }
+func (m *fakeMembership) Leave(string) { m.add(-1) }
+func (m *fakeMembership) add(n int) {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	m.r.conns[m.room] += n
+}
+
+func (m *fakeMembership) Close() {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	m.r.closed++
+}
+
+func (r *fakeRoster) tell(room string) {
+	r.mu.Lock()
+	f, n := r.report[room], r.conns[room]
+	r.mu.Unlock()
+	f(Counts{Connections: n, Users: n, PeakUsers: n, At: time.Now().UnixMilli()})
+}
+
+// fakeSocket takes everything at once unless it is frozen.
+type fakeSocket struct {
+	viewer *Viewer
+
+	mu      sync.Mutex
+	frozen  bool
+	got     []protocol.Message
+	writes  int
+	closed  int
+	deflate bool
+}
+
+func (s *fakeSocket) Deflates() bool { return s.deflate }
+
+func (s *fakeSocket) Close(code int, _ string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = code
+}
+
+func (s *fakeSocket) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.frozen {
+		frames := s.viewer.Next(nil)
+		if len(frames) == 0 {
+			return
+		}
+		s.writes++
+		for _, f := range frames {
+			m, err := protocol.Decode(f)
+			if err != nil {
+				panic(err)
+			}
+			s.got = append(s.got, m)
+		}
+	}
+}
+
+func (s *fakeSocket) freeze(frozen bool) {
+	s.mu.Lock()
+	s.frozen = frozen
+	s.mu.Unlock()
+	if !frozen {
+		s.Flush()
+	}
+}
+
+// take returns what came since the last take.
+func (s *fakeSocket) take() []protocol.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := s.got
+	s.got = nil
+	return got
+}
+
+// frameAsIs stands in for a framer: the message is its frame.
+func frameAsIs(message []byte, _ bool) Frame { return Frame{Plain: message} }
+
+type world struct {
+	t      testing.TB
+	log    *fakeLog
+	roster *fakeRoster
+	hub    *Hub
+}
+
+func newWorld(t testing.TB, change func(*Config)) *world {
+	w := &world{t: t, log: newFakeLog(), roster: newFakeRoster()}
+	cfg := Config{Log: w.log, Roster: w.roster, Frame: frameAsIs}
+	if change != nil {
+		change(&cfg)
+	}
+	w.hub = New(cfg)
+	return w
+}
+
+func (w *world) join(room, since string) (*Viewer, *fakeSocket) { return w.joinAs(room, since, false) }
+
+func (w *world) joinAs(room, since string, staff bool) (*Viewer, *fakeSocket) {
+	v := new(Viewer)
+	s := &fakeSocket{viewer: v}
+	w.hub.Join(w.t.Context(), v, Join{Room: room, User: "u", Staff: staff, Socket: s, Since: since,
+		Welcome: func(recovered bool) Frame {
+			return frameAsIs(protocol.Encode(&protocol.Welcome{Room: room, Recovered: recovered}), false)
+		}})
+	return v, s
+}
+
+// brief writes messages so that they can be compared at a glance.
+func brief(messages []protocol.Message) string {
+	var out []string
+	for _, m := range messages {
+		switch m := m.(type) {
+		case *protocol.Welcome:
+			out = append(out, fmt.Sprintf("welcome(%v)", m.Recovered))
+		case *protocol.Comments:
+			var texts []string
+			for _, c := range m.Items {
+				texts = append(texts, c.Text)
+			}
+			name := "comments"
+			if m.History {
+				name = "history"
+			}
+			out = append(out, name+"["+strings.Join(texts, " ")+"]")
+		case *protocol.State:
+			out = append(out, "state")
+		case *protocol.Viewers:
+			out = append(out, fmt.Sprintf("viewers(%d)", m.Connections))
+		case *protocol.Gap:
+			out = append(out, fmt.Sprintf("gap(%d)", m.Missed))
+		default:
+			b, _ := json.Marshal(m)
+			out = append(out, string(b))
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// cursor is where a client that got these messages would go on.
+func cursor(messages []protocol.Message) string {
+	at := ""
+	for _, m := range messages {
+		switch m := m.(type) {
+		case *protocol.Comments:
+			at = m.Cursor
+		case *protocol.Gap:
+			at = m.Cursor
+		}
+	}
+	return at
+}
+
+func (w *world) expect(s *fakeSocket, want string) []protocol.Message {
+	w.t.Helper()
+	got := s.take()
+	if b := brief(got); b != want {
+		w.t.Errorf("got  %s\nwant %s", b, want)
+	}
+	return got
+}

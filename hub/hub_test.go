@@ -1,0 +1,388 @@
+package hub
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// inBubble runs a test under fake time and shuts the hub at its end.
+func inBubble(t *testing.T, change func(*Config), f func(t *testing.T, w *world)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, change)
+		f(t, w)
+		w.hub.Close()
+	})
+}
+
+func TestJoinThenLive(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.log.put("r", "old", AudienceAll)
+		v, s := w.join("r", "")
+		if s.writes != 1 {
+			t.Errorf("a join took %d writes", s.writes)
+		}
+		w.expect(s, "welcome(false) state history[old]")
+		w.log.say("r", "a")
+		synctest.Wait()
+		w.expect(s, "comments[a]") // at once, without time passing
+		v.Leave()
+		v.Leave()
+		w.log.say("r", "b")
+		time.Sleep(time.Second)
+		w.expect(s, "")
+	})
+}
+
+func TestEmptyRoomGivesACursor(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, s := w.join("r", "")
+		at := cursor(w.expect(s, "welcome(false) state history[]"))
+		v.Leave()
+		w.log.say("r", "a")
+		synctest.Wait()
+		v, s = w.join("r", at)
+		w.expect(s, "welcome(true) state history[a]")
+		v.Leave()
+	})
+}
+
+func TestOneRoundPerWindow(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, s := w.join("r", "")
+		s.take()
+		for i := range 12 {
+			w.log.say("r", fmt.Sprint(i))
+			time.Sleep(11 * time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond)
+		w.expect(s, "comments[0] comments[1 2 3 4] comments[5 6 7 8 9] comments[10 11]")
+		v.Leave()
+	})
+}
+
+func TestLargeFramesAreSplit(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, s := w.join("r", "")
+		s.take()
+		long := make([]byte, 5000)
+		for i := range long {
+			long[i] = 'x'
+		}
+		for range 20 {
+			w.log.put("r", string(long), AudienceAll)
+		}
+		w.log.tell("r")
+		synctest.Wait()
+		n := 0
+		for _, m := range s.take() {
+			c := m.(*protocol.Comments)
+			if size := len(protocol.Encode(c)); size > maxFrame+6000 {
+				t.Errorf("a frame of %d bytes", size)
+			}
+			n += len(c.Items)
+		}
+		if n != 20 {
+			t.Errorf("%d of 20 comments", n)
+		}
+		v.Leave()
+	})
+}
+
+func TestResume(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3; c.RecoverMax = 400 }, func(t *testing.T, w *world) {
+		_, first := w.join("r", "")
+		start := cursor(first.take())
+		other, _ := w.join("other", "")
+		other.Leave()
+		var cursors []string
+		for i := range 300 {
+			w.log.say("r", fmt.Sprint(i))
+			time.Sleep(time.Second)
+			cursors = append(cursors, cursor(first.take()))
+		}
+		reads := func() int { n := w.log.reads; w.log.reads = 0; return n }
+
+		check := func(name, since string, recovered bool, from, wantReads int) {
+			t.Helper()
+			v, s := w.join("r", since)
+			defer v.Leave()
+			got := s.take()
+			if b := brief(got[:2]); b != fmt.Sprintf("welcome(%v) state", recovered) {
+				t.Errorf("%s: %s", name, b)
+			}
+			next := from
+			for _, m := range got[2:] {
+				for _, c := range m.(*protocol.Comments).Items {
+					if c.Text != fmt.Sprint(next) {
+						t.Fatalf("%s: %s, want %d", name, c.Text, next)
+					}
+					next++
+				}
+			}
+			if next != 300 {
+				t.Errorf("%s: ends before %d", name, next)
+			}
+			if n := reads(); n != wantReads {
+				t.Errorf("%s: %d reads of the log, want %d", name, n, wantReads)
+			}
+		}
+		check("nothing missed", cursors[299], true, 300, 0)
+		check("one missed", cursors[298], true, 299, 0)
+		check("within the items", cursors[250], true, 251, 0)
+		check("before the items", cursors[10], true, 11, 1)
+		check("from the beginning", start, true, 0, 1)
+		check("of another room", makeCursor(cursorTag("e1", "other"), 4), false, 297, 0)
+		check("of another epoch", makeCursor(cursorTag("e0", "r"), 4), false, 297, 0)
+		check("garbage", "garbage", false, 297, 0)
+		check("not even a number", cursors[0][:tagLen]+"-_", false, 297, 0)
+		check("from the future", makeCursor(cursorTag("e1", "r"), 1<<40), false, 297, 0)
+		check("none", "", false, 297, 0)
+
+		for i := 300; i < 450; i++ {
+			w.log.say("r", fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		v, s := w.join("r", cursors[10])
+		w.expect(s, "welcome(false) state history[447 448 449]")
+		v.Leave()
+		first.viewer.Leave()
+	})
+}
+
+// A cursor may cover what this node has heard of but not framed, and what it has
+// not heard of yet.
+func TestResumeAheadOfTheRounds(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v0, s0 := w.join("r", "")
+		s0.take()
+		w.log.say("r", "a")
+		synctest.Wait()
+		b := w.log.say("r", "b") // waits for the window
+		w.log.say("r", "c")
+		tag := cursorTag("e1", "r")
+		v, s := w.join("r", makeCursor(tag, b.Seq))
+		w.expect(s, "welcome(true) state history[c]")
+		time.Sleep(time.Second)
+		w.expect(s, "")
+		w.expect(s0, "comments[a] comments[b c]")
+		v.Leave()
+
+		d := w.log.put("r", "d", AudienceAll) // this node's report is late
+		e := w.log.put("r", "e", AudienceAll)
+		time.AfterFunc(time.Second, func() { w.log.tell("r") })
+		v, s = w.join("r", makeCursor(tag, d.Seq))
+		time.Sleep(time.Second)
+		got := brief(s.take())
+		if got != "welcome(true) state history[e]" && got != "welcome(true) state comments[e]" {
+			t.Error(got)
+		}
+		v.Leave()
+
+		w.log.put("r", "f", AudienceAll) // and never comes
+		v, s = w.join("r", makeCursor(tag, e.Seq+1))
+		if m := s.take()[0].(*protocol.Welcome); m.Recovered {
+			t.Error("recovered from a position that this node never heard of")
+		}
+		v.Leave()
+		v0.Leave()
+	})
+}
+
+func TestSlowViewerGetsAGap(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Ring = 4 }, func(t *testing.T, w *world) {
+		fast, sf := w.join("r", "")
+		slow, ss := w.join("r", "")
+		sf.take()
+		ss.take()
+		say := func(from, to int) {
+			for i := from; i < to; i++ {
+				w.log.say("r", fmt.Sprint(i))
+				time.Sleep(100 * time.Millisecond)
+			}
+		}
+		say(0, 1)
+		ss.freeze(true)
+		say(1, 5)
+		ss.freeze(false)
+		w.expect(ss, "comments[0] comments[1] comments[2] comments[3] comments[4]")
+		ss.freeze(true)
+		say(5, 20)
+		ss.freeze(false)
+		at := cursor(w.expect(ss, "gap(14) comments[19]"))
+		say(20, 21)
+		w.expect(ss, "comments[20]")
+		slow.Leave()
+		slow, ss = w.join("r", at)
+		w.expect(ss, "welcome(true) state history[20]")
+		if n := len(sf.take()); n != 21 {
+			t.Errorf("the fast viewer got %d frames", n)
+		}
+		slow.Leave()
+		fast.Leave()
+	})
+}
+
+func TestNewEpoch(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.log.put("r", "old", AudienceAll)
+		v, s := w.join("r", "")
+		at := cursor(w.expect(s, "welcome(false) state history[old]"))
+		w.log.mu.Lock()
+		w.log.epoch, w.log.events = "e2", map[string][]Event{}
+		f := w.log.follows["r"]
+		w.log.mu.Unlock()
+		w.log.put("r", "new", AudienceAll)
+		f.reset(50)
+		synctest.Wait()
+		w.expect(s, "gap(0) history[new]")
+		v.Leave()
+		v, s = w.join("r", at)
+		w.expect(s, "welcome(false) state history[new]")
+		v.Leave()
+	})
+}
+
+func TestLogThatIsNotThere(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.log.silent = true
+		before := time.Now()
+		v, s := w.join("r", "anything")
+		if waited := time.Since(before); waited > 3*time.Second {
+			t.Errorf("waited %v", waited)
+		}
+		w.expect(s, "welcome(false) state")
+		w.log.put("r", "old", AudienceAll)
+		w.log.mu.Lock()
+		f := w.log.follows["r"]
+		w.log.mu.Unlock()
+		f.f.Degraded(true)
+		synctest.Wait()
+		w.expect(s, "state")
+		f.reset(50)
+		f.f.Degraded(false)
+		time.Sleep(time.Second)
+		if got := brief(s.take()); got != "history[old] state" && got != "state history[old]" {
+			t.Error(got)
+		}
+		v.Leave()
+	})
+}
+
+func TestStaffView(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		viewer, sv := w.joinAs("r", "", false)
+		staff, ss := w.joinAs("r", "", true)
+		sv.take()
+		ss.take()
+		w.log.put("r", "all", AudienceAll)
+		w.log.put("r", "secret", AudienceStaff)
+		w.log.put("r", "one", AudienceUser+"u")
+		w.log.tell("r")
+		synctest.Wait()
+		w.expect(sv, "comments[all]")
+		w.expect(ss, "comments[all secret]")
+		viewer.Leave()
+		staff.Leave()
+	})
+}
+
+func TestCountsAndState(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, s := w.join("r", "")
+		s.take()
+		w.roster.tell("r")
+		synctest.Wait()
+		w.expect(s, "viewers(1)")
+		s.freeze(true)
+		for range 5 {
+			w.roster.tell("r")
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		w.log.follows["r"].f.SetState(State{Rev: 3, Body: []byte(`{"status":"ended","title":"t"}`)})
+		time.Sleep(time.Second)
+		s.freeze(false)
+		got := s.take()
+		if b := brief(got); b != "state viewers(1)" {
+			t.Errorf("a viewer that lagged got %s", b)
+		}
+		if st := *got[0].(*protocol.State); st != (protocol.State{Rev: 3, Status: "ended", Title: "t"}) {
+			t.Errorf("state %+v", st)
+		}
+		v.Leave()
+	})
+}
+
+func TestRoomsComeAndGo(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Linger = 10 * time.Second }, func(t *testing.T, w *world) {
+		v, _ := w.join("r", "")
+		v.Leave()
+		time.Sleep(9 * time.Second)
+		v, _ = w.join("r", "")
+		time.Sleep(9 * time.Second)
+		if w.log.stopped != 0 {
+			t.Error("a room with a viewer was shut")
+		}
+		v.Leave()
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if w.log.stopped != 1 || w.roster.closed != 1 || w.roster.conns["r"] != 0 {
+			t.Errorf("stopped %d, closed %d, %d there", w.log.stopped, w.roster.closed, w.roster.conns["r"])
+		}
+		synctest.Wait()
+		if len(w.hub.rooms) != 0 {
+			t.Error("the room is still there")
+		}
+	})
+}
+
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, s := w.join("r", "")
+		s.freeze(true)
+		for range maxLane + 1 {
+			v.Send(s, frameAsIs([]byte(`{"type":"beat","now":1}`), false))
+		}
+		if s.closed != int(protocol.CloseTooSlow) {
+			t.Errorf("closed with %d", s.closed)
+		}
+		v.Leave()
+	})
+}
+
+func TestPoll(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 2 }, func(t *testing.T, w *world) {
+		for i := range 5 {
+			w.log.put("r", fmt.Sprint(i), AudienceAll)
+		}
+		r := w.hub.Acquire("r")
+		defer r.Release()
+		if !r.Ready(t.Context()) {
+			t.Fatal("not ready")
+		}
+		poll := func(since string, recovered bool, want string) string {
+			t.Helper()
+			msg, ok := r.Poll(t.Context(), since)
+			m, err := protocol.Decode(msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b := brief([]protocol.Message{m}); b != want || ok != recovered {
+				t.Errorf("%v %s, want %v %s", ok, b, recovered, want)
+			}
+			return m.(*protocol.Comments).Cursor
+		}
+		at := poll("", false, "history[3 4]")
+		at = poll(at, true, "history[]")
+		w.log.say("r", "5")
+		w.log.say("r", "6")
+		at = poll(at, true, "history[5 6]")
+		poll(at, true, "history[]")
+		poll("nonsense", false, "history[5 6]")
+	})
+}

@@ -1,0 +1,215 @@
+package hub
+
+import (
+	"encoding/json"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Room is one room on one node. It follows the room's log as a [Follower] and is
+// told the room's counts by the roster.
+type Room struct {
+	hub  *Hub
+	name string
+
+	// Under Hub.mu.
+	users     int         // Acquires without Release
+	lingering *time.Timer // set while users is 0
+
+	follow  Follow
+	members Membership
+	warm    chan struct{} // closed by the first Reset
+
+	// Read by viewers without a lock, replaced under mu.
+	stateFrame  atomic.Pointer[Frame]
+	countsFrame atomic.Pointer[Frame]
+
+	mu     sync.Mutex
+	epoch  string
+	tag    string // of the cursors of this epoch
+	head   uint64 // the position of the last event that the log has reported
+	views  [2]*view
+	state  protocol.State
+	counts Counts
+	closed bool
+
+	window    time.Duration
+	lastRound time.Time
+	rounding  bool // a round is under way or due
+	dirty     bool // there is something for another one
+
+	sent []int64 // when the items of the frames that are to be flushed entered the log
+
+	flushing []*Viewer // scratch of the round that is under way
+}
+
+// The indices of a room's views.
+const (
+	audienceView = iota
+	staffView
+)
+
+var _ Follower = (*Room)(nil)
+
+func newRoom(h *Hub, name string) *Room {
+	r := &Room{
+		hub: h, name: name, warm: make(chan struct{}), window: h.cfg.Window,
+		views: [2]*view{audienceView: {}, staffView: {staff: true}},
+		state: protocol.State{Status: protocol.StatusLive},
+	}
+	return r
+}
+
+func (r *Room) open() {
+	f := r.hub.cfg.Frame(protocol.Encode(&r.state), true)
+	r.stateFrame.Store(&f)
+	r.members = r.hub.cfg.Roster.Open(r.name, r.setCounts)
+	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
+}
+
+// shut ends what open began. Nobody acquires the room any more.
+func (r *Room) shut() {
+	r.follow.Stop()
+	r.members.Close()
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.hub.cfg.Metrics.rooms.Dec()
+}
+
+// Name is the name of the room.
+func (r *Room) Name() string { return r.name }
+
+func (r *Room) encoder(v *view) encoder { return encoder{r.hub.cfg.Frame, r.tag, v.deflating > 0} }
+
+// Reset implements [Follower]. Viewers that are there already get the recent
+// events as history; a gap before them says that it is not the log they knew.
+func (r *Room) Reset(epoch string, recent []Event, head uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := r.epoch == ""
+	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
+	floor := head
+	if len(recent) > 0 {
+		floor = recent[0].Seq - 1
+	}
+	for _, v := range r.views {
+		v.restart(floor)
+	}
+	for i := range recent {
+		r.add(&recent[i])
+	}
+	now := time.Now()
+	for _, v := range r.views {
+		v.framed = v.end()
+		if len(v.viewers) == 0 {
+			continue
+		}
+		if !first {
+			gap := protocol.Encode(&protocol.Gap{Cursor: makeCursor(r.tag, floor)})
+			v.ring.push(&frame{Frame: r.hub.cfg.Frame(gap, true), first: v.framed, made: now})
+		}
+		for _, f := range v.recent(r.encoder(v), r.hub.cfg.Recent) {
+			v.ring.push(&frame{Frame: f, first: v.framed, before: makeCursor(r.tag, floor), made: now})
+		}
+		r.dirty = true
+	}
+	if first {
+		close(r.warm)
+	}
+	if r.dirty {
+		r.kick()
+	}
+}
+
+// Deliver implements [Follower].
+func (r *Room) Deliver(events []Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range events {
+		r.add(&events[i])
+	}
+	r.dirty = true
+	r.kick()
+}
+
+// add puts an event into the views that show it.
+func (r *Room) add(e *Event) {
+	r.head = max(r.head, e.Seq)
+	if e.Kind != KindComment {
+		return
+	}
+	it := makeItem(e)
+	for _, v := range r.views {
+		if v.sees(e) {
+			v.add(it)
+		}
+	}
+}
+
+func makeItem(e *Event) item {
+	const head = 48 // id, time and their names
+	return item{e.Seq, e.At, protocol.AppendItem(make([]byte, 0, head+len(e.Body)), CommentID(e.Seq), e.At, e.Body)}
+}
+
+// SetState implements [Follower]. A state that cannot be read is taken for one
+// that was never set.
+func (r *Room) SetState(s State) {
+	st := DecodeState(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st.Degraded = r.state.Degraded
+	if st == r.state {
+		return
+	}
+	r.state = st
+	r.publishState()
+}
+
+// DecodeState reads a state as the log keeps it: the JSON of a protocol.State.
+func DecodeState(s State) protocol.State {
+	var st protocol.State
+	if s.Body != nil {
+		if err := json.Unmarshal(s.Body, &st); err != nil {
+			st = protocol.State{}
+		}
+	}
+	st.Rev, st.Degraded = s.Rev, false
+	if !protocol.ValidStatus(st.Status) {
+		st.Status = protocol.StatusLive
+	}
+	return st
+}
+
+// Degraded implements [Follower].
+func (r *Room) Degraded(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state.Degraded == is {
+		return
+	}
+	r.state.Degraded = is
+	r.publishState()
+}
+
+// setCounts is told by the roster.
+func (r *Room) setCounts(c Counts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.counts = c
+	r.publishCounts(c)
+}
+
+// Status returns the room's state and, when the roster has reported them, its
+// counts.
+func (r *Room) Status() (protocol.State, Counts, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state, r.counts, r.counts.At != 0
+}

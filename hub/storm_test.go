@@ -1,0 +1,170 @@
+package hub
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Viewers come, lag, leave and come back with their cursors while comments pour in:
+// every one of them sees the log's order, each comment at most once, and as many
+// are missing as gaps told of.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *Config) { c.Ring = 8; c.Window = 2 * time.Millisecond })
+	t.Cleanup(w.hub.Close)
+	const comments = 3000
+	keep, _ := w.join("r", "")
+	defer keep.Leave()
+
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for n := range 20 {
+		rng := rand.New(rand.NewPCG(1, uint64(n)))
+		wg.Go(func() {
+			at, next := "", -1
+			for last := false; !last; {
+				v, s := w.join("r", at)
+				for range 1 + rng.IntN(5) {
+					time.Sleep(time.Duration(rng.IntN(8)) * time.Millisecond)
+					s.freeze(rng.IntN(2) == 0)
+				}
+				select {
+				case <-done:
+					last = true
+					time.Sleep(20 * time.Millisecond)
+				default:
+				}
+				s.freeze(false)
+				v.Leave()
+				got := s.take()
+				if at != "" && !got[0].(*protocol.Welcome).Recovered {
+					t.Errorf("viewer %d was not recovered", n)
+				}
+				if next = follow(t, got, next); t.Failed() {
+					return
+				}
+				if c := cursor(got); c != "" {
+					at = c
+				}
+			}
+			if next != comments {
+				t.Errorf("viewer %d ended before %d", n, next)
+			}
+		})
+	}
+	for i := range comments {
+		w.log.say("r", strconv.Itoa(i))
+		if i%10 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	close(done)
+	wg.Wait()
+}
+
+// follow checks what one viewer got from one connection, and returns the number of
+// the comment that it waits for next; -1 while it waits for any.
+func follow(t *testing.T, got []protocol.Message, next int) int {
+	t.Helper()
+	for _, m := range got {
+		switch m := m.(type) {
+		case *protocol.Gap:
+			next += m.Missed
+		case *protocol.Comments:
+			for _, c := range m.Items {
+				if i, _ := strconv.Atoi(c.Text); next < 0 || i == next {
+					next = i + 1
+				} else {
+					t.Errorf("got %d, want %d: %s", i, next, brief(got))
+					return next
+				}
+			}
+		}
+	}
+	return next
+}
+
+// ready is a socket that takes everything and keeps nothing.
+type ready struct {
+	viewer *Viewer
+	dst    [][]byte
+	frames int
+}
+
+func (s *ready) Deflates() bool    { return false }
+func (s *ready) Close(int, string) {}
+func (s *ready) Flush() {
+	for {
+		s.dst = s.viewer.Next(s.dst[:0])
+		if len(s.dst) == 0 {
+			return
+		}
+		s.frames += len(s.dst)
+	}
+}
+
+func TestNextDoesNotAllocate(t *testing.T) {
+	w := newWorld(t, nil)
+	t.Cleanup(w.hub.Close)
+	v := new(Viewer)
+	s := &ready{viewer: v}
+	w.hub.Join(t.Context(), v, Join{Room: "r", User: "u", Socket: s, Welcome: func(bool) Frame { return Frame{Plain: []byte("w")} }})
+	defer v.Leave()
+	r := v.room
+	n := 0
+	allocs := testing.AllocsPerRun(100, func() {
+		r.mu.Lock()
+		v.view.ring.head.Store(1) // the same frame again and again
+		r.mu.Unlock()
+		v.next = 0
+		if v.view.ring.get(0) == nil {
+			v.view.ring.slots[0].Store(&frame{Frame: Frame{Plain: []byte("x")}})
+		}
+		s.Flush()
+		n++
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations a delivery", allocs)
+	}
+	if s.frames < n {
+		t.Errorf("%d deliveries in %d runs", s.frames, n)
+	}
+}
+
+// BenchmarkRound measures what one round costs beside the system calls.
+func BenchmarkRound(b *testing.B) {
+	for _, viewers := range []int{5, 2000, 15000} {
+		b.Run(fmt.Sprint(viewers), func(b *testing.B) {
+			w := newWorld(b, nil)
+			defer w.hub.Close()
+			all := make([]*Viewer, viewers)
+			for i := range all {
+				all[i] = new(Viewer)
+				w.hub.Join(b.Context(), all[i], Join{Room: "r", User: "u", Socket: &ready{viewer: all[i]},
+					Welcome: func(bool) Frame { return Frame{Plain: []byte("w")} }})
+			}
+			r := all[0].room
+			e := w.log.put("r", "かわいい", AudienceAll)
+			b.ReportAllocs()
+			for b.Loop() {
+				e.Seq++
+				r.mu.Lock()
+				r.add(&e)
+				r.makeFrames(r.views[audienceView], time.Now())
+				r.sent = r.sent[:0]
+				r.mu.Unlock()
+				flush(all)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*viewers), "ns/delivery")
+			for _, v := range all {
+				v.Leave()
+			}
+		})
+	}
+}

@@ -1,0 +1,255 @@
+package hub
+
+import (
+	"sort"
+	"sync/atomic"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+const (
+	// maxFrame bounds the message of one frame, in bytes, as long as it has more
+	// than one item: many WebSocket libraries refuse messages of 32 KiB and more.
+	maxFrame = 24 << 10
+	// chunkItems is how many items the shared frames of a resume hold.
+	chunkItems = 64
+	// Beside the recent ones a view keeps items for those who were gone for a
+	// short time: so old, and so many bytes of them, at the most.
+	keepItems     = time.Minute
+	keepItemBytes = 4 << 20
+	// A ring forgets frames that are so old, and more than so many bytes of them.
+	keepFrames     = 15 * time.Second
+	keepFrameBytes = 4 << 20
+)
+
+// item is one event of a view, encoded once.
+type item struct {
+	seq  uint64
+	at   int64
+	json []byte
+}
+
+// view is what one audience sees of a room: the items, and the frames of them.
+// Items are counted from 0 as they come, in ordinals: unlike the positions of the
+// log they have no holes, so that what a viewer missed can be counted.
+type view struct {
+	staff bool
+
+	// Under Room.mu.
+	items  []item // items[k] has the ordinal base+k
+	base   uint64
+	bytes  int
+	floor  uint64 // items has every event of this view that came after this position
+	framed uint64 // the ordinal of the first item that is in no frame yet
+
+	viewers   []*Viewer
+	deflating int // viewers that take deflated frames
+
+	snapshot []Frame            // for who comes now; nil: to be made
+	resumes  map[uint64][]Frame // for who comes back, by the first ordinal; good until the next frame
+	chunks   map[uint64][]Frame // whole chunks of resumes, by ordinal / chunkItems
+
+	ring ring
+}
+
+// frame is a Frame in a ring.
+type frame struct {
+	Frame
+	index  uint64 // in the ring, from 0
+	first  uint64 // the ordinal of its first item
+	items  uint64 // how many it has
+	before string // the cursor of who has everything before it
+	made   time.Time
+}
+
+// ring is the latest frames of a view. One goroutine at a time pushes, holding
+// Room.mu; everybody may get.
+type ring struct {
+	head  atomic.Uint64 // the index of the next frame
+	slots []atomic.Pointer[frame]
+
+	// Under Room.mu.
+	tail  uint64 // the index of the oldest frame
+	bytes int
+}
+
+func (r *ring) push(f *frame) {
+	head := r.head.Load()
+	f.index = head
+	r.bytes += len(f.Plain) + len(f.Deflated)
+	for r.tail < head && (head-r.tail >= uint64(len(r.slots)) || r.bytes > keepFrameBytes ||
+		f.made.Sub(r.get(r.tail).made) > keepFrames) {
+		old := r.slots[r.tail%uint64(len(r.slots))].Swap(nil)
+		r.bytes -= len(old.Plain) + len(old.Deflated)
+		r.tail++
+	}
+	r.slots[head%uint64(len(r.slots))].Store(f)
+	r.head.Store(head + 1)
+}
+
+// get returns a frame; nil when the ring has forgotten it.
+func (r *ring) get(index uint64) *frame {
+	f := r.slots[index%uint64(len(r.slots))].Load()
+	if f == nil || f.index != index {
+		return nil
+	}
+	return f
+}
+
+// sees tells whether a view shows an event.
+func (v *view) sees(e *Event) bool {
+	switch e.Audience {
+	case AudienceAll:
+		return true
+	case AudienceStaff:
+		return v.staff
+	}
+	return false
+}
+
+func (v *view) end() uint64 { return v.base + uint64(len(v.items)) }
+
+// framedSeq is the position up to which everything is in frames.
+func (v *view) framedSeq() uint64 {
+	if v.framed == v.base {
+		return v.floor
+	}
+	return v.items[v.framed-v.base-1].seq
+}
+
+// restart forgets all items: the log is another one, or is read anew.
+func (v *view) restart(floor uint64) {
+	v.base, v.framed = v.end(), v.end()
+	v.items, v.bytes, v.floor = nil, 0, floor
+	v.snapshot, v.resumes, v.chunks = nil, nil, nil
+}
+
+func (v *view) add(it item) {
+	v.items = append(v.items, it)
+	v.bytes += len(it.json)
+}
+
+// trim forgets the items that neither who comes nor who comes back will need.
+func (v *view) trim(now time.Time, recent int) {
+	old := now.Add(-keepItems).UnixMilli()
+	n := 0
+	for n < len(v.items)-recent && v.base+uint64(n) < v.framed &&
+		(v.bytes > keepItemBytes || v.items[n].at < old) {
+		v.bytes -= len(v.items[n].json)
+		v.floor = v.items[n].seq
+		v.items[n] = item{}
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	v.items = v.items[n:] // append moves what is left, and frees the rest, when it is full
+	v.base += uint64(n)
+	for k := range v.chunks {
+		if k*chunkItems < v.base {
+			delete(v.chunks, k)
+		}
+	}
+}
+
+// after returns the ordinal of the first item that comes after a position.
+func (v *view) after(seq uint64) uint64 {
+	return v.base + uint64(sort.Search(len(v.items), func(i int) bool { return v.items[i].seq > seq }))
+}
+
+// encoder makes the frames of one room's items.
+type encoder struct {
+	frame   Framer
+	tag     string
+	deflate bool
+}
+
+// split calls f with stretches of items that make a message of at most maxFrame
+// bytes each, or have one item.
+func split(items []item, f func([]item)) {
+	for len(items) > 0 {
+		n, size := 0, 0
+		for n < len(items) && (n == 0 || size+len(items[n].json) <= maxFrame) {
+			size += len(items[n].json)
+			n++
+		}
+		f(items[:n])
+		items = items[n:]
+	}
+}
+
+// comments makes one frame; seq is the position that its cursor stands for.
+func (e encoder) comments(items []item, seq uint64, history bool) Frame {
+	return e.frame(appendComments(items, makeCursor(e.tag, seq), history), e.deflate)
+}
+
+func appendComments(items []item, cursor string, history bool) []byte {
+	parts := make([][]byte, len(items))
+	size := 96
+	for i := range items {
+		parts[i] = items[i].json
+		size += len(items[i].json) + 1
+	}
+	return protocol.AppendComments(make([]byte, 0, size), cursor, history, parts)
+}
+
+// history makes the frames of items that were said before somebody came.
+func (e encoder) history(items []item) []Frame {
+	var out []Frame
+	split(items, func(part []item) {
+		out = append(out, e.comments(part, part[len(part)-1].seq, true))
+	})
+	return out
+}
+
+// recent returns the frames for who comes now: the latest n items that are in
+// frames, and with them the cursor. They are shared.
+func (v *view) recent(e encoder, n int) []Frame {
+	if v.snapshot == nil {
+		have := v.items[:v.framed-v.base]
+		if have = have[max(0, len(have)-n):]; len(have) > 0 {
+			v.snapshot = e.history(have)
+		} else {
+			v.snapshot = []Frame{e.comments(nil, v.framedSeq(), true)}
+		}
+	}
+	return v.snapshot
+}
+
+// since returns the frames of all framed items from an ordinal on. They are shared
+// by who comes back to the same place before the next frame is made, and all but
+// their ends by everyone.
+func (v *view) since(e encoder, from uint64) []Frame {
+	if got, ok := v.resumes[from]; ok {
+		return got
+	}
+	var out []Frame
+	for at := from; at < v.framed; {
+		to := min(v.framed, (at/chunkItems+1)*chunkItems)
+		part := v.items[at-v.base : to-v.base]
+		if len(part) == chunkItems {
+			out = append(out, v.chunk(e, at/chunkItems, part)...)
+		} else {
+			out = append(out, e.history(part)...)
+		}
+		at = to
+	}
+	if v.resumes == nil {
+		v.resumes = map[uint64][]Frame{}
+	}
+	v.resumes[from] = out
+	return out
+}
+
+func (v *view) chunk(e encoder, n uint64, items []item) []Frame {
+	c, ok := v.chunks[n]
+	if !ok {
+		c = e.history(items)
+		if v.chunks == nil {
+			v.chunks = map[uint64][]Frame{}
+		}
+		v.chunks[n] = c
+	}
+	return c
+}
