@@ -169,16 +169,22 @@ func (h *Hub) drop(r *Room) {
 
 // Ready waits until the room has heard from its log, or for the context, or for
 // as long as a join waits; it tells which.
-func (r *Room) Ready(ctx context.Context) bool {
+func (r *Room) Ready(ctx context.Context) bool { return wait(ctx, r.warm, r.hub.cfg.JoinWait) }
+
+// Counted waits in the same way, for a second at most, until the roster has
+// reported the room's counts.
+func (r *Room) Counted(ctx context.Context) bool { return wait(ctx, r.counted, time.Second) }
+
+func wait(ctx context.Context, done <-chan struct{}, limit time.Duration) bool {
 	select {
-	case <-r.warm: // the usual case, without a timer
+	case <-done: // the usual case, without a timer
 		return true
 	default:
 	}
-	t := time.NewTimer(r.hub.cfg.JoinWait)
+	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
-	case <-r.warm:
+	case <-done:
 		return true
 	case <-ctx.Done():
 	case <-t.C:

@@ -22,6 +22,7 @@ type Room struct {
 	follow  Follow
 	members Membership
 	warm    chan struct{} // closed by the first Reset
+	counted chan struct{} // closed by the first counts
 
 	// Read by viewers without a lock, replaced under mu.
 	stateFrame  atomic.Pointer[Frame]
@@ -56,7 +57,7 @@ var _ Follower = (*Room)(nil)
 
 func newRoom(h *Hub, name string) *Room {
 	r := &Room{
-		hub: h, name: name, warm: make(chan struct{}), window: h.cfg.Window,
+		hub: h, name: name, warm: make(chan struct{}), counted: make(chan struct{}), window: h.cfg.Window,
 		views: [2]*view{audienceView: {}, staffView: {staff: true}},
 		state: protocol.State{Status: protocol.StatusLive},
 	}
@@ -202,14 +203,17 @@ func (r *Room) setCounts(c Counts) {
 	if r.closed {
 		return
 	}
+	if r.counts.At == 0 {
+		close(r.counted)
+	}
 	r.counts = c
 	r.publishCounts(c)
 }
 
-// Status returns the room's state and, when the roster has reported them, its
-// counts.
-func (r *Room) Status() (protocol.State, Counts, bool) {
+// Status returns the room's state and its counts; their At is 0 until the roster
+// has reported them.
+func (r *Room) Status() (protocol.State, Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.state, r.counts, r.counts.At != 0
+	return r.state, r.counts
 }
