@@ -3,6 +3,7 @@ package protocol
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ErrorCode says why a request was not done.
@@ -22,6 +23,9 @@ const (
 	CodeConflict       ErrorCode = "conflict"        // the state has changed meanwhile
 	CodeUnavailable    ErrorCode = "unavailable"     // not done; try again
 	CodeUnknownOutcome ErrorCode = "unknown_outcome" // perhaps done; try again with the same ref
+
+	CodeUnauthorized ErrorCode = "unauthorized" // over HTTP only: the token is missing, invalid or expired
+	CodeNoRoom       ErrorCode = "no_room"      // over HTTP only: there is no such room
 )
 
 // Retry tells whether the same request, with the same ref, may succeed later.
@@ -48,7 +52,7 @@ const (
 	CloseRestart     CloseCode = 1012 // this node is leaving; come back after the told time
 
 	CloseMalformed    CloseCode = 4400 // malformed content, again and again
-	CloseUnauthorized CloseCode = 4401 // token missing, invalid or expired: fetch a new one
+	CloseUnauthorized CloseCode = 4401 // token missing, invalid, expired or for other rooms: fetch a new one
 	CloseBanned       CloseCode = 4403
 	CloseNoRoom       CloseCode = 4404
 	CloseTooSlow      CloseCode = 4408 // too slow or silent: come back with the cursor
@@ -69,37 +73,52 @@ func (c CloseCode) Reconnect() bool {
 // NeedsToken tells whether a client must fetch a new token before it comes back.
 func (c CloseCode) NeedsToken() bool { return c == CloseUnauthorized }
 
-const retryKey = "retry_ms="
+const (
+	retryKey = "retry_ms="
+	// maxReason is what a close frame has room for beside its code (RFC 6455, 5.5).
+	maxReason = 123
+	// maxRetryMS bounds what RetryMS returns, so that it can be reckoned with.
+	maxRetryMS = 24 * 60 * 60 * 1000
+)
 
 // CloseReason is the reason of a close frame: text, and the milliseconds after
-// which to come back if they are more than 0. It is cut to the 123 bytes that a
-// close frame has room for.
+// which to come back if they are more than 0. The text is cut to what a close
+// frame has room for, and made valid UTF-8.
 func CloseReason(text string, retryMS int64) string {
 	suffix := ""
 	if retryMS > 0 {
-		suffix = " " + retryKey + strconv.FormatInt(retryMS, 10)
+		suffix = retryKey + strconv.FormatInt(retryMS, 10)
 	}
-	for len(text)+len(suffix) > 123 {
-		r := []rune(text)
-		text = string(r[:len(r)-1])
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	room := maxReason
+	if suffix != "" {
+		room -= len(suffix) + len(" ")
 	}
-	return strings.TrimSpace(text + suffix)
+	if len(text) > room {
+		for !utf8.RuneStart(text[room]) {
+			room--
+		}
+		text = text[:room]
+	}
+	if suffix == "" {
+		return text
+	}
+	return strings.TrimLeft(text+" "+suffix, " ")
 }
 
 // RetryMS reads the milliseconds after which to come back out of the reason of a
-// close frame; 0 when it names none.
+// close frame: at most a day, and 0 when it names none.
 func RetryMS(reason string) int64 {
-	_, rest, ok := strings.Cut(reason, retryKey)
-	if !ok {
+	i := strings.LastIndex(reason, retryKey)
+	if i < 0 {
 		return 0
 	}
-	end := 0
-	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
-		end++
-	}
-	n, err := strconv.ParseInt(rest[:end], 10, 64)
-	if err != nil {
-		return 0
+	var n int64
+	for _, c := range []byte(reason[i+len(retryKey):]) {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = min(10*n+int64(c-'0'), maxRetryMS)
 	}
 	return n
 }

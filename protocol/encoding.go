@@ -3,50 +3,65 @@ package protocol
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 )
 
-// Encode encodes a message for a viewer.
-func Encode(m Message) []byte { return encode(m.messageType(), m) }
+// Encode encodes a message for a viewer. Lists that are nil are encoded as empty.
+func Encode(m Message) []byte {
+	switch v := m.(type) {
+	case *Welcome:
+		if v.You.Can == nil {
+			c := *v
+			c.You.Can = []string{}
+			m = &c
+		}
+	case *Comments:
+		if v.Items == nil {
+			c := *v
+			c.Items = []Comment{}
+			m = &c
+		}
+	}
+	return encode(m.messageType(), m)
+}
 
 // encode puts the type in front of the fields of v, a pointer to a struct.
 func encode(typ string, v any) []byte {
-	fields := marshal(v)
-	out := make([]byte, 0, len(fields)+len(typ)+12)
-	out = append(out, `{"type":"`...)
-	out = append(out, typ...)
-	out = append(out, '"')
-	if len(fields) > 2 {
-		out = append(out, ',')
+	var b bytes.Buffer
+	b.WriteString(`{"type":`)
+	appendJSON(&b, typ)
+	head := b.Len()
+	appendJSON(&b, v)
+	// The fields go on where the type ended.
+	out := b.Bytes()
+	if out[head+1] == '}' {
+		return append(out[:head], '}')
 	}
-	return append(out, fields[1:]...)
+	out[head] = ','
+	return out
 }
 
-// marshal is json.Marshal without the escapes that only HTML needs. The types of
-// this package cannot fail to encode.
-func marshal(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
+// appendJSON is json.Marshal without the escapes that only HTML needs. What this
+// package encodes cannot fail to be encoded, as long as [Limits.PerS] is finite.
+func appendJSON(b *bytes.Buffer, v any) {
+	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		panic(fmt.Sprintf("protocol: %T: %v", v, err))
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	b.Truncate(b.Len() - 1) // the line break
 }
 
 // Decode decodes a message that a server sent. A type that this version does not
 // know is nil without an error: receivers ignore it.
 func Decode(p []byte) (Message, error) {
-	var head struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(p, &head); err != nil {
-		return nil, fmt.Errorf("protocol: decode message: %w", err)
+	typ, bad := messageType(p)
+	if bad != nil {
+		return nil, fmt.Errorf("protocol: decode message: %s", bad.Message)
 	}
 	var m Message
-	switch head.Type {
+	switch typ {
 	case TypeWelcome:
 		m = new(Welcome)
 	case TypeComments:
@@ -66,19 +81,48 @@ func Decode(p []byte) (Message, error) {
 	case TypeReconnect:
 		m = new(Reconnect)
 	default:
+		if !json.Valid(p) {
+			return nil, fmt.Errorf("protocol: decode %s: not JSON", typ)
+		}
 		return nil, nil
 	}
 	if err := json.Unmarshal(p, m); err != nil {
-		return nil, fmt.Errorf("protocol: decode %s: %w", head.Type, err)
+		return nil, fmt.Errorf("protocol: decode %s: %w", typ, err)
 	}
 	return m, nil
 }
 
+// messageType returns the type of a message. Servers put it first, so that it can
+// be told without reading the whole message.
+func messageType(p []byte) (string, *Error) {
+	if rest, ok := bytes.CutPrefix(p, []byte(`{"type":"`)); ok {
+		if typ, _, ok := bytes.Cut(rest, []byte(`",`)); ok && isToken(string(typ), MaxType) {
+			return string(typ), nil
+		}
+	}
+	if err := checkObject(p); err != nil {
+		return "", err
+	}
+	var typ string
+	if err := readFields(p, "", field{name: "type", into: &typ, want: wantString}); err != nil {
+		return "", err
+	}
+	if typ == "" {
+		return "", bad("the message has no type")
+	}
+	return typ, nil
+}
+
 // EncodeBody encodes what the room log keeps of a comment: everything but its id
-// and time, which the log gives.
+// and time, which the log gives. The role of a viewer is left out.
 func EncodeBody(c Comment) []byte {
 	c.ID, c.At = "", 0
-	return marshal(&c)
+	if c.User.Role == RoleViewer {
+		c.User.Role = ""
+	}
+	var b bytes.Buffer
+	appendJSON(&b, &c)
+	return b.Bytes()
 }
 
 // AppendItem appends the item of one event to dst: the fields of body, a JSON
@@ -88,6 +132,9 @@ func AppendItem(dst []byte, id string, at int64, body []byte) []byte {
 	dst = append(dst, id...)
 	dst = append(dst, `","at":`...)
 	dst = strconv.AppendInt(dst, at, 10)
+	if len(body) <= len("{}") {
+		return append(dst, '}')
+	}
 	dst = append(dst, ',')
 	return append(dst, body[1:]...)
 }
@@ -110,28 +157,19 @@ func AppendComments(dst []byte, cursor string, history bool, items [][]byte) []b
 	return append(dst, "]}"...)
 }
 
-func bad(ref, format string, a ...any) *Error {
-	return &Error{Ref: ref, Code: CodeBadMessage, Message: fmt.Sprintf(format, a...)}
-}
-
-// describe says what encoding/json found wrong, without Go's names for it.
-func describe(err error) string {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		if e.Field == "" {
-			return "it is a " + e.Value
-		}
-		return e.Field + " must not be a " + e.Value
+// AppendSample is AppendComments for a stretch of of comments of which not all are
+// shown: those in items are.
+func AppendSample(dst []byte, cursor string, of int, items [][]byte) []byte {
+	dst = AppendComments(dst, cursor, false, items)
+	if of <= len(items) {
+		return dst
 	}
-	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Sprintf("%s at byte %d", e.Error(), e.Offset)
+	dst = dst[:len(dst)-1]
+	if len(items) > 0 {
+		dst = append(dst, `,"shown":`...)
+		dst = strconv.AppendInt(dst, int64(len(items)), 10)
 	}
-	return err.Error()
-}
-
-func firstByte(p []byte) byte {
-	p = bytes.TrimLeft(p, " \t\r\n")
-	if len(p) == 0 {
-		return 0
-	}
-	return p[0]
+	dst = append(dst, `,"of":`...)
+	dst = strconv.AppendInt(dst, int64(of), 10)
+	return append(dst, '}')
 }

@@ -43,17 +43,16 @@ type You struct {
 // Limits are those of this viewer in this room.
 type Limits struct {
 	Text  int     `json:"text"`  // code points of a comment, after NFC
-	PerS  float64 `json:"per_s"` // comments a second, sustained
+	PerS  float64 `json:"per_s"` // comments a second, sustained; finite
 	Burst int     `json:"burst"` // comments at once
 }
 
 // Comments carries comments in the room's order.
 type Comments struct {
 	Cursor  string    `json:"cursor"`            // where to resume after these
-	History bool      `json:"history,omitempty"` // they were said before the viewer came
+	History bool      `json:"history,omitempty"` // they were said before this connection came
 	Items   []Comment `json:"items"`
-	// Shown of Of comments of this stretch are in Items; both are left out when
-	// all are.
+	// Shown of Of comments of this stretch are in Items; both are 0 when all are.
 	Shown int `json:"shown,omitempty"`
 	Of    int `json:"of,omitempty"`
 }
@@ -86,15 +85,15 @@ type Style struct {
 // Viewers is the true number of viewers of the room, over all nodes.
 type Viewers struct {
 	Connections int   `json:"connections"`
-	Users       int   `json:"users"` // distinct
-	PeakUsers   int   `json:"peak_users"`
-	At          int64 `json:"at"`
+	Users       int   `json:"users"`      // distinct
+	PeakUsers   int   `json:"peak_users"` // the most so far
+	At          int64 `json:"at"`         // when it was counted, Unix milliseconds
 }
 
 // State is the room's state; a newer one replaces an older one whole.
 type State struct {
-	Rev    uint64 `json:"rev"` // grows with every change; 0: never set
-	Status string `json:"status"`
+	Rev    uint64 `json:"rev"`    // grows with every change; 0: never set
+	Status string `json:"status"` // one of the statuses below; receivers take others for live
 	Title  string `json:"title,omitempty"`
 	// Degraded says that this node cannot follow the room's log at the moment:
 	// comments may be late.
@@ -125,7 +124,7 @@ type Error struct {
 	Ref     string    `json:"ref,omitempty"`
 	Code    ErrorCode `json:"code"`
 	Message string    `json:"message"`
-	RetryMS int64     `json:"retry_ms,omitempty"`
+	RetryMS int64     `json:"retry_ms,omitempty"` // after which to try again; 0: not said
 }
 
 // Error makes an Error an error.
@@ -133,18 +132,18 @@ func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
 
 // Gap tells of comments that this viewer was not sent.
 type Gap struct {
-	Missed int    `json:"missed,omitempty"` // left out when the number is not known
-	Cursor string `json:"cursor"`
+	Missed int    `json:"missed,omitempty"` // 0 when the number is not known
+	Cursor string `json:"cursor"`           // where to resume behind the gap
 }
 
 // Beat is the answer to a beat.
 type Beat struct {
-	Now int64 `json:"now"`
+	Now int64 `json:"now"` // the server's clock, Unix milliseconds
 }
 
 // Reconnect says that this node is leaving: come back after that time.
 type Reconnect struct {
-	AfterMS int64 `json:"after_ms"`
+	AfterMS int64 `json:"after_ms"` // milliseconds
 }
 
 func (*Welcome) messageType() string   { return TypeWelcome }

@@ -8,6 +8,11 @@
 // [Encode]; a client does the reverse with [EncodeRequest] and [Decode].
 // Receivers ignore fields and types that they do not know.
 //
+// Besides, [DecodePost], [DecodeState], [Room] and [Problem] are the bodies of the
+// HTTP entrances, [ErrorCode] and [CloseCode] the codes with what to do about them.
+// What others send is read strictly: field names as they are written, no field
+// twice, numbers within what every language can hold (fields.go).
+//
 // A comment is stored in the room log as the JSON object of a [Comment] without
 // its id and time, which only the log can give; [AppendItem] joins the two. The
 // result is encoded once and shared by everyone who receives it.
@@ -27,14 +32,16 @@ const BearerPrefix = "bearer."
 // Limits of the contract. What operators may set (text length, rates, message
 // size) comes with the welcome instead.
 const (
-	MaxRoomName = 64 // bytes of a room name
-	MaxRef      = 64 // code points of a ref
-	MaxCursor   = 40 // bytes of a cursor
-	MaxID       = 16 // bytes of a comment id
-	MaxUserID   = 64 // bytes of a user id
-	MaxUserName = 64 // code points of a user name
-	MaxSession  = 64 // bytes of a session
-	MaxTitle    = 200
+	MaxRoomName = 64        // bytes of a room name
+	MaxRef      = 64        // code points of a ref
+	MaxCursor   = 40        // bytes of a cursor
+	MaxID       = 16        // bytes of a comment id
+	MaxUserID   = 64        // bytes of a user id
+	MaxUserName = 64        // code points of a user name
+	MaxSession  = 64        // bytes of a session
+	MaxTitle    = 200       // code points of a room's title
+	MaxType     = 64        // code points of the type of a request
+	MaxMediaMS  = 1<<53 - 1 // the largest whole number that every JSON reader takes
 )
 
 // ValidRoom tells whether name is a room name: [A-Za-z0-9][A-Za-z0-9_-]{0,63}.

@@ -1,0 +1,293 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// The golden files are the contract in examples; clients in other languages are
+// tested with them too. testdata/server and testdata/client hold messages exactly
+// as this package encodes them, one a file, with a line break behind; testdata/http
+// the bodies of HTTP; testdata/future messages of later versions, which receivers
+// must live with. In testdata/lenient and testdata/bad stand requests as others may
+// send them, and beside each, as .want, what it means or how it is refused.
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func ptr[T any](v T) *T { return &v }
+
+const cursor = "Zk3vQ0aX1c"
+
+var serverMessages = map[string]Message{
+	"welcome": &Welcome{
+		V: Version, Room: "lesson-7", Session: "c2Vzc2lvbi1vbmUtMQ",
+		You: You{ID: "u42", Name: "さくら", Role: RoleViewer, Can: []string{CanComment}},
+		Now: 1767225600123, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 1, Burst: 5},
+	},
+	"welcome_recovered": &Welcome{
+		V: Version, Room: "r", Session: "c2Vzc2lvbi1vbmUtMQ",
+		You: You{ID: "host", Name: "Ms. O'Neil <host>", Role: RoleBroadcaster, Can: []string{CanComment, CanSet}},
+		Now: 1767225600123, Recovered: true, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 100, Burst: 200},
+	},
+	"welcome_watch_only": &Welcome{
+		V: Version, Room: "r", Session: "c2Vzc2lvbi1vbmUtMQ", You: You{ID: "g-1f3", Role: RoleViewer},
+		Now: 1767225600123, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 0.5, Burst: 1},
+	},
+	"comments": &Comments{Cursor: cursor, Items: []Comment{
+		{ID: "1c", At: 1767225600200, User: User{ID: "u42", Name: "さくら"}, Text: "うぽつ"},
+	}},
+	"comments_full": &Comments{Cursor: cursor, Items: []Comment{
+		{
+			ID: "1d", At: 1767225600300, User: User{ID: "host", Name: "先生", Role: RoleBroadcaster},
+			Text: "始めます", MediaMS: ptr(int64(0)), Style: &Style{Position: "top", Size: "big", Color: "#ff0000"},
+		},
+		{
+			ID: "1e", At: 1767225600301, User: User{ID: "mod", Name: "Mod", Role: RoleModerator},
+			Text: "Welcome!", MediaMS: ptr(int64(MaxMediaMS)), Style: &Style{Color: "#c000ff"},
+		},
+	}},
+	"comments_text": &Comments{Cursor: cursor, Items: []Comment{
+		{ID: "1f", At: 1767225600400, User: User{ID: "a"}, Text: "伝説の始まり ｷﾀ━━(ﾟ∀ﾟ)━━!!"},
+		{ID: "1g", At: 1767225600401, User: User{ID: "b"}, Text: "👩‍👩‍👧‍👦 🇯🇵 👍🏽 ❤️"},
+		{ID: "1h", At: 1767225600402, User: User{ID: "c"}, Text: "one\ntwo\n\nfour"},
+		{ID: "1i", At: 1767225600403, User: User{ID: "d"}, Text: `<b>"no" & 'markup'</b> \ / ` + "\u2028"},
+		{ID: "1j", At: 1767225600404, User: User{ID: "e", Name: "سارة"}, Text: "مرحبا, שלום"},
+		{ID: "1k", At: 1767225600405, User: User{ID: "f"}, Text: "が é ñ"},
+	}},
+	"comments_history": &Comments{Cursor: cursor, History: true, Items: []Comment{
+		{ID: "1a", At: 1767225599000, User: User{ID: "u1", Name: "Ken"}, Text: "8888"},
+		{ID: "1b", At: 1767225599500, User: User{ID: "u2", Name: "Yui"}, Text: "www"},
+	}},
+	"comments_history_empty": &Comments{Cursor: cursor, History: true},
+	"comments_shown": &Comments{Cursor: cursor, Shown: 1, Of: 120, Items: []Comment{
+		{ID: "2z", At: 1767225601000, User: User{ID: "u1"}, Text: "8888"},
+	}},
+	"viewers":       &Viewers{Connections: 1203, Users: 1187, PeakUsers: 1500, At: 1767225600000},
+	"viewers_zero":  &Viewers{At: 1767225600000},
+	"state":         &State{Rev: 7, Status: StatusLive, Title: "第七回 「光と影」"},
+	"state_unset":   &State{Status: StatusLive},
+	"state_ended":   &State{Rev: 8, Status: StatusEnded, Title: "Lesson 7"},
+	"state_waiting": &State{Rev: 1, Status: StatusScheduled},
+	"state_late":    &State{Rev: 7, Status: StatusLive, Degraded: true},
+	"ok":            &OK{Ref: "c-1", ID: "1c"},
+	"ok_without_id": &OK{Ref: "s-1"},
+	"gap":           &Gap{Missed: 37, Cursor: cursor},
+	"gap_unknown":   &Gap{Cursor: cursor},
+	"beat":          &Beat{Now: 1767225630123},
+	"reconnect":     &Reconnect{AfterMS: 4200},
+	"reconnect_now": &Reconnect{},
+
+	"error_bad_message":        &Error{Ref: "c-1", Code: CodeBadMessage, Message: "text must be a string"},
+	"error_bad_message_no_ref": &Error{Code: CodeBadMessage, Message: "the message is not a JSON object"},
+	"error_unsupported":        &Error{Ref: "c-1", Code: CodeUnsupported, Message: "this server does not know the type \"react\""},
+	"error_too_long":           &Error{Ref: "c-1", Code: CodeTooLong, Message: "the text has 201 characters, at most 200 are allowed"},
+	"error_empty":              &Error{Ref: "c-1", Code: CodeEmpty, Message: "the text is empty"},
+	"error_rate_limited":       &Error{Ref: "c-1", Code: CodeRateLimited, Message: "too many comments", RetryMS: 1200},
+	"error_slow_mode":          &Error{Ref: "c-1", Code: CodeSlowMode, Message: "one comment in 10 s", RetryMS: 7300},
+	"error_muted":              &Error{Ref: "c-1", Code: CodeMuted, Message: "you may not comment for now"},
+	"error_forbidden":          &Error{Ref: "c-1", Code: CodeForbidden, Message: "you may not comment here"},
+	"error_locked":             &Error{Ref: "c-1", Code: CodeLocked, Message: "nobody but the staff may comment"},
+	"error_conflict":           &Error{Ref: "s-1", Code: CodeConflict, Message: "the state has changed meanwhile"},
+	"error_unavailable":        &Error{Ref: "c-1", Code: CodeUnavailable, Message: "not accepted; try again", RetryMS: 2000},
+	"error_unknown_outcome":    &Error{Ref: "c-1", Code: CodeUnknownOutcome, Message: "perhaps accepted; try again with the same ref", RetryMS: 2000},
+	"error_of_a_later_version": &Error{Ref: "c-1", Code: "too_quiet", Message: "comments here are in capitals"},
+	"error_with_any_ref":       &Error{Ref: "\u0000 🎌 \"", Code: CodeEmpty, Message: "the text is empty"},
+}
+
+var clientRequests = map[string]Request{
+	"comment":             &CommentRequest{Ref: "c-1", Text: "うぽつ"},
+	"comment_without_ref": &CommentRequest{Text: "8888"},
+	"comment_full": &CommentRequest{
+		Ref: "c-2", Text: "伝説の始まり", MediaMS: ptr(int64(660)),
+		Style: &Style{Position: "bottom", Size: "small", Color: "#ff0000"},
+	},
+	"comment_media_start": &CommentRequest{Ref: "c-3", Text: "first", MediaMS: ptr(int64(0))},
+	"comment_media_max":   &CommentRequest{Ref: "c-4", Text: "last", MediaMS: ptr(int64(MaxMediaMS))},
+	"comment_style_part":  &CommentRequest{Ref: "c-5", Text: "top", Style: &Style{Position: "top"}},
+	"comment_emoji":       &CommentRequest{Ref: "c-6", Text: "👩‍👩‍👧‍👦 🇯🇵 👍🏽 ❤️"},
+	"comment_line_breaks": &CommentRequest{Ref: "c-7", Text: "one\ntwo\n\nfour"},
+	"comment_markup":      &CommentRequest{Ref: "c-8", Text: `<b>"no" & 'markup'</b> \ / ` + "\u2028"},
+	"comment_empty":       &CommentRequest{Ref: "c-9"}, // answered "empty"
+	"comment_ref_longest": &CommentRequest{Ref: strings.Repeat("名", MaxRef), Text: "x"},
+	"beat":                &BeatRequest{},
+	"beat_visible":        &BeatRequest{Visible: ptr(true), MediaMS: ptr(int64(61000))},
+	"beat_hidden":         &BeatRequest{Visible: ptr(false)},
+}
+
+var httpBodies = map[string]any{
+	"post": &Post{CommentRequest: CommentRequest{Ref: "order-17", Text: "さくら has joined the club 🎉"}},
+	"post_full": &Post{
+		CommentRequest: CommentRequest{
+			Ref: "order-18", Text: "うぽつ", MediaMS: ptr(int64(660)), Style: &Style{Size: "big"},
+		},
+		User: &User{ID: "u42", Name: "さくら"},
+	},
+	"posted": &Posted{ID: "1c"},
+	"put":    &State{Rev: 7, Status: StatusEnded, Title: "第七回"},
+	"room": &Room{
+		Room: "lesson-7", State: State{Rev: 7, Status: StatusLive, Title: "第七回"},
+		Viewers: &Viewers{Connections: 1203, Users: 1187, PeakUsers: 1500, At: 1767225600000},
+	},
+	"room_unknown_viewers": &Room{Room: "lesson-7", State: State{Status: StatusLive}},
+	"problem": &Problem{
+		Title: "Too Many Requests", Status: 429, Detail: "too many comments", Code: CodeRateLimited, RetryMS: 1200,
+	},
+	"problem_close": &Problem{
+		Title: "Unauthorized", Status: 401, Detail: "the token has expired", Code: CodeUnauthorized, Close: CloseUnauthorized,
+	},
+}
+
+// golden compares b with a golden file, or writes it.
+func golden(t *testing.T, path string, b []byte) {
+	t.Helper()
+	b = append(bytes.Clone(b), '\n')
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (go test ./protocol -update writes it)", err)
+	}
+	if !bytes.Equal(b, want) {
+		t.Errorf("%s:\n got %s\nwant %s", path, b, want)
+	}
+}
+
+// testFiles returns the messages in a folder of testdata by the names of their
+// files, without the extension.
+func testFiles(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join("testdata", dir, "*.json"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no files in testdata/%s: %v", dir, err)
+	}
+	files := make(map[string][]byte, len(paths))
+	for _, p := range paths {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[strings.TrimSuffix(filepath.Base(p), ".json")] = bytes.TrimSuffix(b, []byte("\n"))
+	}
+	return files
+}
+
+// sameNames finds golden files that no message stands for any more.
+func sameNames[T any](t *testing.T, dir string, messages map[string]T) {
+	t.Helper()
+	for name := range testFiles(t, dir) {
+		if _, ok := messages[name]; !ok {
+			t.Errorf("testdata/%s/%s.json belongs to no message of this test", dir, name)
+		}
+	}
+}
+
+func TestServerGolden(t *testing.T) {
+	t.Parallel()
+	for name, m := range serverMessages {
+		golden(t, "testdata/server/"+name+".json", Encode(m))
+	}
+	sameNames(t, "server", serverMessages)
+	seen := map[string]bool{}
+	for name, b := range testFiles(t, "server") {
+		m, err := Decode(b)
+		if err != nil || m == nil {
+			t.Errorf("%s: decoded as %v, %v", name, m, err)
+			continue
+		}
+		seen[m.messageType()] = true
+		if got := Encode(m); !bytes.Equal(got, b) {
+			t.Errorf("%s: encoded again as\n%s\nnot as\n%s", name, got, b)
+		}
+		if name == "welcome_watch_only" || name == "comments_history_empty" {
+			continue // nil lists are encoded as empty
+		}
+		if want := serverMessages[name]; !reflect.DeepEqual(m, want) {
+			t.Errorf("%s: decoded as %+v, not %+v", name, m, want)
+		}
+	}
+	for _, typ := range []string{
+		TypeWelcome, TypeComments, TypeViewers, TypeState, TypeOK, TypeError, TypeGap, TypeBeat, TypeReconnect,
+	} {
+		if !seen[typ] {
+			t.Errorf("no golden file of type %s", typ)
+		}
+	}
+}
+
+func TestClientGolden(t *testing.T) {
+	t.Parallel()
+	for name, r := range clientRequests {
+		golden(t, "testdata/client/"+name+".json", EncodeRequest(r))
+	}
+	sameNames(t, "client", clientRequests)
+	for name, b := range testFiles(t, "client") {
+		r, err := DecodeRequest(b)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if want := clientRequests[name]; !reflect.DeepEqual(r, want) {
+			t.Errorf("%s: decoded as %+v, not %+v", name, r, want)
+		}
+		if got := EncodeRequest(r); !bytes.Equal(got, b) {
+			t.Errorf("%s: encoded again as\n%s\nnot as\n%s", name, got, b)
+		}
+	}
+}
+
+func TestHTTPGolden(t *testing.T) {
+	t.Parallel()
+	for name, v := range httpBodies {
+		var b bytes.Buffer
+		appendJSON(&b, v)
+		golden(t, "testdata/http/"+name+".json", b.Bytes())
+	}
+	sameNames(t, "http", httpBodies)
+	for name, b := range testFiles(t, "http") {
+		want := httpBodies[name]
+		var got any
+		var err error
+		switch {
+		case strings.HasPrefix(name, "post") && name != "posted":
+			got, err = DecodePost(b)
+		case name == "put":
+			got, err = DecodeState(b)
+		default:
+			got = reflect.New(reflect.TypeOf(want).Elem()).Interface()
+			err = json.Unmarshal(b, got)
+		}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: decoded as %+v, %v, not %+v", name, got, err, want)
+		}
+	}
+}
+
+// A receiver ignores what it does not know: messages of later versions decode as
+// what this version knows of them, or as nothing.
+func TestFutureMessages(t *testing.T) {
+	t.Parallel()
+	for name, b := range testFiles(t, "future") {
+		m, err := Decode(b)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got := []byte("ignored")
+		if m != nil {
+			got = Encode(m)
+		}
+		golden(t, "testdata/future/"+name+".want", got)
+	}
+}

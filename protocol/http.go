@@ -1,0 +1,139 @@
+package protocol
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// This file holds the bodies of the HTTP entrances that are no messages.
+
+// Post is the body of POST /v1/rooms/{room}/comments: the fields of a comment
+// request, without its type, and whose comment it is if not the token's user's.
+type Post struct {
+	CommentRequest
+	User *User `json:"user,omitempty"` // without role
+}
+
+// DecodePost decodes a [Post]. Its error is always an *[Error] as
+// [DecodeRequest] returns it.
+func DecodePost(p []byte) (*Post, error) {
+	post, err := decodePost(p)
+	if err != nil {
+		return nil, err
+	}
+	return post, nil
+}
+
+func decodePost(p []byte) (*Post, *Error) {
+	if err := checkObject(p); err != nil {
+		return nil, err
+	}
+	ref, err := readRef(p)
+	if err != nil {
+		return nil, err
+	}
+	var user json.RawMessage
+	c, err := decodeComment(p, ref, field{name: "user", into: &user, want: wantObject})
+	if err == nil {
+		var u *User
+		if u, err = readUser(user); err == nil {
+			return &Post{CommentRequest: *c, User: u}, nil
+		}
+	}
+	err.Ref = ref
+	return nil, err
+}
+
+func readUser(p json.RawMessage) (*User, *Error) {
+	if p == nil {
+		return nil, nil
+	}
+	if p[0] != '{' {
+		return nil, bad("user must be %s", wantObject)
+	}
+	var u User
+	if err := readFields(p, "user.",
+		field{name: "id", into: &u.ID, want: wantString},
+		field{name: "name", into: &u.Name, want: wantString},
+	); err != nil {
+		return nil, err
+	}
+	switch {
+	case u.ID == "" || len(u.ID) > MaxUserID:
+		return nil, bad("user.id must be a string of 1 to %d bytes", MaxUserID)
+	case utf8.RuneCountInString(u.Name) > MaxUserName:
+		return nil, bad("user.name must be a string of at most %d characters", MaxUserName)
+	}
+	return &u, nil
+}
+
+// Posted is the answer to a [Post] that was done.
+type Posted struct {
+	ID string `json:"id"`
+}
+
+// DecodeState decodes the body of PUT /v1/rooms/{room}: the new state, with the
+// revision of the one that it replaces. The length of the title is not judged
+// here. Its error is always an *[Error].
+func DecodeState(p []byte) (*State, error) {
+	if err := checkObject(p); err != nil {
+		return nil, err
+	}
+	var s State
+	if err := readFields(p, "",
+		field{name: "rev", into: &s.Rev, want: "a whole number, 0 or more"},
+		field{name: "status", into: &s.Status, want: wantString},
+		field{name: "title", into: &s.Title, want: wantString},
+	); err != nil {
+		return nil, err
+	}
+	if !ValidStatus(s.Status) {
+		return nil, bad("status must be %s, %s or %s, not %.20q", StatusScheduled, StatusLive, StatusEnded, s.Status)
+	}
+	return &s, nil
+}
+
+// Room is the answer to GET /v1/rooms/{room}.
+type Room struct {
+	Room    string   `json:"room"`
+	State   State    `json:"state"`
+	Viewers *Viewers `json:"viewers,omitempty"` // left out while not known
+}
+
+// Problem is the body of every HTTP response that is an error, as
+// application/problem+json (RFC 9457).
+type Problem struct {
+	Title   string    `json:"title"`              // the status in words
+	Status  int       `json:"status"`             // the HTTP status
+	Detail  string    `json:"detail"`             // what was wrong this time, for people
+	Code    ErrorCode `json:"code"`               // what was wrong, for programs
+	RetryMS int64     `json:"retry_ms,omitempty"` // when to try again, if that may help
+	// Close is the code with which a WebSocket to the same room with the same
+	// token would be closed; left out when its upgrade would be refused.
+	Close CloseCode `json:"close,omitempty"`
+}
+
+// HTTPStatus is the status of the HTTP response for a request that was not done.
+func (c ErrorCode) HTTPStatus() int {
+	switch c {
+	case CodeUnauthorized:
+		return 401
+	case CodeForbidden, CodeMuted, CodeLocked:
+		return 403
+	case CodeNoRoom:
+		return 404
+	case CodeConflict:
+		return 409
+	case CodeTooLong, CodeEmpty:
+		return 422
+	case CodeRateLimited, CodeSlowMode:
+		return 429
+	case CodeUnsupported:
+		return 501
+	case CodeUnavailable:
+		return 503
+	case CodeUnknownOutcome:
+		return 504
+	}
+	return 400 // bad_message
+}
