@@ -1,8 +1,8 @@
 package hub
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
-	"hash/fnv"
 	"strconv"
 )
 
@@ -14,9 +14,8 @@ const tagLen = 8
 // cursorTag is the tag of the cursors of a room in one epoch of its log: 48 bits
 // of their hash.
 func cursorTag(epoch, room string) string {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(epoch + "/" + room))
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+	h := sha256.Sum256([]byte(epoch + "/" + room))
+	return base64.RawURLEncoding.EncodeToString(h[:6])
 }
 
 func makeCursor(tag string, seq uint64) string {

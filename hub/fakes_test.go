@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -75,12 +76,8 @@ func (l *fakeLog) tell(room string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l.mu.Lock()
-	var fresh []Event
-	for _, e := range l.events[room] {
-		if e.Seq > f.had {
-			fresh = append(fresh, e)
-		}
-	}
+	all := l.events[room]
+	fresh := all[sort.Search(len(all), func(i int) bool { return all[i].Seq > f.had }):]
 	l.mu.Unlock()
 	if len(fresh) > 0 && f.f != nil {
 		f.had = fresh[len(fresh)-1].Seq

@@ -298,6 +298,9 @@ func TestCountsAndState(t *testing.T) {
 		w.roster.tell("r")
 		synctest.Wait()
 		w.expect(s, "viewers(1)")
+		w.roster.report["r"](Counts{At: 1}) // from before the viewer came
+		synctest.Wait()
+		w.expect(s, "")
 		s.freeze(true)
 		for range 5 {
 			w.roster.tell("r")

@@ -196,11 +196,17 @@ func (r *Room) Degraded(is bool) {
 	r.publishState()
 }
 
-// setCounts is told by the roster.
+// setCounts is told by the roster. A report of fewer connections than this node
+// alone has was counted before the last of them came, or while the roster was being
+// written anew; a truer one follows.
 func (r *Room) setCounts(c Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	here := 0
+	for _, v := range r.views {
+		here += len(v.viewers)
+	}
+	if r.closed || c.Connections < here {
 		return
 	}
 	if r.counts.At == 0 {

@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -37,12 +38,16 @@ func TestStorm(t *testing.T) {
 				select {
 				case <-done:
 					last = true
-					time.Sleep(20 * time.Millisecond)
 				default:
 				}
 				s.freeze(false)
-				v.Leave()
 				got := s.take()
+				for end := time.Now().Add(20 * time.Second); last && next != comments && lastText(got) != comments-1 && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+					got = append(got, s.take()...)
+				}
+				v.Leave()
+				got = append(got, s.take()...)
 				if at != "" && !got[0].(*protocol.Welcome).Recovered {
 					t.Errorf("viewer %d was not recovered", n)
 				}
@@ -66,6 +71,17 @@ func TestStorm(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// lastText is the number of the last comment among messages, -1 without any.
+func lastText(got []protocol.Message) int {
+	for _, m := range slices.Backward(got) {
+		if c, ok := m.(*protocol.Comments); ok && len(c.Items) > 0 {
+			n, _ := strconv.Atoi(c.Items[len(c.Items)-1].Text)
+			return n
+		}
+	}
+	return -1
 }
 
 // follow checks what one viewer got from one connection, and returns the number of

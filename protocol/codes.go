@@ -28,6 +28,14 @@ const (
 	CodeNoRoom       ErrorCode = "no_room"      // over HTTP only: there is no such room
 )
 
+// ErrorCodes lists every error code.
+func ErrorCodes() []ErrorCode {
+	return []ErrorCode{
+		CodeBadMessage, CodeUnsupported, CodeTooLong, CodeEmpty, CodeRateLimited, CodeSlowMode, CodeMuted, CodeForbidden,
+		CodeLocked, CodeConflict, CodeUnavailable, CodeUnknownOutcome, CodeUnauthorized, CodeNoRoom,
+	}
+}
+
 // Retry tells whether the same request, with the same ref, may succeed later.
 func (c ErrorCode) Retry() bool {
 	switch c {
