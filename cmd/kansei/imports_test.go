@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kansei-live/kansei/"
+
+// Imports run one way: protocol ← hub ← adapters ← edge ← cmd. The outside world
+// (client, loadtest) knows the protocol alone.
+func TestImportsRunOneWay(t *testing.T) {
+	t.Parallel()
+	adapters := []string{
+		"internal/auth", "internal/config", "internal/embedded", "internal/natslog",
+		"internal/redisroster", "internal/socket", "internal/text",
+	}
+	allowed := map[string][]string{
+		"protocol":      {},
+		"hub":           {"protocol"},
+		"client":        {"protocol"},
+		"web":           {"protocol"},
+		"loadtest":      {"protocol", "client"},
+		"internal/demo": {"protocol", "client", "loadtest"},
+		"internal/edge": append([]string{"protocol", "hub"}, adapters...),
+	}
+	for _, a := range adapters {
+		allowed[a] = []string{"protocol", "hub", "internal/text"}
+	}
+	for path, imports := range packages(t) {
+		may, known := allowed[path]
+		if !known {
+			if strings.HasPrefix(path, "cmd/") || strings.HasPrefix(path, "deploy/") || path == "internal/localcluster" || path == "internal/e2e" || path == "internal/shots" {
+				continue // builds the graph, or starts processes
+			}
+			t.Errorf("%s is not on the map: say here what it may import", path)
+			continue
+		}
+		for _, i := range imports {
+			if own, ok := strings.CutPrefix(i, module); ok {
+				if !slices.Contains(may, own) {
+					t.Errorf("%s imports %s", path, own)
+				}
+				continue
+			}
+			outside := strings.Contains(strings.Split(i, "/")[0], ".")
+			switch {
+			case path == "protocol" && outside:
+				t.Errorf("protocol imports %s: it is for the standard library alone", i)
+			case path == "hub" && (i == "net" || strings.HasPrefix(i, "net/") || strings.Contains(i, "nats") || strings.Contains(i, "redis") || strings.Contains(i, "websocket")):
+				t.Errorf("hub imports %s: it knows nothing of networks", i)
+			}
+		}
+	}
+}
+
+// packages returns what each package of the module imports, without its tests.
+func packages(t *testing.T) map[string][]string {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := map[string][]string{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[strings.TrimPrefix(p.ImportPath, module)] = p.Imports
+	}
+}

@@ -1,0 +1,81 @@
+// Kansei is a real-time comment and presence server for live broadcasts.
+//
+// main.go has the commands, serve.go and node.go the one that matters: the graph
+// of a node's parts, started and stopped in order.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/loadtest"
+)
+
+type commands struct {
+	Serve    serveCommand     `cmd:"" help:"Run a node."`
+	Load     loadtest.Command `cmd:"" help:"Send virtual viewers to nodes and check what they get."`
+	Token    tokenCommand     `cmd:"" help:"Make a token and print it."`
+	Settings settingsCommand  `cmd:"" help:"Print every setting of a node, as Markdown."`
+	Version  versionCommand   `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() { // ends with ctx: a second signal then ends the process at once
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run runs one command and returns the exit status: 0, 1 when the command failed,
+// 2 when it could not be understood.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var all commands
+	exit := -1
+	parser, err := config.NewParser(&all,
+		kong.Name("kansei"),
+		kong.Description("A real-time comment and presence server for live broadcasts."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exit = code }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.BindTo(stdout, (*io.Writer)(nil)),
+		kong.Bind(errorStream{stderr}),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "kansei:", err)
+		return 2
+	}
+	command, err := parser.Parse(args)
+	if exit >= 0 { // --help has been printed
+		return exit
+	}
+	if err == nil {
+		err = command.Run()
+	}
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "kansei:", err)
+	if u, ok := errors.AsType[*config.UsageError](err); ok {
+		return u.ExitCode()
+	}
+	return 1
+}
+
+// errorStream is where a command writes what is not its result.
+type errorStream struct{ io.Writer }
+
+type settingsCommand struct{}
+
+// Run prints the page of settings.
+func (settingsCommand) Run(stdout io.Writer) error { return config.Markdown(stdout) }

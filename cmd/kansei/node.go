@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/internal/demo"
+	"github.com/kansei-live/kansei/internal/edge"
+	"github.com/kansei-live/kansei/internal/embedded"
+	"github.com/kansei-live/kansei/internal/natslog"
+	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/protocol"
+	"github.com/kansei-live/kansei/web"
+)
+
+const (
+	lobby     = web.DefaultRoom // the room of the first page
+	demoSize  = 24              // viewers of the demo crowd
+	demoStop  = "/demo/stop"
+	tokenLife = 12 * time.Hour // of the tokens that an embedded node prints
+)
+
+// node is one running node: the graph of its parts. It stops them in the reverse
+// order of their start.
+type node struct {
+	cfg    config.Serve
+	log    *slog.Logger
+	secret []byte
+	url    string // of the public listener
+	ops    string // of the operators'
+	edge   *edge.Server
+	stops  []func(context.Context) error
+	failed chan error // a listener that ended by itself
+
+	mu    sync.Mutex
+	crowd *demo.Crowd
+}
+
+// onStop adds what to do at the end; what was added last is done first.
+func (n *node) onStop(what string, f func(context.Context) error) {
+	n.stops = append(n.stops, func(ctx context.Context) error {
+		if err := f(ctx); err != nil {
+			return fmt.Errorf("stopping %s: %w", what, err)
+		}
+		return nil
+	})
+}
+
+// stop stops everything that was started, within ctx as far as that goes.
+func (n *node) stop(ctx context.Context) error {
+	var errs []error
+	for i := len(n.stops) - 1; i >= 0; i-- {
+		errs = append(errs, n.stops[i](ctx))
+	}
+	n.stops = nil
+	return errors.Join(errs...)
+}
+
+// start builds a node and starts it. It does not wait for NATS or Redis. When it
+// fails nothing is left running.
+func start(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, error) {
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 2)}
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(err, n.stop(context.WithoutCancel(ctx)))
+	}
+	return n, nil
+}
+
+func (n *node) start(ctx context.Context) error {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+
+	// The listeners first: a port in use is the commonest mistake.
+	public, err := listen("listen", n.cfg.Listen)
+	if err != nil {
+		return err
+	}
+	n.onStop("the public listener", func(context.Context) error { return ignoreClosed(public.Close()) })
+	ops, err := listen("ops-listen", n.cfg.OpsListen)
+	if err != nil {
+		return err
+	}
+	n.onStop("the operators' listener", func(context.Context) error { return ignoreClosed(ops.Close()) })
+	scheme := "http"
+	if n.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
+
+	if n.secret, err = loadSecret(n.cfg.Auth); err != nil {
+		return err
+	}
+	tokens, err := auth.NewVerifier(n.secret)
+	if err != nil {
+		return err
+	}
+	roomLog, err := n.startLog(reg)
+	if err != nil {
+		return err
+	}
+	roster, err := n.startRoster(reg)
+	if err != nil {
+		return err
+	}
+	rooms := hub.New(hub.Config{
+		Log: roomLog, Roster: roster, Frame: socket.Prepare,
+		Window: n.cfg.Coalesce, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax,
+		Metrics: hub.NewMetrics(reg), Logger: n.log,
+	})
+	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
+	sockets := socket.NewServer(socket.Config{
+		Deflate: n.cfg.Compress, MaxMessage: n.cfg.MaxMessage, Metrics: socket.NewMetrics(reg), Logger: n.log,
+	})
+	n.onStop("the sockets", sockets.Close)
+
+	n.edge = edge.New(edge.Config{
+		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
+		Guests: edge.Guests(n.cfg.GuestMode()), Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
+		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
+		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
+		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
+		MaxViewers: n.cfg.MaxViewers, Beat: n.cfg.Beat,
+		Metrics: edge.NewMetrics(reg), Logger: n.log,
+	})
+	mux := http.NewServeMux()
+	n.edge.Register(mux)
+	if err := n.addPages(mux); err != nil {
+		return err
+	}
+	n.serve("the public listener", public, mux)
+	n.serve("the operators' listener", ops, edge.Ops(reg, []edge.Check{
+		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
+	}))
+	// Whoever is here is told to come back elsewhere before anything is taken away.
+	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
+	if n.cfg.Demo {
+		n.crowd = demo.Start(ctx, demo.Config{URL: n.url, Room: lobby, Size: demoSize, Token: n.viewerToken, Logger: n.log})
+		n.onStop("the demo", func(context.Context) error { n.stopDemo(); return nil })
+	}
+	return nil
+}
+
+// startLog connects to the room log, after starting the embedded NATS if there is
+// to be one.
+func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
+	cfg := natslog.Config{
+		Name: "kansei " + n.url, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
+		MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout,
+		Metrics: natslog.NewMetrics(reg), Logger: n.log,
+	}
+	if n.cfg.NATS == "" {
+		server, err := embedded.StartNATS(embedded.NATSConfig{
+			StoreDir: filepath.Join(n.cfg.DataDir, "nats"), Logger: n.log,
+			SyncInterval: time.Duration(n.cfg.LogSync), SyncAlways: n.cfg.LogSync.Always(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		n.onStop("the embedded NATS", func(context.Context) error { return server.Close() })
+		cfg.Options = []nats.Option{server.Option()}
+	} else {
+		cfg.URLs = n.cfg.NATSServers()
+	}
+	l, err := natslog.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	n.onStop("the room log", l.Close)
+	return l, nil
+}
+
+// startRoster does the same for Redis.
+func (n *node) startRoster(reg *prometheus.Registry) (*redisroster.Roster, error) {
+	urls := n.cfg.Redis
+	if urls == "" {
+		server, err := embedded.StartRedis()
+		if err != nil {
+			return nil, err
+		}
+		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
+		urls = server.URL()
+	}
+	client, err := redisroster.Connect(urls)
+	if err != nil {
+		return nil, err
+	}
+	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
+	r := redisroster.New(redisroster.Config{
+		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease,
+		Metrics: redisroster.NewMetrics(reg), Logger: n.log,
+	})
+	n.onStop("the roster", r.Close)
+	return r, nil
+}
+
+// addPages adds the pages to mux, and the button that stops the demo.
+func (n *node) addPages(mux *http.ServeMux) error {
+	pages := web.Config{Room: lobby, Guests: web.Guests(n.cfg.GuestMode()), Version: version()}
+	if n.cfg.Demo {
+		pages.Demo, pages.DemoStopPath = n.demoRunning, demoStop
+		mux.HandleFunc("POST "+demoStop, func(w http.ResponseWriter, _ *http.Request) {
+			n.stopDemo()
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	h, err := web.New(pages)
+	if err != nil {
+		return err
+	}
+	mux.Handle("/", h)
+	return nil
+}
+
+// serve serves h until the node stops.
+func (n *node) serve(what string, l net.Listener, h http.Handler) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second, // of a body; a WebSocket is on its own
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // what clients do wrong
+	}
+	done := make(chan struct{})
+	// Ends when the node stops it, or when the listener fails.
+	go func() {
+		defer close(done)
+		var err error
+		if n.cfg.TLSCert != "" && what == "the public listener" {
+			err = srv.ServeTLS(l, n.cfg.TLSCert, n.cfg.TLSKey)
+		} else {
+			err = srv.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			n.failed <- fmt.Errorf("%s: %w", what, err)
+		}
+	}()
+	n.onStop(what, func(ctx context.Context) error {
+		err := srv.Shutdown(ctx)
+		if err != nil {
+			err = errors.Join(err, srv.Close())
+		}
+		<-done
+		return err
+	})
+}
+
+func (n *node) viewerToken(user, name string) (string, error) {
+	return auth.Mint(n.secret, auth.Claims{Subject: user, Name: name, Role: protocol.RoleViewer, Rooms: []string{lobby}}, tokenLife)
+}
+
+func (n *node) demoRunning() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.crowd != nil && n.crowd.Running()
+}
+
+func (n *node) stopDemo() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.crowd != nil {
+		n.crowd.Stop()
+	}
+}
+
+// listen opens a listener and names the flag when it cannot.
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
+	}
+	return l, nil
+}
+
+// reachable is where the machine itself reaches a listener.
+func reachable(l net.Listener) string {
+	addr := l.Addr().(*net.TCPAddr)
+	if addr.IP.IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", addr.Port)
+	}
+	return addr.String()
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

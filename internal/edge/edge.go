@@ -1,0 +1,162 @@
+// Package edge is the public face of one node: HTTP and WebSocket entrances,
+// admission, who somebody is and what they may do, and the operators' listener.
+//
+// A viewer's request passes who.go (token, guest, origin) and entrance.go
+// (limits, upgrade), becomes a session (session.go), and is taken into its room by
+// the hub. What it sends comes back to the session; a comment goes through
+// publish.go, the one way into the room log, which POST uses too. rest.go has the
+// HTTP entrances and ops.go the operators'.
+//
+// A browser cannot read why an upgrade was refused. So what concerns the viewer is
+// accepted and then closed with a code; see [verdict].
+package edge
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Guests says what somebody without a token may do.
+type Guests string
+
+// The settings of guests.
+const (
+	GuestsNone    Guests = "none"
+	GuestsWatch   Guests = "watch"
+	GuestsComment Guests = "comment"
+)
+
+// Rate is a token bucket: so many a second, so many at once.
+type Rate struct {
+	PerS  float64
+	Burst int
+}
+
+// Config is what a [Server] is made of. All fields are needed but the last ones.
+type Config struct {
+	Hub     *hub.Hub
+	Log     hub.RoomLog
+	Sockets *socket.Server
+	Tokens  *auth.Verifier
+
+	Guests   Guests
+	Origins  []string // allowed beside the node's own host; "*" for any
+	Loopback bool     // pages from this machine are allowed too
+
+	ViewerRate, StaffRate Rate
+	ViewerText, StaffText int // code points
+	MaxMessage            int // bytes
+	MaxViewers            int // on this node
+	Beat                  time.Duration
+
+	Metrics *Metrics
+	Logger  *slog.Logger
+}
+
+// Server is the public face of one node.
+type Server struct {
+	cfg     Config
+	posts   *buckets
+	viewers atomic.Int64 // accepted and not closed
+
+	mu       sync.Mutex
+	leaving  bool
+	sessions map[*session]struct{} // let in and not closed
+}
+
+// New makes a Server.
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, posts: newBuckets(), sessions: map[*session]struct{}{}}
+}
+
+// Register adds the public entrances to mux.
+func (s *Server) Register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/rooms/{room}/ws", s.serveWS)
+	mux.HandleFunc("GET /v1/rooms/{room}", s.cors(s.getRoom))
+	mux.HandleFunc("PUT /v1/rooms/{room}", s.cors(s.putRoom))
+	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.cors(s.getComments))
+	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
+	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	mux.HandleFunc("/v1/", s.cors(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + r.Method + " at this path"}, 0)
+	}))
+}
+
+// Leave makes the node leave: it takes nobody in any more, and everybody who is
+// here is told to come back within a spread and closed. It returns when all are
+// gone or ctx is over.
+func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
+	s.mu.Lock()
+	s.leaving = true
+	all := make([]*session, 0, len(s.sessions))
+	for v := range s.sessions {
+		all = append(all, v)
+	}
+	s.mu.Unlock()
+	for _, v := range all {
+		after := rand.N(spread + time.Millisecond).Milliseconds()
+		v.conn.Close(int(protocol.CloseRestart), protocol.CloseReason("this node is leaving", max(1, after)))
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.viewers.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Ready says why this node should get no more viewers; nil when it should.
+func (s *Server) Ready() error {
+	if s.isLeaving() {
+		return errors.New("edge: this node is leaving")
+	}
+	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
+		return errors.New("edge: this node is full")
+	}
+	return nil
+}
+
+func (s *Server) isLeaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaving
+}
+
+// enroll lets a session in, unless the node is leaving.
+func (s *Server) enroll(v *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving {
+		return false
+	}
+	s.sessions[v] = struct{}{}
+	s.cfg.Metrics.connections.Inc()
+	return true
+}
+
+// dismiss undoes enroll; it tells whether there was anything to undo.
+func (s *Server) dismiss(v *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, in := s.sessions[v]; !in {
+		return false
+	}
+	delete(s.sessions, v)
+	s.cfg.Metrics.connections.Dec()
+	return true
+}

@@ -1,0 +1,92 @@
+package edge
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// fullRetry is when to come back to a node that is full.
+const fullRetry = 5 * time.Second
+
+// serveWS is GET /v1/rooms/{room}/ws.
+func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	room := r.PathValue("room")
+	if !s.originAllowed(r) {
+		s.refuseOrigin(w, r)
+		return
+	}
+	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) {
+		s.viewers.Add(-1)
+		s.cfg.Metrics.refused.WithLabelValues(refusedFull).Inc()
+		writeProblem(w, http.StatusServiceUnavailable, &protocol.Error{
+			Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}, 0)
+		return
+	}
+	query := r.URL.Query()
+	id := sessionOf(query)
+	who, no := s.identify(r, room, id)
+	if no == nil {
+		no = s.closed()
+	}
+	conn, err := s.cfg.Sockets.Accept(w, r)
+	if err != nil { // and it has been answered
+		s.viewers.Add(-1)
+		s.cfg.Metrics.refused.WithLabelValues(refusedHandshake).Inc()
+		return
+	}
+	v := newSession(s, conn, room, id, who, start)
+	if no == nil && !s.enroll(v) {
+		no = s.closed()
+	}
+	conn.Start(v)
+	if no != nil {
+		s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
+		conn.Close(int(no.close), protocol.CloseReason(no.message, no.retryMS))
+		return
+	}
+	since := query.Get("since")
+	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
+		Room: room, User: who.id, Staff: who.role.Staff(), Socket: conn, Since: since,
+		Welcome: func(recovered bool) hub.Frame { return socket.Prepare(v.welcome(recovered), false) },
+	})
+	if v.gone.Load() { // while it was joining
+		v.Leave()
+	}
+	s.cfg.Metrics.join(since != "", recovered, time.Since(start))
+}
+
+// closed is the verdict on everybody who comes while this node is leaving.
+func (s *Server) closed() *verdict {
+	if !s.isLeaving() {
+		return nil
+	}
+	return &verdict{protocol.CloseRestart, protocol.CodeUnavailable, "this node is leaving", 1000}
+}
+
+func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
+	origin := r.Header.Get("Origin")
+	s.cfg.Metrics.refused.WithLabelValues(refusedOrigin).Inc()
+	s.cfg.Logger.Warn("refused a page of another origin; to permit it start with --origin", "origin", origin, "flag", "--origin="+origin)
+	writeProblem(w, http.StatusForbidden, &protocol.Error{
+		Code: protocol.CodeForbidden, Message: "pages of the origin " + strconv.Quote(origin) + " may not connect to this node"}, 0)
+}
+
+func (s *Server) rateOf(role protocol.Role) Rate {
+	if role == protocol.RoleBroadcaster || role == protocol.RoleModerator {
+		return s.cfg.StaffRate
+	}
+	return s.cfg.ViewerRate
+}
+
+func (s *Server) textLimit(role protocol.Role) int {
+	if role == protocol.RoleBroadcaster || role == protocol.RoleModerator {
+		return s.cfg.StaffText
+	}
+	return s.cfg.ViewerText
+}

@@ -1,0 +1,94 @@
+package edge
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Why somebody is not let in.
+const (
+	refusedOrigin    = "origin"
+	refusedFull      = "full"
+	refusedHandshake = "handshake"
+	refusedToken     = "token"
+	refusedRoom      = "room"
+	refusedLeaving   = "leaving"
+)
+
+func refusalOf(c protocol.CloseCode) string {
+	switch c {
+	case protocol.CloseUnauthorized:
+		return refusedToken
+	case protocol.CloseNoRoom:
+		return refusedRoom
+	}
+	return refusedLeaving
+}
+
+// How somebody comes in.
+const (
+	joinNew       = "new"
+	joinRecovered = "recovered"
+	joinLost      = "lost" // came with a cursor that could not be followed
+)
+
+// Metrics is what an edge counts.
+type Metrics struct {
+	connections prometheus.Gauge
+	joins       *prometheus.CounterVec
+	leaves      *prometheus.CounterVec
+	refused     *prometheus.CounterVec
+	comments    *prometheus.CounterVec
+	joinSeconds prometheus.Histogram
+}
+
+// NewMetrics registers the metrics of an edge.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	f := promauto.With(reg)
+	counter := func(name, help, label string, values ...string) *prometheus.CounterVec {
+		v := f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		for _, value := range values {
+			v.WithLabelValues(value)
+		}
+		return v
+	}
+	var causes []string
+	for _, k := range socket.Kinds() {
+		causes = append(causes, string(k))
+	}
+	results := []string{"ok"}
+	for _, c := range protocol.ErrorCodes() {
+		results = append(results, string(c))
+	}
+	return &Metrics{
+		connections: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_connections", Help: "WebSocket connections of viewers that were let in.",
+		}),
+		joins: counter("kansei_joins_total", "Viewers that came in: new, recovered with their cursor, or lost with one that could not be followed.",
+			"result", joinNew, joinRecovered, joinLost),
+		leaves:   counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
+		refused:  counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving),
+		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
+		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+		}),
+	}
+}
+
+func (m *Metrics) join(resuming, recovered bool, took time.Duration) {
+	result := joinNew
+	switch {
+	case recovered:
+		result = joinRecovered
+	case resuming:
+		result = joinLost
+	}
+	m.joins.WithLabelValues(result).Inc()
+	m.joinSeconds.Observe(took.Seconds())
+}

@@ -1,0 +1,50 @@
+package edge
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Check is one thing that a node needs in order to serve.
+type Check struct {
+	Name  string
+	Ready func() error
+}
+
+// Ops is the operators' listener: /metrics, /healthz, /readyz, /debug/pprof/.
+func Ops(reg *prometheus.Registry, checks []Check) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, checks) })
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// readyz says line by line what is ready and what is not.
+func readyz(w http.ResponseWriter, checks []Check) {
+	var lines []string
+	status := http.StatusOK
+	for _, c := range checks {
+		line := c.Name + ": ready"
+		if err := c.Ready(); err != nil {
+			status = http.StatusServiceUnavailable
+			line = c.Name + ": " + err.Error()
+		}
+		lines = append(lines, line)
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	for _, l := range lines {
+		fmt.Fprintln(w, l)
+	}
+}

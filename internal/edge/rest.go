@@ -1,0 +1,244 @@
+package edge
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/text"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// cors lets the pages of allowed origins read what h answers.
+func (s *Server) cors(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		head := w.Header()
+		head.Set("X-Content-Type-Options", "nosniff")
+		head.Add("Vary", "Origin")
+		if origin := r.Header.Get("Origin"); origin != "" {
+			if !s.originAllowed(r) {
+				s.refuseOrigin(w, r)
+				return
+			}
+			head.Set("Access-Control-Allow-Origin", origin)
+			head.Set("Access-Control-Expose-Headers", "ETag, Retry-After, Kansei-Recovered")
+			if r.Method == http.MethodOptions {
+				head.Set("Access-Control-Allow-Methods", "GET, POST, PUT")
+				head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+				head.Set("Access-Control-Max-Age", "600")
+			}
+		}
+		h(w, r)
+	}
+}
+
+// writeJSON answers with v.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // the client is gone: nobody to tell
+}
+
+// writeProblem answers with a refusal. close is the code that the same request
+// would end with over WebSocket, or 0.
+func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed protocol.CloseCode) {
+	if status == 0 {
+		status = e.Code.HTTPStatus()
+	}
+	head := w.Header()
+	head.Set("Content-Type", "application/problem+json")
+	head.Set("Cache-Control", "no-store")
+	if e.RetryMS > 0 {
+		head.Set("Retry-After", strconv.FormatInt((e.RetryMS+999)/1000, 10))
+	}
+	if status == http.StatusUnauthorized {
+		head.Set("WWW-Authenticate", "Bearer")
+	}
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(protocol.Problem{ // as above
+		Title: http.StatusText(status), Status: status, Detail: e.Message,
+		Code: e.Code, RetryMS: e.RetryMS, Close: closed,
+	})
+}
+
+// enter judges a request about a room as the WebSocket entrance would. It has
+// answered when it returns false.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (string, person, bool) {
+	room := r.PathValue("room")
+	who, no := s.identify(r, room, session)
+	if no == nil {
+		no = s.closed()
+	}
+	if no != nil {
+		writeProblem(w, 0, &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}, no.close)
+		return "", person{}, false
+	}
+	return room, who, true
+}
+
+// body reads the JSON body of a request; it has answered when it returns false.
+func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	p, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxMessage)))
+	if err == nil {
+		return p, true
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		writeProblem(w, http.StatusRequestEntityTooLarge, &protocol.Error{Code: protocol.CodeTooLong,
+			Message: "the body has more than " + strconv.Itoa(s.cfg.MaxMessage) + " bytes"}, 0)
+	} else {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the body could not be read"}, 0)
+	}
+	return nil, false
+}
+
+// anyone stands for the session of somebody who only reads over HTTP.
+const anyone = "somebody-who-reads"
+
+// getRoom is GET /v1/rooms/{room}: state and counts, or why a viewer with the same
+// token would not be let in.
+func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
+	name, _, ok := s.enter(w, r, anyone)
+	if !ok {
+		return
+	}
+	if s.viewers.Load() >= int64(s.cfg.MaxViewers) {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}, 0)
+		return
+	}
+	room := s.cfg.Hub.Acquire(name)
+	defer room.Release()
+	room.Ready(r.Context())
+	counted := room.Counted(r.Context())
+	state, counts := room.Status()
+	out := protocol.Room{Room: name, State: state}
+	if counted {
+		out.Viewers = &protocol.Viewers{Connections: counts.Connections, Users: counts.Users, PeakUsers: counts.PeakUsers, At: counts.At}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, http.StatusOK, out)
+}
+
+// putRoom is PUT /v1/rooms/{room}: a new state.
+func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
+	name, who, ok := s.enter(w, r, "")
+	if !ok {
+		return
+	}
+	if !who.runs() {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may change the room"}, 0)
+		return
+	}
+	p, ok := s.body(w, r)
+	if !ok {
+		return
+	}
+	st, err := protocol.DecodeState(p)
+	if e, bad := errors.AsType[*protocol.Error](err); bad {
+		writeProblem(w, 0, e, 0)
+		return
+	}
+	if st.Title, err = text.Clean(st.Title, protocol.MaxTitle); errors.Is(err, text.ErrEmpty) {
+		st.Title, err = "", nil
+	}
+	if err != nil {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeTooLong, Message: "title: " + err.Error()}, 0)
+		return
+	}
+	rev := st.Rev
+	st.Rev, st.Degraded = 0, false
+	body, err := json.Marshal(st)
+	if err != nil {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the state cannot be stored"}, 0)
+		return
+	}
+	st.Rev, err = s.cfg.Log.SetState(r.Context(), name, rev, body)
+	switch {
+	case errors.Is(err, hub.ErrConflict):
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeConflict, Message: "the state is not at rev " + strconv.FormatUint(rev, 10) + " any more"}, 0)
+	case errors.Is(err, hub.ErrUnknownOutcome):
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnknownOutcome, Message: "the state may have changed; read it again", RetryMS: 1000}, 0)
+	case err != nil:
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the state was not changed: the room log cannot be reached", RetryMS: 1000}, 0)
+	default:
+		writeJSON(w, http.StatusOK, st)
+	}
+}
+
+// getComments is GET /v1/rooms/{room}/comments: polling, made so that a cache in
+// front answers most of it.
+func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
+	name, _, ok := s.enter(w, r, anyone)
+	if !ok {
+		return
+	}
+	room := s.cfg.Hub.Acquire(name)
+	defer room.Release()
+	if !room.Ready(r.Context()) {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the room log cannot be reached", RetryMS: 1000}, 0)
+		return
+	}
+	message, recovered := room.Poll(r.Context(), r.URL.Query().Get("since"))
+	sum := sha256.Sum256(message)
+	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+	head := w.Header()
+	head.Set("ETag", etag)
+	head.Set("Cache-Control", "public, max-age=1")
+	if token(r) != "" {
+		head.Set("Cache-Control", "private, max-age=1")
+	}
+	head.Set("Kansei-Recovered", strconv.FormatBool(recovered))
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	head.Set("Content-Type", "application/json")
+	_, _ = w.Write(message) // the client is gone: nobody to tell
+}
+
+// postComment is POST /v1/rooms/{room}/comments: publishing from a back end.
+func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
+	name, who, ok := s.enter(w, r, "")
+	if !ok {
+		return
+	}
+	p, ok := s.body(w, r)
+	if !ok {
+		return
+	}
+	post, err := protocol.DecodePost(p)
+	if e, bad := errors.AsType[*protocol.Error](err); bad {
+		s.cfg.Metrics.comments.WithLabelValues(string(e.Code)).Inc()
+		writeProblem(w, 0, e, 0)
+		return
+	}
+	if post.User != nil && !who.runs() {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may publish for another user"}, 0)
+		return
+	}
+	if wait := s.posts.take(name+" "+who.id, s.rateOf(who.role), time.Now()); wait > 0 {
+		writeProblem(w, 0, s.tooOften(wait), 0)
+		return
+	}
+	type answer struct {
+		id  string
+		err *protocol.Error
+	}
+	done := make(chan answer, 1)
+	s.publish(comment{room: name, person: &who, author: post.User, req: &post.CommentRequest},
+		func(id string, e *protocol.Error) { done <- answer{id, e} })
+	// The log answers within its own deadline.
+	if a := <-done; a.err != nil {
+		writeProblem(w, 0, a.err, 0)
+	} else {
+		w.Header().Set("Cache-Control", "no-store")
+		writeJSON(w, http.StatusCreated, protocol.Posted{ID: a.id})
+	}
+}

@@ -1,0 +1,122 @@
+package edge
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// maxMalformed is how many malformed messages a connection may send before it is
+// closed: enough to debug a client by hand.
+const maxMalformed = 10
+
+// session is one viewer's connection. Message is called by one goroutine at a time,
+// which owns the buckets.
+type session struct {
+	hub.Viewer
+	person
+	server *Server
+	conn   *socket.Conn
+	room   string
+	id     string // of the session
+
+	gone      atomic.Bool
+	comments  bucket // of the comments that it publishes
+	messages  bucket // of everything that it sends
+	malformed int
+}
+
+var _ socket.Handler = (*session)(nil)
+
+func newSession(s *Server, conn *socket.Conn, room, id string, who person, now time.Time) *session {
+	rate := s.rateOf(who.role)
+	return &session{
+		server: s, conn: conn, room: room, id: id, person: who,
+		comments: newBucket(rate, now), messages: newBucket(messageRate(rate), now),
+	}
+}
+
+// messageRate limits messages of every kind, generously: a beat and its like are
+// cheap.
+func messageRate(r Rate) Rate { return Rate{PerS: 2*r.PerS + 10, Burst: 2*r.Burst + 40} }
+
+func (v *session) welcome(recovered bool) []byte {
+	s := v.server
+	rate := s.rateOf(v.role)
+	return protocol.Encode(&protocol.Welcome{
+		V: protocol.Version, Room: v.room, Session: v.id,
+		You: protocol.You{ID: v.person.id, Name: v.name, Role: v.role, Can: v.can()},
+		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(),
+		Limits: protocol.Limits{Text: s.textLimit(v.role), PerS: rate.PerS, Burst: rate.Burst},
+	})
+}
+
+// send sends a message to this viewer alone.
+func (v *session) send(m protocol.Message) {
+	v.Send(v.conn, socket.Prepare(protocol.Encode(m), false))
+}
+
+// Message implements [socket.Handler].
+func (v *session) Message(p []byte) {
+	now := time.Now()
+	rate := messageRate(v.server.rateOf(v.role))
+	if wait := v.messages.take(rate, now); wait > 0 {
+		v.conn.Close(int(protocol.CloseTooMany), protocol.CloseReason("too many messages", max(1000, wait.Milliseconds())))
+		return
+	}
+	req, err := protocol.DecodeRequest(p)
+	if err != nil {
+		v.malformed++
+		v.server.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeBadMessage)).Inc()
+		if v.malformed > maxMalformed {
+			v.conn.Close(int(protocol.CloseMalformed), protocol.CloseReason("too many malformed messages", 0))
+			return
+		}
+		if e, ok := errors.AsType[*protocol.Error](err); ok {
+			v.send(e)
+		}
+		return
+	}
+	switch req := req.(type) {
+	case *protocol.CommentRequest:
+		v.comment(req, now)
+	case *protocol.BeatRequest:
+		v.send(&protocol.Beat{Now: now.UnixMilli()})
+	case *protocol.UnknownRequest:
+		if req.Ref != "" {
+			v.send(&protocol.Error{Ref: req.Ref, Code: protocol.CodeUnsupported, Message: "this server does not know the type " + req.Type})
+		}
+	}
+}
+
+func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
+	s := v.server
+	answer := func(id string, e *protocol.Error) {
+		switch {
+		case e != nil:
+			e.Ref = req.Ref
+			v.send(e)
+		case req.Ref != "":
+			v.send(&protocol.OK{Ref: req.Ref, ID: id})
+		}
+	}
+	if wait := v.comments.take(s.rateOf(v.role), now); wait > 0 {
+		answer("", s.tooOften(wait))
+		return
+	}
+	s.publish(comment{room: v.room, session: v.id, person: &v.person, req: req}, answer)
+}
+
+// Closed implements [socket.Handler].
+func (v *session) Closed(cause socket.Cause) {
+	v.gone.Store(true)
+	v.Leave()
+	v.server.viewers.Add(-1)
+	if v.server.dismiss(v) {
+		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()
+	}
+}

@@ -1,0 +1,155 @@
+package edge
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// person is who somebody is in one room.
+type person struct {
+	id, name string
+	role     protocol.Role
+	comment  bool // may comment
+}
+
+// can lists what a person may do, as the welcome says it.
+func (p *person) can() []string {
+	can := []string{}
+	if p.comment {
+		can = append(can, protocol.CanComment)
+	}
+	if p.runs() {
+		can = append(can, protocol.CanSet)
+	}
+	return can
+}
+
+// runs tells whether a person may change the room's state.
+func (p *person) runs() bool {
+	return p.role == protocol.RoleBroadcaster || p.role == protocol.RoleModerator
+}
+
+// verdict is a refusal that concerns the viewer: over WebSocket a close code, over
+// HTTP a problem.
+type verdict struct {
+	close   protocol.CloseCode
+	code    protocol.ErrorCode
+	message string
+	retryMS int64
+}
+
+// token finds the token of a request: in Authorization, as an offered subprotocol,
+// or as ?token=. Nothing that it returns may reach a log.
+func token(r *http.Request) string {
+	if h := r.Header.Get("Authorization"); h != "" {
+		if scheme, t, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") {
+			return strings.TrimSpace(t)
+		}
+	}
+	for _, h := range r.Header["Sec-Websocket-Protocol"] {
+		for p := range strings.SplitSeq(h, ",") {
+			if t, ok := strings.CutPrefix(strings.TrimSpace(p), protocol.BearerPrefix); ok {
+				return t
+			}
+		}
+	}
+	if strings.Contains(r.URL.RawQuery, "token=") {
+		return r.URL.Query().Get("token")
+	}
+	return ""
+}
+
+// identify says who makes a request about a room. session names a guest: the same
+// session is the same guest.
+func (s *Server) identify(r *http.Request, room, session string) (person, *verdict) {
+	if !protocol.ValidRoom(room) {
+		return person{}, &verdict{protocol.CloseNoRoom, protocol.CodeNoRoom,
+			"a room name is 1 to 64 of A-Z a-z 0-9 _ -, the first a letter or digit", 0}
+	}
+	t := token(r)
+	if t == "" {
+		return s.guest(session)
+	}
+	claims, err := s.cfg.Tokens.Verify(t, room)
+	if err != nil {
+		why := "the token is not valid"
+		switch {
+		case errors.Is(err, auth.ErrExpired):
+			why = "the token has expired"
+		case errors.Is(err, auth.ErrNotYet):
+			why = "the token is not valid yet"
+		case errors.Is(err, auth.ErrRoom):
+			why = "the token is not for this room"
+		}
+		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, why, 0}
+	}
+	return person{
+		id: claims.Subject, name: claims.Name, role: claims.Role,
+		comment: claims.Role != protocol.RoleMonitor,
+	}, nil
+}
+
+func (s *Server) guest(session string) (person, *verdict) {
+	if s.cfg.Guests == GuestsNone || session == "" {
+		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, "a token is needed", 0}
+	}
+	// The id tells nothing of the session, which is the guest's own secret.
+	sum := sha256.Sum256([]byte("guest:" + session))
+	id := hex.EncodeToString(sum[:6])
+	return person{
+		id: "guest-" + id, name: "Guest " + strings.ToUpper(id[:4]), role: protocol.RoleViewer,
+		comment: s.cfg.Guests == GuestsComment,
+	}, nil
+}
+
+// sessionOf returns the session that a request goes on with, or a new one.
+func sessionOf(q url.Values) string {
+	if id := q.Get("session"); protocol.ValidSession(id) {
+		return id
+	}
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// originAllowed tells whether the page that makes a request may. Who is no browser
+// names no origin.
+func (s *Server) originAllowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return slices.Contains(s.cfg.Origins, "*") || slices.Contains(s.cfg.Origins, origin) // "null"
+	}
+	if strings.EqualFold(u.Host, r.Host) {
+		return true
+	}
+	if s.cfg.Loopback && isLoopback(u.Hostname()) {
+		return true
+	}
+	for _, o := range s.cfg.Origins {
+		// With a scheme it must be the same, without any is.
+		if o == "*" || strings.EqualFold(strings.TrimSuffix(o, "/"), u.Scheme+"://"+u.Host) || strings.EqualFold(o, u.Host) {
+			return true
+		}
+	}
+	return false
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
