@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -20,20 +21,19 @@ import (
 )
 
 type commands struct {
-	Serve    serveCommand     `cmd:"" help:"Run a node."`
-	Load     loadtest.Command `cmd:"" help:"Send virtual viewers to nodes and check what they get."`
-	Token    tokenCommand     `cmd:"" help:"Make a token and print it."`
-	Settings settingsCommand  `cmd:"" help:"Print every setting of a node, as Markdown."`
-	Version  versionCommand   `cmd:"" help:"Print the version."`
+	Serve    serveCommand    `cmd:"" help:"Run a node."`
+	Load     loadCommand     `cmd:"" help:"Send virtual viewers to nodes and check what they get."`
+	Token    tokenCommand    `cmd:"" help:"Make a token and print it."`
+	Settings settingsCommand `cmd:"" help:"Print every setting of a node, as Markdown."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	go func() { // ends with ctx: a second signal then ends the process at once
-		<-ctx.Done()
-		stop()
-	}()
+	// A second signal ends the process at once, unless it is the same one come twice,
+	// as from timeout(1). The timer ends with the process.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -70,6 +70,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return u.ExitCode()
 	}
 	return 1
+}
+
+type loadCommand struct {
+	loadtest.Command
+}
+
+// Run makes the run.
+func (c *loadCommand) Run(ctx context.Context, stdout io.Writer, stderr errorStream) error {
+	return c.Command.Run(ctx, stdout, stderr)
 }
 
 // errorStream is where a command writes what is not its result.
