@@ -69,7 +69,7 @@ func (c *Crowd) Running() bool {
 
 // visit is one viewer's evening.
 func visit(ctx context.Context, cfg Config, i int) error {
-	token, err := cfg.Token(fmt.Sprintf("demo-%d", i), names[i%len(names)])
+	token, err := cfg.Token(fmt.Sprintf("demo-%d", i), Name(i))
 	if err != nil {
 		return err
 	}
@@ -147,6 +147,9 @@ func style(rng *rand.Rand) *protocol.Style {
 	}
 	return &s
 }
+
+// Name is the name of the crowd's i-th viewer.
+func Name(i int) string { return names[i%len(names)] }
 
 var names = []string{
 	"さくら", "ゆうき", "Mio", "たけし", "Alex", "はな", "りん", "Chris", "そら", "みお", "Kai", "あおい",

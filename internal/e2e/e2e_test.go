@@ -316,4 +316,3 @@ func TestEngineAway(t *testing.T) {
 		t.Errorf("the node never became ready: %v", err)
 	}
 }
-
