@@ -1,0 +1,249 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// fakeServer is a server of one room that does what a test tells it, with the
+// pages in front of it.
+type fakeServer struct {
+	*httptest.Server
+
+	mu       sync.Mutex
+	conns    map[*websocket.Conn]struct{}
+	joins    []join
+	comments []*protocol.CommentRequest
+	answer   func(*protocol.CommentRequest) protocol.Message // nil: never
+	you      protocol.You
+	limits   protocol.Limits
+	greet    []protocol.Message // behind each welcome
+	refuse   int                // HTTP status in place of an upgrade; 0: none
+	refuseIn time.Duration      // Retry-After
+	state    protocol.State
+	puts     []string // Authorization of each PUT
+	stopped  int      // times that the demo was stopped
+	seq      int
+}
+
+// join is what a viewer came with.
+type join struct {
+	query     url.Values
+	protocols string
+}
+
+func newFakeServer(t *testing.T, cfg Config) *fakeServer {
+	t.Helper()
+	s := &fakeServer{
+		conns:  make(map[*websocket.Conn]struct{}),
+		you:    protocol.You{ID: "me", Name: "Me", Role: protocol.RoleViewer, Can: []string{"comment"}},
+		limits: protocol.Limits{Text: 200, PerS: 1, Burst: 5},
+		state:  protocol.State{Rev: 3, Status: protocol.StatusLive, Title: "第七回 光と影"},
+	}
+	s.answer = s.accept
+	if cfg.Guests == "" {
+		cfg.Guests = GuestsComment
+	}
+	pages, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.HandleFunc("GET /v1/rooms/{room}/ws", func(w http.ResponseWriter, r *http.Request) {
+		running.Add(1)
+		defer running.Done()
+		s.serve(ctx, w, r)
+	})
+	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
+	mux.HandleFunc("PUT /v1/rooms/{room}", s.putRoom)
+	mux.HandleFunc("POST /demo/stop", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		s.stopped++
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.Server = httptest.NewServer(mux)
+	t.Cleanup(func() {
+		cancel()
+		s.closeAll(protocol.CloseGoingAway, "")
+		running.Wait()
+		s.Close()
+	})
+	return s
+}
+
+func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	status, in := s.refuse, s.refuseIn
+	s.mu.Unlock()
+	if status != 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(int(in.Seconds())))
+		w.WriteHeader(status)
+		return
+	}
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:   []string{protocol.Subprotocol},
+		OriginPatterns: []string{"127.0.0.1:*"}, // other people's pages too
+	})
+	if err != nil {
+		return
+	}
+	defer func() { _ = c.CloseNow() }() // it has ended already
+	s.mu.Lock()
+	s.joins = append(s.joins, join{query: r.URL.Query(), protocols: r.Header.Get("Sec-WebSocket-Protocol")})
+	s.conns[c] = struct{}{}
+	first := append([]protocol.Message{&protocol.Welcome{
+		V: protocol.Version, Room: r.PathValue("room"), Session: "session-0123456789", You: s.you, Now: time.Now().UnixMilli(),
+		Recovered: r.URL.Query().Has("since"), BeatMS: 30000, Limits: s.limits,
+	}, new(s.state)}, s.greet...)
+	for _, m := range first {
+		write(c, m)
+	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+	for {
+		_, p, err := c.Read(ctx)
+		if err != nil {
+			return
+		}
+		req, err := protocol.DecodeRequest(p)
+		if err != nil {
+			continue
+		}
+		switch req := req.(type) {
+		case *protocol.BeatRequest:
+			write(c, &protocol.Beat{Now: time.Now().UnixMilli()})
+		case *protocol.CommentRequest:
+			s.mu.Lock()
+			s.comments = append(s.comments, req)
+			answer := s.answer
+			s.mu.Unlock()
+			if answer != nil {
+				write(c, answer(req))
+			}
+		}
+	}
+}
+
+// write gives up on a peer that has gone; the read loop notices.
+func write(c *websocket.Conn, m protocol.Message) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = c.Write(ctx, websocket.MessageText, protocol.Encode(m))
+}
+
+// accept shows a comment to everybody and says ok.
+func (s *fakeServer) accept(req *protocol.CommentRequest) protocol.Message {
+	s.mu.Lock()
+	me := s.you
+	s.mu.Unlock()
+	role := me.Role
+	if role == protocol.RoleViewer {
+		role = ""
+	}
+	ids := s.say(protocol.Comment{User: protocol.User{ID: me.ID, Name: me.Name, Role: role}, Text: req.Text, Style: req.Style})
+	return &protocol.OK{Ref: req.Ref, ID: ids[0]}
+}
+
+// say sends comments to everybody, with ids and times, in one message.
+func (s *fakeServer) say(items ...protocol.Comment) []string {
+	s.mu.Lock()
+	var ids []string
+	for i := range items {
+		s.seq++
+		items[i].ID, items[i].At = fmt.Sprintf("%x", s.seq), time.Now().UnixMilli()
+		if items[i].User.ID == "" {
+			items[i].User = protocol.User{ID: fmt.Sprintf("u%d", s.seq%97), Name: fmt.Sprintf("viewer %d", s.seq%97)}
+		}
+		ids = append(ids, items[i].ID)
+	}
+	cursor := fmt.Sprintf("c%d", s.seq)
+	s.mu.Unlock()
+	s.send(&protocol.Comments{Cursor: cursor, Items: items})
+	return ids
+}
+
+func (s *fakeServer) send(m protocol.Message) {
+	s.mu.Lock()
+	var conns []*websocket.Conn
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		write(c, m)
+	}
+}
+
+func (s *fakeServer) closeAll(code protocol.CloseCode, reason string) {
+	s.mu.Lock()
+	var conns []*websocket.Conn
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close(websocket.StatusCode(code), reason) // it may have gone
+	}
+}
+
+func (s *fakeServer) set(f func(*fakeServer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *fakeServer) getRoom(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refuse != 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(int(s.refuseIn.Seconds())))
+		w.WriteHeader(s.refuse)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(protocol.Room{Room: "r", State: s.state})
+}
+
+func (s *fakeServer) putRoom(w http.ResponseWriter, r *http.Request) {
+	var in protocol.State
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	s.puts = append(s.puts, r.Header.Get("Authorization"))
+	if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if in.Rev != s.state.Rev {
+		s.mu.Unlock()
+		w.WriteHeader(http.StatusConflict)
+		return
+	}
+	in.Rev++
+	s.state = in
+	s.mu.Unlock()
+	s.send(&in)
+	_ = json.NewEncoder(w).Encode(in)
+}

@@ -1,0 +1,202 @@
+// Types of kansei.js. Times are Unix milliseconds; fields with nothing to say are absent.
+
+/** Where and as whom to join. */
+export interface Options {
+  /** The room: [A-Za-z0-9][A-Za-z0-9_-]{0,63}. */
+  room: string;
+  /** Address of the server, with its path prefix if it has one: "https://kansei.example". */
+  url?: string | URL;
+  /** Instead of `url`: host and port. TLS, except on loopback. Without both: the server this file came from. */
+  host?: string;
+  /** A JWT. Without `token` and `getToken` one joins as a guest, if the server lets guests in. */
+  token?: string;
+  /** Called for the first token and for a new one whenever the server refuses the last. */
+  getToken?: () => string | Promise<string>;
+  /** Where to resume: the `cursor` of an earlier connection. */
+  since?: string;
+  /** Which identity to keep: the `session` of an earlier connection with the same token. */
+  session?: string;
+  /** Position in the programme, milliseconds, sent with each beat. */
+  mediaMs?: () => number | undefined;
+}
+
+export type Role = "viewer" | "monitor" | "moderator" | "broadcaster";
+
+export interface User {
+  id: string;
+  name?: string;
+  /** Absent for viewers. */
+  role?: Role;
+}
+
+/** How a comment wants to be drawn over the programme. */
+export interface Style {
+  /** Absent: scroll. */
+  position?: "scroll" | "top" | "bottom";
+  /** Absent: medium. */
+  size?: "small" | "medium" | "big";
+  /** #rrggbb */
+  color?: string;
+}
+
+export interface Comment {
+  id: string;
+  at: number;
+  user: User;
+  text: string;
+  media_ms?: number;
+  style?: Style;
+  /** It was said before this connection came. */
+  history: boolean;
+}
+
+export interface Welcome {
+  type: "welcome";
+  v: number;
+  room: string;
+  session: string;
+  you: { id: string; name: string; role: Role; can: string[] };
+  now: number;
+  /** Nothing was missed since the cursor that was offered. */
+  recovered: boolean;
+  beat_ms: number;
+  /** `text`: code points after NFC; `per_s` and `burst`: comments. */
+  limits: { text: number; per_s: number; burst: number };
+}
+
+/** Comments in the room's order; each comes once over all reconnects. */
+export interface Comments {
+  type: "comments";
+  cursor: string;
+  history: boolean;
+  items: Comment[];
+  /** The server shows `shown` of `of` comments of this stretch; both absent when it shows all. */
+  shown?: number;
+  of?: number;
+}
+
+export interface Viewers {
+  type: "viewers";
+  connections: number;
+  /** Distinct. */
+  users: number;
+  peak_users: number;
+  at: number;
+}
+
+export interface State {
+  type: "state";
+  /** 0: never set. */
+  rev: number;
+  status: "scheduled" | "live" | "ended";
+  title?: string;
+  /** The server cannot follow the room at the moment: comments may be late. */
+  degraded?: boolean;
+}
+
+/** Comments that this viewer does not get. */
+export interface Gap {
+  type: "gap";
+  /** Absent when the number is not known. */
+  missed?: number;
+  cursor?: string;
+}
+
+/** The node is leaving; the connection moves by itself after `after_ms`. */
+export interface Reconnect {
+  type: "reconnect";
+  after_ms: number;
+}
+
+export type Status =
+  /** An attempt is under way. */
+  | { state: "connecting"; attempt: number }
+  /** The server has said welcome. */
+  | { state: "live"; attempt: number }
+  /** Waiting for the next attempt, or (offline) also for the device's network. */
+  | {
+      state: "reconnecting" | "offline";
+      attempt: number;
+      retryInMs: number;
+      retryAt: number;
+      reason: "lost" | "silent" | "timeout" | "token" | "unauthorized" | "restart" | "too_slow" | "too_many" | "overloaded";
+      /** The close code, if the server gave one. */
+      code?: number;
+    }
+  /** For good. */
+  | {
+      state: "closed";
+      attempt: number;
+      reason: "closed" | "ended" | "unauthorized" | "banned" | "no_room" | "malformed" | "protocol";
+      code?: number;
+      message?: string;
+    };
+
+export type ErrorCode =
+  | "bad_message" | "unsupported" | "too_long" | "empty" | "rate_limited" | "slow_mode" | "muted" | "forbidden"
+  | "locked" | "conflict" | "unavailable" | "unknown_outcome"
+  /** Of this SDK: the connection is closed; getToken failed. */
+  | "closed" | "token";
+
+export class KanseiError extends Error {
+  constructor(code: ErrorCode, message?: string, retryMs?: number);
+  code: ErrorCode;
+  /** When the same may succeed, if the server said so. */
+  retryMs?: number;
+}
+
+export interface Events {
+  welcome: Welcome;
+  comments: Comments;
+  viewers: Viewers;
+  state: State;
+  gap: Gap;
+  status: Status;
+  /** What went wrong without being the answer to a comment. */
+  error: KanseiError;
+  reconnect: Reconnect;
+}
+
+export interface CommentOptions {
+  mediaMs?: number;
+  style?: Style;
+  /** One's own name for the request, 1 to 64 characters; made up if absent. */
+  ref?: string;
+  /** How long to try; 30000 if absent, 110000 at most. */
+  timeoutMs?: number;
+}
+
+export class Connection {
+  private constructor();
+  readonly status: Status;
+  readonly session: string | undefined;
+  readonly cursor: string | undefined;
+  /** Returns the function that takes the listener away again. */
+  on<K extends keyof Events>(type: K, listener: (event: Events[K]) => void): () => void;
+  off<K extends keyof Events>(type: K, listener: (event: Events[K]) => void): void;
+  /**
+   * Resolves when the comment is in the room's log. Tries again, under the same ref, after a lost
+   * connection and when the server could not say whether it was done; rejects with a KanseiError
+   * when it is refused or the time is over (then `unavailable`: not said, or `unknown_outcome`).
+   */
+  comment(text: string, options?: CommentOptions): Promise<{ id: string; ref: string; held: boolean }>;
+  /** Leaves for good. */
+  close(): void;
+}
+
+/** What the SDK needs of its surroundings, for tests and runtimes that are no browser. */
+export interface Platform {
+  WebSocket: new (url: string, protocols: string[]) => WebSocket;
+  fetch(url: string, init: RequestInit): Promise<Response>;
+  now(): number;
+  random(): number;
+  setTimeout(f: () => void, ms: number): unknown;
+  clearTimeout(timer: unknown): void;
+  online(): boolean;
+  visible(): boolean;
+  window?: EventTarget;
+  document?: EventTarget;
+  report(err: unknown): void;
+}
+
+export function connect(options: Options, platform?: Platform): Connection;

@@ -1,0 +1,25 @@
+// Types of stage.js.
+import type { Comment, Comments } from "./kansei.js";
+
+export { connect, KanseiError } from "./kansei.js";
+
+/** Draws comments over an element, which must be positioned (position: relative, say). */
+export class Stage {
+  /** `maxNodes`: comments on the stage at once; 120 if absent. */
+  constructor(element: Element, options?: { maxNodes?: number });
+  /** Comments shown so far. */
+  shown: number;
+  /** Comments left out so far because there was no place, or nobody to see them. */
+  leftOut: number;
+  /** The id of the user whose comments are marked and wait for a place rather than be left out. */
+  self: string;
+  /** Halts what is on the stage; what comes meanwhile is left out. */
+  paused: boolean;
+  /** A listener for "comments"; bound to the stage. */
+  show: (event: Comments) => void;
+  add(...comments: Comment[]): void;
+  /** Takes everything off the stage. */
+  clear(): void;
+  /** Takes the stage away. */
+  close(): void;
+}

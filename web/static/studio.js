@@ -1,0 +1,142 @@
+// The studio page: runs a room with a token. The numbers, the room's settings, and
+// what is being said.
+
+import { connect } from "../sdk/kansei.js";
+import { Composer } from "./composer.js";
+import { showLink } from "./link.js";
+import { List } from "./list.js";
+import { $, config, forgetToken, lastSession, number, remembered, rememberSession, say, setText, showState, takeToken } from "./page.js";
+
+const SECONDS = 60; // of the line of comments per second
+
+const token = takeToken();
+const room = connect({ url: location.origin, room: config.room, token, session: lastSession() });
+const list = new List();
+
+rememberSession(room);
+showState(room);
+showLink(room);
+new Composer(room);
+
+room.on("welcome", (w) => { list.self = w.you?.id ?? ""; });
+room.on("comments", (m) => list.add(m));
+room.on("gap", (g) => list.gap(g.missed));
+
+// --- the token
+
+room.on("status", (s) => {
+  if (s.state === "closed" && s.reason === "unauthorized") {
+    forgetToken();
+    $("token-card").hidden = false;
+  }
+});
+// A guest who may comment is let in without a token, but runs nothing.
+if (!token) $("token-card").hidden = false;
+
+$("token-form").addEventListener("submit", (e) => {
+  e.preventDefault();
+  const value = $("token").value.trim().replace(/^.*#token=/, ""); // the link will do as well
+  if (!/^[\w-]+\.[\w-]+\.[\w-]*$/.test(value)) {
+    setText($("token-note"), say("token_bad"));
+    return;
+  }
+  remembered.set(`token.${config.room}`, value);
+  remembered.set(`session.${config.room}`, undefined);
+  location.reload();
+});
+
+// --- the numbers
+
+room.on("viewers", (v) => {
+  setText($("users"), number(v.users));
+  setText($("connections"), number(v.connections));
+  setText($("peak"), number(v.peak_users));
+});
+
+let second = 0; // comments of this second
+const seconds = Array(SECONDS).fill(0);
+room.on("comments", (m) => { if (!m.history) second += m.items.length + Math.max(0, (m.of ?? 0) - (m.shown ?? 0)); });
+room.on("gap", (g) => { second += g.missed ?? 0; });
+let countedAt = performance.now();
+setInterval(() => {
+  // In a hidden tab the interval is longer than a second.
+  const passed = Math.max(1, Math.round((performance.now() - countedAt) / 1000));
+  countedAt = performance.now();
+  for (let i = 0; i < Math.min(passed, SECONDS); i++) seconds.push(second / passed);
+  seconds.splice(0, seconds.length - SECONDS);
+  second = 0;
+  drawRate();
+}, 1000);
+
+let described = 0;
+function drawRate() {
+  const now = Math.round(seconds.at(-1));
+  const most = Math.max(...seconds);
+  setText($("rate"), number(now));
+  const y = (v) => (19 - (18 * v) / Math.max(5, most)).toFixed(2);
+  const points = seconds.map((v, i) => `${((i * 60) / (SECONDS - 1)).toFixed(2)},${y(v)}`).join(" ");
+  $("spark-line").setAttribute("points", points);
+  $("spark-area").setAttribute("points", `0,20 ${points} 60,20`);
+  // Its description is for whoever asks; it need not change each second.
+  if (++described % 5 === 1) $("spark").setAttribute("aria-label", say("rate_now", { n: now, max: Math.round(most) }));
+}
+drawRate();
+
+// --- the room
+
+let rev = 0; // of the state that the form is based on
+let edited = false;
+const statusOf = () => new FormData($("settings")).get("status");
+
+function load(state) {
+  rev = state.rev ?? 0;
+  $("room-title").value = state.title ?? "";
+  const choice = $("settings").querySelector(`input[name=status][value=${CSS.escape(state.status)}]`);
+  if (choice) choice.checked = true;
+}
+
+$("settings").addEventListener("input", () => { edited = true; });
+// What somebody else has set comes into the form unless it is being edited.
+room.on("state", (s) => { if (!edited) load(s); });
+
+$("settings").addEventListener("submit", async (e) => {
+  e.preventDefault();
+  const note = $("settings-note");
+  $("save").disabled = true;
+  setText(note, say("saving"));
+  try {
+    setText(note, await save());
+  } catch {
+    setText(note, say("save_failed"));
+  }
+  $("save").disabled = false;
+});
+
+const address = `/v1/rooms/${encodeURIComponent(config.room)}`;
+const authorization = token ? { Authorization: `Bearer ${token}` } : {};
+
+function ask(init) {
+  return fetch(address, { cache: "no-store", signal: AbortSignal.timeout(15_000), ...init });
+}
+
+// save puts the form's state in place of the one it is based on, and returns what
+// to say about it.
+async function save() {
+  const state = { rev, status: statusOf(), title: $("room-title").value.trim() };
+  const res = await ask({ method: "PUT", headers: { ...authorization, "Content-Type": "application/json" }, body: JSON.stringify(state) });
+  if (res.ok) {
+    const now = await res.json().catch(() => ({}));
+    edited = false;
+    load({ ...state, ...(now.state ?? now) });
+    return say("saved");
+  }
+  if (res.status === 409) {
+    // The draft stays; saving again replaces what is there now, knowingly.
+    const got = await ask({ headers: authorization });
+    if (!got.ok) return say("err_conflict");
+    const { state: now } = await got.json();
+    rev = now.rev ?? 0;
+    return say("conflict", { title: now.title || config.room, status: say(`room_${now.status}`) });
+  }
+  return say(res.status === 401 || res.status === 403 ? "save_unauthorized" : "save_failed");
+}

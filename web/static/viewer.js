@@ -1,0 +1,91 @@
+// The viewer page: a stage, a list beside it, a box to comment.
+
+import { Stage, connect } from "../sdk/stage.js";
+import { Composer } from "./composer.js";
+import { showLink } from "./link.js";
+import { List } from "./list.js";
+import { $, config, number, lastSession, rememberSession, say, setText, showState, takeToken } from "./page.js";
+
+const room = connect({ url: location.origin, room: config.room, token: takeToken(), session: lastSession() });
+const phone = matchMedia("(max-width: 640px)").matches;
+const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
+const list = new List();
+
+rememberSession(room);
+showState(room);
+showLink(room);
+new Composer(room);
+
+room.on("welcome", (w) => { stage.self = list.self = w.you?.id ?? ""; });
+room.on("comments", (m) => {
+  stage.show(m);
+  list.add(m);
+});
+room.on("gap", (g) => list.gap(g.missed));
+room.on("viewers", (v) => {
+  $("count").hidden = false;
+  setText($("count-n"), number(v.users));
+});
+
+// --- the buttons under the stage
+
+function toggle(id, initial, change) {
+  const button = $(id);
+  button.setAttribute("aria-pressed", String(initial));
+  button.addEventListener("click", () => {
+    const on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(on));
+    change(on);
+  });
+}
+
+toggle("pause", false, (on) => { stage.paused = on; });
+toggle("show-stage", true, (on) => {
+  $("stage-panel").hidden = !on;
+  $("room").classList.toggle("no-stage", !on);
+  if (on) stage.clear();
+  list.follow();
+});
+toggle("show-list", true, (on) => {
+  $("list-panel").hidden = !on;
+  $("room").classList.toggle("no-list", !on);
+  list.follow();
+});
+toggle("read-aloud", false, (on) => { list.readAloud = on; });
+
+// --- the five lines
+
+$("embed-code").textContent = [
+  `<div id="kansei" style="position: relative; aspect-ratio: 16/9; background: #15121f"></div>`,
+  `<script type="module">`,
+  `  import { Stage, connect } from "${location.origin}/sdk/stage.js";`,
+  `  connect({ room: "${config.room}" }).on("comments", new Stage(document.getElementById("kansei")).show);`,
+  `</script>`,
+].join("\n");
+$("embed-open").addEventListener("click", () => $("embed").showModal());
+$("embed-close").addEventListener("click", () => $("embed").close());
+$("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("embed-code").textContent);
+    setText($("copy-note"), say("copied"));
+  } catch { // not permitted, or the page came over plain HTTP
+    getSelection().selectAllChildren($("embed-code"));
+    setText($("copy-note"), say("copy_failed"));
+  }
+});
+
+// --- the demo crowd
+
+$("stop-demo")?.addEventListener("click", async (e) => {
+  const button = e.currentTarget;
+  button.disabled = true;
+  try {
+    const res = await fetch(config.demoStopURL, { method: "POST", signal: AbortSignal.timeout(10_000) });
+    if (!res.ok) throw new Error(`status ${res.status}`);
+    button.hidden = true;
+    setText($("tool-note"), say("demo_stopped"));
+  } catch {
+    button.disabled = false;
+    setText($("tool-note"), say("demo_failed"));
+  }
+});

@@ -1,0 +1,158 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { KanseiError } from "../sdk/kansei.js";
+import { again, join, live, welcome } from "./fakes.mjs";
+
+const sent = (world) => world.sockets.flatMap((s) => s.sentOf("comment"));
+
+// outcome turns a promise into something that can be looked at.
+function outcome(promise) {
+  const o = { state: "pending" };
+  promise.then((value) => Object.assign(o, { state: "done", value }), (err) => Object.assign(o, { state: "refused", err }));
+  return o;
+}
+
+test("ok resolves with the id", async () => {
+  const { world, room } = await live();
+  const o = outcome(room.comment("うぽつ", { mediaMs: 5, style: { size: "big" } }));
+  const [request] = sent(world);
+  assert.deepEqual({ ...request, ref: "" }, { type: "comment", ref: "", text: "うぽつ", media_ms: 5, style: { size: "big" } });
+  world.socket.say({ type: "ok", ref: "someone-else", id: "z" });
+  await world.pass(0);
+  assert.equal(o.state, "pending");
+  world.socket.say({ type: "ok", ref: request.ref, id: "1c" });
+  await world.pass(0);
+  assert.deepEqual(o.value, { id: "1c", held: false, ref: request.ref });
+});
+
+test("a refusal rejects with code and retryMs, at once", async () => {
+  for (const code of ["bad_message", "unsupported", "too_long", "empty", "rate_limited", "slow_mode", "muted", "forbidden", "locked", "a_later_one"]) {
+    const { world, room } = await live();
+    const o = outcome(room.comment("x"));
+    world.socket.say({ type: "error", ref: sent(world)[0].ref, code, message: "why", retry_ms: 1200 });
+    await world.pass(0);
+    assert.ok(o.err instanceof KanseiError, code);
+    assert.deepEqual([o.err.code, o.err.message, o.err.retryMs], [code, "why", 1200]);
+  }
+});
+
+test("unavailable and unknown_outcome are tried again with the same ref", async () => {
+  const { world, room } = await live();
+  const o = outcome(room.comment("x"));
+  for (const [i, code] of ["unavailable", "unknown_outcome", "unavailable"].entries()) {
+    world.socket.say({ type: "error", ref: sent(world)[0].ref, code, message: "", retry_ms: 2500 });
+    await world.pass(2499);
+    assert.equal(sent(world).length, i + 1);
+    await world.pass(1501);
+    assert.equal(sent(world).length, i + 2);
+  }
+  assert.equal(new Set(sent(world).map((m) => m.ref)).size, 1);
+  world.socket.say({ type: "ok", ref: sent(world)[0].ref, id: "1" });
+  await world.pass(0);
+  assert.equal(o.value.id, "1");
+});
+
+test("trying again has an end", async () => {
+  const { world, room } = await live();
+  const o = outcome(room.comment("x", { timeoutMs: 10_000 }));
+  for (let i = 0; i < 20 && o.state === "pending"; i++) {
+    world.socket.say({ type: "error", ref: sent(world)[0].ref, code: "unavailable", message: "down" });
+    await world.pass(1000);
+  }
+  assert.equal(o.err.code, "unavailable");
+  assert.ok(sent(world).length < 12);
+
+  const silent = outcome(room.comment("y", { timeoutMs: 1e9 }));
+  // The server answers beats, but never this.
+  for (let i = 0; i < 22; i++) {
+    await world.pass(5000);
+    world.socket.say({ type: "beat", now: 1 });
+  }
+  assert.equal(silent.err.code, "unknown_outcome");
+});
+
+test("a lost connection: the same ref again in the same session", async () => {
+  const { world, room } = await live();
+  const o = outcome(room.comment("x"));
+  world.socket.end();
+  await world.pass(600);
+  world.socket.open();
+  assert.equal(sent(world).length, 1, "nothing is sent before the welcome");
+  world.socket.say(welcome());
+  assert.equal(sent(world).length, 2);
+  assert.equal(sent(world)[0].ref, sent(world)[1].ref);
+  world.socket.say({ type: "ok", ref: sent(world)[1].ref, id: "1c" });
+  await world.pass(0);
+  assert.equal(o.value.id, "1c");
+});
+
+test("another session does not know the ref: better not said than said twice", async () => {
+  const { world, room } = await live();
+  const perhaps = outcome(room.comment("perhaps said"));
+  const not = outcome(room.comment("known not to be said"));
+  const refs = sent(world).map((m) => m.ref);
+  world.socket.say({ type: "error", ref: refs[1], code: "unavailable", message: "" });
+  world.socket.end();
+  const waits = outcome(room.comment("made while away"));
+  await world.pass(600);
+  world.socket.open();
+  world.socket.say(welcome({ session: "another-0123456789" }));
+  await world.pass(0);
+  assert.equal(perhaps.err.code, "unknown_outcome");
+  assert.deepEqual(world.socket.sentOf("comment").map((m) => m.text), ["known not to be said", "made while away"]);
+  assert.deepEqual([not.state, waits.state], ["pending", "pending"]);
+});
+
+test("order is kept over a reconnect", async () => {
+  const { world, room } = await live();
+  const outcomes = ["a", "b", "c"].map((t) => outcome(room.comment(t)));
+  world.socket.end();
+  await again(world);
+  assert.deepEqual(world.socket.sentOf("comment").map((m) => m.text), ["a", "b", "c"]);
+
+  // Those who have waited for too long by then are not said any more.
+  world.socket.end();
+  await world.pass(30_000);
+  assert.deepEqual(outcomes.map((o) => o.err.code), Array(3).fill("unknown_outcome"));
+  world.socket.end();
+  await again(world);
+  outcome(room.comment("d"));
+  assert.deepEqual(world.socket.sentOf("comment").map((m) => m.text), ["d"]);
+});
+
+test("never connected: unavailable, because it was not sent", async () => {
+  const { world, room } = await join();
+  const o = outcome(room.comment("x", { timeoutMs: 5000 }));
+  await world.pass(5000);
+  assert.equal(o.err.code, "unavailable");
+});
+
+test("the end of the connection is the end of what waits", async () => {
+  const { world, room } = await live();
+  const o = outcome(room.comment("x"));
+  world.socket.end(4403, "banned");
+  await world.pass(0);
+  assert.equal(o.err.code, "closed");
+  await assert.rejects(room.comment("y"), { code: "closed" });
+});
+
+test("what waits is bounded, and refs are not used twice at once", async () => {
+  const { world, room } = await join();
+  const outcomes = Array.from({ length: 101 }, (_, i) => outcome(room.comment(`${i}`)));
+  await world.pass(0);
+  assert.equal(outcomes.filter((o) => o.state === "refused").length, 1);
+  assert.equal(outcomes[100].err.code, "unavailable");
+
+  const other = await live();
+  outcome(other.room.comment("x", { ref: "mine" }));
+  await assert.rejects(other.room.comment("y", { ref: "mine" }), TypeError);
+  await assert.rejects(other.room.comment(5), TypeError);
+});
+
+test("an error that answers nothing is an event", async () => {
+  const { world, of } = await live();
+  world.socket.say({ type: "error", code: "bad_message", message: "the message is not JSON" });
+  world.socket.say({ type: "error", ref: "long gone", code: "empty", message: "" });
+  assert.equal(of("error").length, 1);
+  assert.equal(of("error")[0].code, "bad_message");
+});

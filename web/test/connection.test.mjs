@@ -1,0 +1,426 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { connect } from "../sdk/kansei.js";
+import { World, again, attempt, comment, comments, join, live, welcome } from "./fakes.mjs";
+
+const states = (of) => of("status").map((s) => s.state);
+const ids = (of) => of("comments").flatMap((m) => m.items.map((c) => c.id));
+
+test("the address: base, prefix, room, cursor, session", async () => {
+  for (const [options, want] of [
+    [{ url: "https://kansei.test" }, "wss://kansei.test/v1/rooms/r/ws"],
+    [{ url: "http://kansei.test:8080/live/" }, "ws://kansei.test:8080/live/v1/rooms/r/ws"],
+    [{ url: "ws://127.0.0.1:1" }, "ws://127.0.0.1:1/v1/rooms/r/ws"],
+    [{ url: undefined, host: "kansei.test" }, "wss://kansei.test/v1/rooms/r/ws"],
+    [{ url: undefined, host: "localhost:8080" }, "ws://localhost:8080/v1/rooms/r/ws"],
+    [{ url: undefined, host: "[::1]:8080" }, "ws://[::1]:8080/v1/rooms/r/ws"],
+    [{ since: "abc_-1", session: "session-0123456789" }, "wss://kansei.test/v1/rooms/r/ws?since=abc_-1&session=session-0123456789"],
+  ]) {
+    const { world, room } = await join(options);
+    assert.equal(world.socket.url.href, want);
+    room.close();
+  }
+  for (const room of ["", "-a", "a/b", "あ", "a".repeat(65), undefined]) {
+    assert.throws(() => connect({ url: "https://kansei.test", room }, new World().platform()), /not a room name/);
+  }
+  assert.throws(() => connect({ url: "ftp://kansei.test", room: "r" }, new World().platform()), /http/);
+  assert.throws(() => connect({ url: "https://kansei.test", room: "r" }, { ...new World().platform(), WebSocket: undefined }), /no WebSocket/);
+});
+
+test("the token is the second subprotocol; a guest offers none", async () => {
+  const guest = await join();
+  assert.deepEqual(guest.world.socket.protocols, ["kansei.v1"]);
+  const fixed = await join({ token: "a.b.c" });
+  assert.deepEqual(fixed.world.socket.protocols, ["kansei.v1", "bearer.a.b.c"]);
+  const fetched = await join({ getToken: async () => "d.e.f" });
+  assert.deepEqual(fetched.world.socket.protocols, ["kansei.v1", "bearer.d.e.f"]);
+});
+
+test("live begins with the welcome, not with the socket", async () => {
+  const { world, of, room } = await join();
+  world.socket.open();
+  assert.deepEqual(states(of), ["connecting"]);
+  world.socket.say(welcome());
+  assert.deepEqual(states(of), ["connecting", "live"]);
+  assert.equal(room.session, "session-0123456789");
+});
+
+test("an attempt without a welcome is given up", async () => {
+  const { world, of } = await join();
+  world.socket.open();
+  await world.pass(14_999);
+  assert.deepEqual(states(of), ["connecting"]);
+  const first = world.socket;
+  await world.pass(1);
+  assert.equal(first.closedWith, 1000);
+  assert.equal(of("status").at(-1).reason, "timeout");
+});
+
+test("reconnects at the cursor with the session, and shows nothing twice", async () => {
+  const { world, of } = await live();
+  world.socket.say(comments("c1", ["1", "2"], { history: true }));
+  world.socket.say(comments("c2", ["3"]));
+  world.socket.end();
+  await attempt(world);
+  assert.equal(world.sockets.length, 2);
+  assert.equal(world.socket.url.searchParams.get("since"), "c2");
+  assert.equal(world.socket.url.searchParams.get("session"), "session-0123456789");
+  world.socket.open();
+  world.socket.say(welcome());
+  world.socket.say(comments("c4", ["3", "4", "4"]));
+  assert.deepEqual(ids(of), ["1", "2", "3", "4"]);
+  assert.deepEqual(of("comments").map((m) => m.items[0].history), [true, false, false]);
+  assert.equal(of("gap").length, 0);
+});
+
+test("not recovered: what overlaps is shown once, what does not is a gap", async () => {
+  const { world, of } = await live();
+  world.socket.say(comments("c3", ["1", "2", "3"]));
+  world.socket.end();
+  await again(world, { recovered: false });
+  world.socket.say(comments("d5", ["2", "3", "4", "5"], { history: true }));
+  assert.deepEqual(ids(of), ["1", "2", "3", "4", "5"]);
+  assert.equal(of("gap").length, 0);
+
+  world.socket.end();
+  await again(world, { recovered: false });
+  world.socket.say(comments("d9", ["8", "9"], { history: true }));
+  assert.deepEqual(ids(of), ["1", "2", "3", "4", "5", "8", "9"]);
+  assert.equal(of("gap").length, 1);
+});
+
+test("a log that was made anew gives old ids to new comments", async () => {
+  const { world, of } = await live();
+  world.socket.say(comments("c1", ["1"]));
+  world.socket.end();
+  await again(world, { recovered: false });
+  world.socket.say({ type: "comments", cursor: "n1", history: true, items: [comment("1", { at: 99_999, text: "new" })] });
+  assert.equal(of("comments").at(-1).items[0].text, "new");
+});
+
+test("a cursor that was refused is not offered again", async () => {
+  const { world } = await live({ since: "old" });
+  world.socket.say(welcome({ recovered: false }));
+  world.socket.end();
+  await attempt(world);
+  assert.equal(world.socket.url.searchParams.get("since"), null);
+});
+
+test("the backoff doubles, has full jitter, and starts anew after a stable connection", async () => {
+  const world = new World();
+  world.chance = 1;
+  const { of } = await join({}, world);
+  const waits = [];
+  for (let i = 0; i < 8; i++) {
+    world.socket.end();
+    waits.push(of("status").at(-1).retryInMs);
+    await world.pass(waits.at(-1));
+  }
+  assert.deepEqual(waits, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+  world.chance = 0.25;
+  world.socket.end();
+  assert.equal(of("status").at(-1).retryInMs, 7500);
+  await again(world);
+  await world.pass(10_000);
+  world.socket.end();
+  assert.equal(of("status").at(-1).retryInMs, 250);
+});
+
+test("a connection that ends at once does not start the backoff anew", async () => {
+  const world = new World();
+  world.chance = 1;
+  const { of } = await join({}, world);
+  for (let i = 0; i < 3; i++) {
+    world.socket.open();
+    world.socket.say(welcome());
+    world.socket.end();
+    await world.pass(of("status").at(-1).retryInMs);
+  }
+  world.socket.end();
+  assert.equal(of("status").at(-1).retryInMs, 8000);
+});
+
+test("close codes: who comes back", async () => {
+  for (const [code, reason, want] of [
+    [1000, "", { state: "closed", reason: "ended" }],
+    [1001, "", { state: "reconnecting", reason: "lost" }],
+    [1002, "", { state: "closed", reason: "protocol" }],
+    [1003, "", { state: "closed", reason: "protocol" }],
+    [1005, "", { state: "reconnecting", reason: "lost" }],
+    [1006, "", { state: "reconnecting", reason: "lost" }],
+    [1007, "", { state: "closed", reason: "protocol" }],
+    [1009, "", { state: "closed", reason: "protocol" }],
+    [1011, "", { state: "reconnecting", reason: "lost" }],
+    [1012, "draining retry_ms=4200", { state: "reconnecting", reason: "restart", retryInMs: 4620 }],
+    [4400, "", { state: "closed", reason: "malformed" }],
+    [4401, "the token has expired", { state: "closed", reason: "unauthorized" }],
+    [4403, "", { state: "closed", reason: "banned" }],
+    [4404, "", { state: "closed", reason: "no_room" }],
+    [4408, "", { state: "reconnecting", reason: "too_slow" }],
+    [4429, "too many retry_ms=60000", { state: "reconnecting", reason: "too_many", retryInMs: 66_000 }],
+    [4999, "", { state: "reconnecting", reason: "lost" }],
+  ]) {
+    const { world, of } = await live({ token: "a.b.c" });
+    world.socket.end(code, reason);
+    const got = of("status").at(-1);
+    for (const [k, v] of Object.entries(want)) assert.equal(got[k], v, `${code}: ${k}`);
+    assert.equal(got.code, code);
+    await world.pass(120_000);
+    assert.equal(world.sockets.length > 1, want.state !== "closed", `${code}`);
+    if (want.state === "closed") assert.equal(world.timers, 0, `${code}: timers are left`);
+  }
+});
+
+test("a server cannot ask for an endless wait", async () => {
+  const { world, of } = await live();
+  world.socket.end(4429, "retry_ms=99999999999");
+  assert.ok(of("status").at(-1).retryInMs <= 12 * 60_000);
+});
+
+test("4401 fetches a new token at once, and gives up when tokens keep being refused", async () => {
+  let n = 0;
+  const { world, of } = await live({ getToken: () => `t.t.${++n}` });
+  world.socket.end(4401);
+  await world.pass(0);
+  assert.deepEqual(world.socket.protocols, ["kansei.v1", "bearer.t.t.2"]);
+  world.socket.open();
+  world.socket.say(welcome());
+  for (let i = 0; i < 3; i++) {
+    world.socket.end(4401);
+    await attempt(world);
+  }
+  assert.equal(of("status").at(-1).state, "connecting");
+  world.socket.end(4401);
+  assert.equal(of("status").at(-1).reason, "unauthorized");
+  assert.equal(of("status").at(-1).state, "closed");
+});
+
+test("getToken that fails or hangs is tried again", async () => {
+  let answer = () => Promise.reject(new Error("503"));
+  const { world, of } = await join({ getToken: () => answer() });
+  assert.equal(of("error")[0].code, "token");
+  assert.equal(of("status").at(-1).reason, "token");
+  answer = () => new Promise(() => {});
+  await world.pass(1000);
+  assert.equal(of("status").at(-1).state, "connecting");
+  await world.pass(15_000);
+  assert.equal(of("status").at(-1).reason, "timeout");
+  answer = () => "t.t.t";
+  await world.pass(60_000);
+  assert.equal(world.sockets.length > 0, true);
+});
+
+test("a token that no header can carry ends it", async () => {
+  const { of } = await join({ token: "not a token" });
+  assert.equal(of("status").at(-1).reason, "malformed");
+});
+
+test("an overloaded server is left alone for as long as it says", async () => {
+  for (const [headers, body, want] of [
+    [{ "Retry-After": "20" }, "", 22_000],
+    [{}, JSON.stringify({ status: 503, retry_ms: 9000 }), 9900],
+    [{}, "busy", 5500],
+  ]) {
+    const world = new World();
+    world.verdict = async () => new Response(body, { status: 503, headers });
+    const { of } = await join({}, world);
+    world.socket.end();
+    await world.pass(0);
+    assert.equal(world.fetched[0].url, "https://kansei.test/v1/rooms/r");
+    const s = of("status").at(-1);
+    assert.deepEqual([s.reason, s.retryInMs], ["overloaded", want]);
+    world.verdict = () => Promise.reject(new TypeError("gone"));
+    // Coming back to the page is no reason to ask sooner.
+    await world.setVisible(true);
+    await world.setOnline(true);
+    await world.pass(want - 10);
+    assert.equal(world.sockets.length, 1);
+    await world.pass(10);
+    assert.equal(world.sockets.length, 2);
+  }
+});
+
+test("a verdict that is no refusal, or late, changes nothing", async () => {
+  const world = new World();
+  let answer;
+  world.verdict = () => new Promise((resolve) => { answer = resolve; });
+  const { of } = await join({}, world);
+  world.socket.end();
+  await world.pass(600);
+  assert.equal(world.sockets.length, 2);
+  answer(new Response("", { status: 503, headers: { "Retry-After": "60" } }));
+  await world.pass(0);
+  assert.equal(of("status").at(-1).state, "connecting");
+});
+
+test("a socket that had opened is not asked about over HTTP", async () => {
+  const { world } = await live();
+  world.socket.end();
+  await world.pass(0);
+  assert.equal(world.fetched.length, 0);
+});
+
+test("reconnect: stays until the told time, then moves by itself", async () => {
+  const { world, of } = await live();
+  const first = world.socket;
+  first.say({ type: "reconnect", after_ms: 4200 });
+  first.say(comments("c1", ["1"]));
+  await world.pass(4199);
+  assert.equal(world.sockets.length, 1);
+  await world.pass(1);
+  assert.equal(world.sockets.length, 2);
+  assert.equal(first.closedWith, 1000);
+  assert.equal(world.socket.url.searchParams.get("since"), "c1");
+  assert.equal(of("reconnect").length, 1);
+});
+
+test("reconnect: a node that closes earlier is not hurried", async () => {
+  const { world, of } = await live();
+  world.socket.say({ type: "reconnect", after_ms: 10_000 });
+  await world.pass(2000);
+  world.socket.end(1001);
+  const s = of("status").at(-1);
+  assert.equal(s.reason, "restart");
+  assert.ok(s.retryInMs >= 8000 && s.retryInMs <= 9600);
+});
+
+test("beats: every beat_ms, with what the page knows; silence for 10 s is the end", async () => {
+  const { world, of } = await live({ mediaMs: () => 61_000 });
+  const first = world.socket;
+  await world.pass(30_000);
+  assert.deepEqual(first.sentOf("beat")[0], { type: "beat", visible: true, media_ms: 61_000 });
+  first.say({ type: "beat", now: 1 });
+  world.isVisible = false;
+  await world.pass(30_000);
+  assert.equal(first.sentOf("beat").length, 2);
+  assert.equal(first.sentOf("beat")[1].visible, false);
+  assert.equal(of("status").at(-1).state, "live");
+  await world.pass(10_000);
+  assert.equal(first.closedWith, 1000);
+  assert.ok(of("status").some((s) => s.reason === "silent"));
+});
+
+test("a page that slept asks once more before it gives up", async () => {
+  const { world, of } = await live();
+  await world.pass(30_000);
+  world.socket.say({ type: "beat", now: 1 });
+  await world.pass(22_500); // the second beat is out
+  await world.sleep(600_000);
+  assert.equal(of("status").at(-1).state, "live");
+  world.socket.say({ type: "beat", now: 1 });
+  await world.pass(6000);
+  assert.equal(of("status").at(-1).state, "live");
+});
+
+test("online and visible again: back at once, or a quick look at what seems alive", async () => {
+  const world = new World();
+  world.chance = 1;
+  const { of } = await live({}, world);
+  world.isOnline = false;
+  world.socket.end();
+  await world.pass(1000);
+  world.socket.end();
+  assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["offline", 2000]);
+  await world.pass(1500);
+  await world.setOnline(true);
+  assert.equal(world.sockets.length, 3);
+  world.socket.open();
+  world.socket.say(welcome());
+
+  const seemsAlive = world.socket;
+  await world.setVisible(false);
+  assert.equal(seemsAlive.sentOf("beat").length, 0);
+  await world.setVisible(true);
+  assert.equal(seemsAlive.sentOf("beat").length, 1);
+  await world.pass(4999);
+  assert.equal(of("status").at(-1).state, "live");
+  await world.pass(1);
+  assert.equal(of("status").at(-1).reason, "silent");
+});
+
+test("a device that goes offline: the connection is looked at, and the truth is said", async () => {
+  const { world, of } = await live();
+  await world.setOnline(false);
+  world.socket.say({ type: "beat", now: 1 });
+  await world.pass(6000);
+  assert.equal(of("status").at(-1).state, "live", "a server on this machine needs no network");
+  await world.setOnline(true);
+  world.socket.say({ type: "beat", now: 1 });
+  await world.setOnline(false);
+  await world.pass(5000);
+  assert.equal(of("status").at(-1).state, "offline");
+  await world.setOnline(true);
+  assert.equal(of("status").at(-1).state, "connecting");
+});
+
+test("wake-ups do not hammer", async () => {
+  const { world } = await live();
+  world.socket.end();
+  for (let i = 0; i < 20; i++) {
+    await world.setVisible(true);
+    world.socket.end();
+    await world.pass(50);
+  }
+  assert.ok(world.sockets.length <= 5, `${world.sockets.length} sockets in a second`);
+});
+
+test("unknown types and fields are ignored, nonsense is an error event", async () => {
+  const { world, of, events } = await live();
+  const before = events.length;
+  for (const m of [{ type: "reactions", counts: {} }, { type: "toString" }, {}, [], 5, null, "x"]) world.socket.say(JSON.stringify(m));
+  assert.equal(events.length, before);
+  world.socket.say("{");
+  assert.equal(of("error")[0].code, "bad_message");
+  world.socket.say({ type: "comments", cursor: "c", items: [{ id: 5, text: "x" }, null, { id: "a", text: 7 }, comment("b", { future: 1 })] });
+  assert.deepEqual(ids(of), ["b"]);
+  world.socket.say({ type: "comments", cursor: "c" });
+  assert.equal(of("status").at(-1).state, "live");
+});
+
+test("a listener that throws is reported and stops nobody", async () => {
+  const { world, room, of } = await live();
+  const off = room.on("viewers", () => { throw new Error("mine"); });
+  world.socket.say({ type: "viewers", users: 1, connections: 1, peak_users: 1, at: 1 });
+  assert.equal(of("viewers").length, 1);
+  assert.equal(world.reported.length, 1);
+  off();
+  world.socket.say({ type: "viewers", users: 2, connections: 2, peak_users: 2, at: 2 });
+  assert.equal(world.reported.length, 1);
+});
+
+test("what is remembered of comments is bounded", async () => {
+  const { world, of } = await live();
+  for (let i = 0; i < 5000; i++) world.socket.say(comments(`c${i}`, [i.toString(36)]));
+  assert.equal(ids(of).length, 5000);
+  world.socket.say(comments("again", [(4999).toString(36)]));
+  assert.equal(ids(of).length, 5000);
+  world.socket.say(comments("long ago", ["0"]));
+  assert.equal(ids(of).length, 5001);
+});
+
+test("shown n of m is told even when nothing is shown", async () => {
+  const { world, of } = await live();
+  world.socket.say({ type: "comments", cursor: "c", items: [], shown: 0, of: 9 });
+  assert.deepEqual([of("comments")[0].shown, of("comments")[0].of], [0, 9]);
+});
+
+test("close: at any time, once, and nothing is left", async () => {
+  const world = new World();
+  const early = connect({ url: "https://kansei.test", room: "r" }, world.platform());
+  early.close();
+  await world.pass(60_000);
+  assert.equal(world.sockets.length, 0);
+  assert.equal(world.timers, 0);
+
+  const joined = await live();
+  joined.room.close();
+  joined.room.close();
+  assert.equal(joined.world.socket.closedWith, 1000);
+  joined.world.socket.end(1000);
+  await joined.world.setOnline(true);
+  await joined.world.pass(120_000);
+  assert.equal(joined.world.sockets.length, 1);
+  assert.equal(joined.world.timers, 0);
+  assert.equal(joined.of("status").filter((s) => s.state === "closed").length, 1);
+  assert.equal(joined.of("status").at(-1).reason, "closed");
+});

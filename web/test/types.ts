@@ -1,0 +1,40 @@
+// What a page written in TypeScript may say, and what the compiler must refuse.
+import { connect, KanseiError, type Comment, type Platform } from "../sdk/kansei.js";
+import { Stage } from "../sdk/stage.js";
+
+const room = connect({ room: "r", url: new URL("https://kansei.example"), getToken: async () => "t" });
+
+const off: () => void = room.on("comments", ({ items }) => {
+  for (const c of items) {
+    const text: string = c.text;
+    const history: boolean = c.history;
+    // @ts-expect-error a viewer has no role
+    const role: string = c.user.role;
+    void [text, history, role];
+  }
+});
+off();
+
+room.on("status", (s) => {
+  if (s.state === "reconnecting") console.log(s.retryInMs, s.reason);
+  // @ts-expect-error only a wait has an end
+  s.retryAt;
+});
+room.on("error", (err: KanseiError) => console.log(err.code, err.retryMs));
+// @ts-expect-error no such event
+room.on("comment", () => {});
+// @ts-expect-error a style has a fixed set of positions
+room.comment("x", { style: { position: "left" } });
+// @ts-expect-error the room is required
+connect({ url: "https://kansei.example" });
+
+const id: Promise<{ id: string }> = room.comment("x", { mediaMs: 1, style: { size: "big" } });
+void id;
+
+const platform = {} as Platform;
+connect({ room: "r", host: "localhost:1", token: "t", since: "c", session: "s" }, platform).close();
+
+const stage = new Stage(document.body, { maxNodes: 20 });
+room.on("comments", stage.show);
+stage.add({} as Comment);
+stage.paused = true;
