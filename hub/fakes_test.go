@@ -58,10 +58,10 @@ func (l *fakeLog) put(room, text, audience string) Event {
 	return e
 }
 
-// say adds an event and reports it to who follows.
-func (l *fakeLog) say(room, text string) Event {
-	e := l.put(room, text, AudienceAll)
-	l.tell(room)
+// say adds an event to room r and reports it to who follows.
+func (l *fakeLog) say(text string) Event {
+	e := l.put("r", text, AudienceAll)
+	l.tell("r")
 	return e
 }
 

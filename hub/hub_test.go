@@ -27,12 +27,12 @@ func TestJoinThenLive(t *testing.T) {
 			t.Errorf("a join took %d writes", s.writes)
 		}
 		w.expect(s, "welcome(false) state history[old]")
-		w.log.say("r", "a")
+		w.log.say("a")
 		synctest.Wait()
 		w.expect(s, "comments[a]") // at once, without time passing
 		v.Leave()
 		v.Leave()
-		w.log.say("r", "b")
+		w.log.say("b")
 		time.Sleep(time.Second)
 		w.expect(s, "")
 	})
@@ -43,7 +43,7 @@ func TestEmptyRoomGivesACursor(t *testing.T) {
 		v, s := w.join("r", "")
 		at := cursor(w.expect(s, "welcome(false) state history[]"))
 		v.Leave()
-		w.log.say("r", "a")
+		w.log.say("a")
 		synctest.Wait()
 		v, s = w.join("r", at)
 		w.expect(s, "welcome(true) state history[a]")
@@ -56,7 +56,7 @@ func TestOneRoundPerWindow(t *testing.T) {
 		v, s := w.join("r", "")
 		s.take()
 		for i := range 12 {
-			w.log.say("r", fmt.Sprint(i))
+			w.log.say(fmt.Sprint(i))
 			time.Sleep(11 * time.Millisecond)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -101,7 +101,7 @@ func TestResume(t *testing.T) {
 		other.Leave()
 		var cursors []string
 		for i := range 300 {
-			w.log.say("r", fmt.Sprint(i))
+			w.log.say(fmt.Sprint(i))
 			time.Sleep(time.Second)
 			cursors = append(cursors, cursor(first.take()))
 		}
@@ -144,7 +144,7 @@ func TestResume(t *testing.T) {
 		check("none", "", false, 297, 0)
 
 		for i := 300; i < 450; i++ {
-			w.log.say("r", fmt.Sprint(i))
+			w.log.say(fmt.Sprint(i))
 		}
 		time.Sleep(time.Second)
 		v, s := w.join("r", cursors[10])
@@ -160,10 +160,10 @@ func TestResumeAheadOfTheRounds(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		v0, s0 := w.join("r", "")
 		s0.take()
-		w.log.say("r", "a")
+		w.log.say("a")
 		synctest.Wait()
-		b := w.log.say("r", "b") // waits for the window
-		w.log.say("r", "c")
+		b := w.log.say("b") // waits for the window
+		w.log.say("c")
 		tag := cursorTag("e1", "r")
 		v, s := w.join("r", makeCursor(tag, b.Seq))
 		w.expect(s, "welcome(true) state history[c]")
@@ -201,7 +201,7 @@ func TestSlowViewerGetsAGap(t *testing.T) {
 		ss.take()
 		say := func(from, to int) {
 			for i := from; i < to; i++ {
-				w.log.say("r", fmt.Sprint(i))
+				w.log.say(fmt.Sprint(i))
 				time.Sleep(100 * time.Millisecond)
 			}
 		}
@@ -382,8 +382,8 @@ func TestPoll(t *testing.T) {
 		}
 		at := poll("", false, "history[3 4]")
 		at = poll(at, true, "history[]")
-		w.log.say("r", "5")
-		w.log.say("r", "6")
+		w.log.say("5")
+		w.log.say("6")
 		at = poll(at, true, "history[5 6]")
 		poll(at, true, "history[]")
 		poll("nonsense", false, "history[5 6]")

@@ -19,7 +19,8 @@ var (
 	ErrConflict = errors.New("hub: the state has changed meanwhile")
 )
 
-// Kinds of events. A hub ignores kinds that it does not know.
+// KindComment is the kind of an event that is a comment. A hub ignores kinds that it
+// does not know.
 const KindComment = "comment"
 
 // Audiences of events.

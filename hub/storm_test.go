@@ -64,7 +64,7 @@ func TestStorm(t *testing.T) {
 		})
 	}
 	for i := range comments {
-		w.log.say("r", strconv.Itoa(i))
+		w.log.say(strconv.Itoa(i))
 		if i%10 == 0 {
 			time.Sleep(time.Millisecond)
 		}

@@ -295,7 +295,7 @@ func TestWhoMayComeIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.CloseNow()
+		defer func() { _ = c.CloseNow() }()
 		if c.Subprotocol() != protocol.Subprotocol {
 			t.Errorf("subprotocol %q", c.Subprotocol())
 		}
@@ -407,7 +407,7 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	for _, flag := range []string{"listen", "ops-listen"} {
 		_, err = start(t.Context(), parse(t, "--"+flag+"="+l.Addr().String()), slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), "--"+flag+" "+l.Addr().String()) {
@@ -423,7 +423,7 @@ func TestSlowHeaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if _, err := c.Write([]byte("GET /v1/rooms/r/ws HTTP/1.1\r\nHost: x\r\n")); err != nil {
 		t.Fatal(err)
 	}

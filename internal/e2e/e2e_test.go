@@ -112,7 +112,7 @@ func token(t *testing.T, c *localcluster.Cluster, user string, role protocol.Rol
 }
 
 // eventually waits until f is true.
-func eventually(t *testing.T, limit time.Duration, what string, f func() bool) time.Duration {
+func eventually(t *testing.T, limit time.Duration, what string, f func() bool) {
 	t.Helper()
 	start := time.Now()
 	for !f() {
@@ -121,7 +121,6 @@ func eventually(t *testing.T, limit time.Duration, what string, f func() bool) t
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return time.Since(start)
 }
 
 // load is one run of virtual viewers: the recorded audience if there is one.

@@ -55,7 +55,7 @@ func shoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -130,7 +130,7 @@ func play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	token, err := exec.CommandContext(ctx, *kansei, "token", "--room=lobby", "--user=player", "--role=broadcaster", "--auth-secret="+secret).Output()
 	if err != nil {
 		return fmt.Errorf("kansei token: %w", err)

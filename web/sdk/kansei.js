@@ -36,6 +36,10 @@ const FINAL = new Map([
 const LOST = new Map([[1012, "restart"], [4408, "too_slow"], [4429, "too_many"]]);
 const UNAUTHORIZED = 4401;
 
+// A player tells its position as a fraction, or NaN before it has one; the wire
+// takes whole milliseconds, or nothing.
+const whole = (ms) => (ms >= 0 && ms < Infinity ? Math.round(ms) : undefined);
+
 /** What a request was refused with: `code` of the protocol (or "closed") and `retryMs`. */
 export class KanseiError extends Error {
   constructor(code, message, retryMs) {
@@ -151,7 +155,7 @@ class Connection {
     if (typeof text !== "string") return Promise.reject(new TypeError("kansei: the text of a comment must be a string"));
     if (this.#status.state === "closed") return Promise.reject(new KanseiError("closed", "the connection is closed"));
     const { mediaMs, style, ref, timeoutMs } = options;
-    return this.#outbox.add({ type: "comment", ref, text, media_ms: mediaMs, style }, timeoutMs);
+    return this.#outbox.add({ type: "comment", ref, text, media_ms: whole(mediaMs), style }, timeoutMs);
   }
 
   close() { this.#end("closed"); }
@@ -384,7 +388,7 @@ class Connection {
   }
 
   #beat(limit) {
-    const beat = { type: "beat", visible: this.#p.visible(), media_ms: this.#o.mediaMs?.() };
+    const beat = { type: "beat", visible: this.#p.visible(), media_ms: whole(this.#o.mediaMs?.()) };
     try {
       this.#socket.send(JSON.stringify(beat));
     } catch {

@@ -25,6 +25,12 @@ test("ok resolves with the id", async () => {
   assert.deepEqual(o.value, { id: "1c", held: false, ref: request.ref });
 });
 
+test("a position that is no whole number of milliseconds is rounded or left out", async () => {
+  const { world, room } = await live();
+  for (const mediaMs of [1234.5678, NaN, Infinity, -1]) room.comment("x", { mediaMs }).catch(() => {});
+  assert.deepEqual(sent(world).map((r) => r.media_ms), [1235, undefined, undefined, undefined]);
+});
+
 test("a refusal rejects with code and retryMs, at once", async () => {
   for (const code of ["bad_message", "unsupported", "too_long", "empty", "rate_limited", "slow_mode", "muted", "forbidden", "locked", "a_later_one"]) {
     const { world, room } = await live();

@@ -1,0 +1,77 @@
+# Kansei: make run is all that a newcomer needs; make help lists the rest.
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := .tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME ?= 10s
+BENCH ?= .
+BENCHTIME ?= 1s
+# Packages and arguments to narrow things down: make test PKG=./hub, make run ARGS="--listen :8080"
+PKG ?= ./...
+ARGS ?=
+
+# Tests find the servers that setup builds here.
+export PATH := $(CURDIR)/bin:$(PATH)
+# A recorded audience for the tests, by a path that holds in every package.
+ifneq ($(KANSEI_TRACE),)
+export KANSEI_TRACE := $(abspath $(KANSEI_TRACE))
+endif
+
+.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench clean
+
+help: ## List what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/kansei.
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/kansei ./cmd/kansei
+
+run: build ## Build and start a node with a crowd on it, data in ./data.
+	@exec bin/kansei serve --demo --data-dir ./data $(ARGS)
+
+cluster: build bin/nats-server ## Start a cluster on this machine: 3 NATS servers, Redis, 3 nodes.
+	@go build -o bin/cluster ./deploy/cluster
+	@exec bin/cluster $(ARGS)
+
+setup: ## Install what the tests need: Chromium, fonts, Redis, a NATS server, npm packages.
+	@.ci/setup
+
+# Without flags of its own: lint has compiled most of it then.
+bin/nats-server: go.mod go.sum
+	go build -o $@ github.com/nats-io/nats-server/v2
+	@touch $@
+
+test: setup test-go test-web ## Run all tests, with the race detector.
+
+test-go:
+	go test -race -timeout 10m $(PKG)
+
+test-web:
+	npm test --prefix web
+
+lint: lint-go $(GOLANGCI_LINT) ## Check format, vet, lint, and that go.mod is tidy.
+	$(GOLANGCI_LINT) run $(PKG)
+
+lint-go:
+	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l) && \
+		if [ -n "$$files" ]; then echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; fi
+	go vet $(PKG)
+	go mod tidy -diff
+
+$(GOLANGCI_LINT):
+	@mkdir -p .tools
+	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv .tools/golangci-lint $@
+
+fuzz: ## Run every fuzz target for FUZZTIME (10s).
+	@set -e; for pkg in $$(go list $(PKG)); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: ## Run the benchmarks; BENCH picks some, BENCHTIME sets how long.
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+clean: ## Remove what was built. Leaves ./data alone.
+	rm -rf bin .tools web/node_modules

@@ -1,0 +1,493 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// run is a client that runs against a server, and what it was told.
+type run struct {
+	*Client
+	t      *testing.T
+	s      *server
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // of Run, once done is closed
+
+	mu     sync.Mutex
+	events []string
+	waits  []time.Duration
+	causes []error
+}
+
+func start(t *testing.T, s *server, change func(*Config)) *run {
+	t.Helper()
+	r := &run{t: t, s: s, done: make(chan struct{})}
+	cfg := Config{
+		URLs: []string{"http://one.test"}, Room: "r", HTTPClient: s.client,
+		Handler: Handler{
+			Welcome:      func(w *protocol.Welcome) { r.event("welcome recovered=%v", w.Recovered) },
+			NotRecovered: func(since string) { r.event("not recovered since %s", since) },
+			Disconnected: func(err error, wait time.Duration) {
+				r.event("disconnected")
+				r.mu.Lock()
+				r.waits, r.causes = append(r.waits, wait), append(r.causes, err)
+				r.mu.Unlock()
+			},
+			Comments: func(m *protocol.Comments) {
+				for _, c := range m.Items {
+					r.event("comment %s", c.ID)
+				}
+			},
+			Viewers: func(m *protocol.Viewers) { r.event("viewers %d", m.Connections) },
+			State:   func(m *protocol.State) { r.event("state %s", m.Status) },
+			Gap:     func(m *protocol.Gap) { r.event("gap %d", m.Missed) },
+			Error:   func(m *protocol.Error) { r.event("error %s", m.Code) },
+		},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Client = c
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	go func() { // ends with cancel
+		defer close(r.done)
+		r.err = c.Run(ctx)
+	}()
+	return r
+}
+
+func (r *run) event(format string, a ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, fmt.Sprintf(format, a...))
+}
+
+// stop ends the client and its server.
+func (r *run) stop() {
+	r.cancel()
+	<-r.done
+	r.s.close()
+}
+
+func (r *run) want(events ...string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.events, events) {
+		r.t.Errorf("events:\n\t%s\nwant:\n\t%s\ncauses: %v",
+			strings.Join(r.events, "\n\t"), strings.Join(events, "\n\t"), r.causes)
+	}
+}
+
+func (r *run) ended(within time.Duration) error {
+	r.t.Helper()
+	select {
+	case <-r.done:
+		return r.err
+	case <-time.After(within):
+		r.t.Fatalf("the client still runs after %v", within)
+		return nil
+	}
+}
+
+func comments(cursor string, ids ...string) *protocol.Comments {
+	m := &protocol.Comments{Cursor: cursor}
+	for _, id := range ids {
+		m.Items = append(m.Items, protocol.Comment{ID: id, User: protocol.User{ID: "u"}, Text: "歓声"})
+	}
+	return m
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, func(p *peer) {
+			p.welcome(false)
+			p.sendMessage(&protocol.State{Status: protocol.StatusLive})
+			p.sendMessage(&protocol.Viewers{Connections: 7})
+			p.sendMessage(comments("c1", "a", "b"))
+			p.send(`{"type":"fireworks","n":3}`)
+			p.send(`{"items":[{"id":"c"}],"cursor":"c2","type":"comments"}`)
+			p.sendMessage(&protocol.Gap{Missed: 37, Cursor: "c3"})
+			p.sendMessage(&protocol.Error{Code: protocol.CodeBadMessage, Message: "what?"})
+			p.answer(nil)
+		})
+		frames := 0
+		r := start(t, s, func(c *Config) { c.Handler.Frame = func([]byte) { frames++ } })
+		synctest.Wait()
+		r.want("welcome recovered=false", "state live", "viewers 7", "comment a", "comment b", "comment c",
+			"gap 37", "error bad_message")
+		if got := r.Cursor(); got != "c3" {
+			t.Errorf("cursor %q, want c3", got)
+		}
+		if got := r.Session(); got != testSession {
+			t.Errorf("session %q, want %q", got, testSession)
+		}
+		if err := r.Run(t.Context()); err == nil {
+			t.Error("a second Run returned no error")
+		}
+		r.stop()
+		if frames != 8 {
+			t.Errorf("the hook saw %d frames, want 8", frames)
+		}
+		if !errors.Is(r.err, context.Canceled) {
+			t.Errorf("Run returned %v, want context.Canceled", r.err)
+		}
+	})
+}
+
+func TestResumesOnTheNextAddress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t,
+			func(p *peer) { p.welcome(false); p.sendMessage(comments("c1", "a")); _ = p.ws.CloseNow() },
+			func(p *peer) { p.welcome(true); p.sendMessage(comments("c2", "b")); p.close(protocol.CloseTooSlow, "") },
+			func(p *peer) { p.welcome(false); p.sendMessage(comments("c9", "z")); p.answer(nil) })
+		r := start(t, s, func(c *Config) {
+			c.URLs = []string{"http://one.test", "ws://two.test/prefix/"}
+			c.Token = StaticToken("secret")
+		})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r.stop()
+		r.want("welcome recovered=false", "comment a", "disconnected",
+			"welcome recovered=true", "comment b", "disconnected",
+			"welcome recovered=false", "not recovered since c2", "comment z", "disconnected")
+		for n, want := range []string{
+			"one.test /v1/rooms/r/ws ", "two.test /prefix/v1/rooms/r/ws session=" + testSession + "&since=c1",
+			"one.test /v1/rooms/r/ws session=" + testSession + "&since=c2",
+		} {
+			q := s.asked(n)
+			if got := q.Host + " " + q.URL.Path + " " + q.URL.RawQuery; got != want {
+				t.Errorf("connection %d went to %s, want %s", n, got, want)
+			}
+			if got := q.Header.Get("Authorization"); got != "Bearer secret" {
+				t.Errorf("connection %d came with %q", n, got)
+			}
+		}
+	})
+}
+
+func TestCloseCodes(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		code     protocol.CloseCode
+		reason   string
+		again    bool
+		min, max time.Duration // of the wait
+	}{
+		{protocol.CloseNormal, "", false, 0, 0},
+		{protocol.CloseGoingAway, "", true, 0, 500 * time.Millisecond},
+		{protocol.CloseProtocol, "", false, 0, 0},
+		{protocol.CloseInternal, "", true, 0, 500 * time.Millisecond},
+		{protocol.CloseRestart, "draining retry_ms=4200", true, 4200 * time.Millisecond, 4700 * time.Millisecond},
+		{protocol.CloseMalformed, "", false, 0, 0},
+		{protocol.CloseBanned, "", false, 0, 0},
+		{protocol.CloseNoRoom, "no such room", false, 0, 0},
+		{protocol.CloseTooSlow, "", true, 0, 500 * time.Millisecond},
+		{protocol.CloseTooMany, "retry_ms=2000", true, 2 * time.Second, 2500 * time.Millisecond},
+		{protocol.CloseTooMany, "retry_ms=99999999999", true, maxTold, maxTold + 500*time.Millisecond},
+	} {
+		t.Run(fmt.Sprint(tc.code), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, func(p *peer) { p.welcome(false); p.close(tc.code, tc.reason) },
+					func(p *peer) { p.welcome(false); p.answer(nil) })
+				r := start(t, s, nil)
+				defer r.stop()
+				time.Sleep(tc.max + time.Second)
+				synctest.Wait()
+				if got := s.count() == 2; got != tc.again {
+					t.Errorf("came back: %v, want %v", got, tc.again)
+				}
+				if ce, ok := errors.AsType[*CloseError](r.causes[0]); !ok || ce.Code != tc.code || ce.Reason != tc.reason {
+					t.Errorf("the reason was %v, want %d %s", r.causes[0], tc.code, tc.reason)
+				}
+				if w := r.waits[0]; w < tc.min || w > tc.max {
+					t.Errorf("waited %v, want %v to %v", w, tc.min, tc.max)
+				}
+				if !tc.again {
+					if ce, ok := errors.AsType[*CloseError](r.ended(time.Second)); !ok || ce.Code != tc.code {
+						t.Errorf("Run returned %v", r.err)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestUnauthorized(t *testing.T) {
+	t.Parallel()
+	unauthorized := func(p *peer) { p.close(protocol.CloseUnauthorized, "token expired") }
+	t.Run("a new token", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(t, unauthorized, func(p *peer) { p.welcome(false); p.close(protocol.CloseTooSlow, "") },
+				func(p *peer) { p.welcome(false); p.answer(nil) })
+			n := 0
+			r := start(t, s, func(c *Config) {
+				c.Token = func(context.Context) (string, error) {
+					if n++; n == 2 {
+						return "", errors.New("the back end is away")
+					}
+					return fmt.Sprint("token", n), nil
+				}
+			})
+			time.Sleep(5 * time.Second)
+			r.stop()
+			r.want("disconnected", "disconnected", "welcome recovered=false", "disconnected",
+				"welcome recovered=false", "disconnected")
+			for i, want := range []string{"token1", "token3", "token3"} {
+				if got := s.asked(i).Header.Get("Authorization"); got != "Bearer "+want {
+					t.Errorf("connection %d came with %q, want %s", i, got, want)
+				}
+			}
+		})
+	})
+	for name, tc := range map[string]struct {
+		source func(context.Context) (string, error)
+		want   func(error) bool
+	}{
+		"the same token": {StaticToken("t"), func(err error) bool { return errors.Is(err, ErrStaleToken) }},
+		"a guest":        {nil, func(err error) bool { _, ok := errors.AsType[*CloseError](err); return ok }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, newServer(t, unauthorized), func(c *Config) { c.Token = tc.source })
+				defer r.stop()
+				if err := r.ended(time.Minute); !tc.want(err) {
+					t.Errorf("Run returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		status     int
+		retryAfter string
+		again      bool
+		min, max   time.Duration
+	}{
+		"overload": {503, "7", true, 7 * time.Second, 7500 * time.Millisecond},
+		"gateway":  {502, "", true, 0, 500 * time.Millisecond},
+		"origin":   {403, "", false, 0, 0},
+		"garbage":  {503, "soon", true, 0, 500 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, func(p *peer) { p.welcome(false); p.answer(nil) })
+				s.refusals = append(s.refusals, func(w http.ResponseWriter) {
+					if tc.retryAfter != "" {
+						w.Header().Set("Retry-After", tc.retryAfter)
+					}
+					http.Error(w, "because", tc.status)
+				})
+				r := start(t, s, nil)
+				defer r.stop()
+				time.Sleep(tc.max + time.Second)
+				synctest.Wait()
+				if got := s.count() == 2; got != tc.again {
+					t.Errorf("came back: %v, want %v", got, tc.again)
+				}
+				re, ok := errors.AsType[*RefusedError](r.causes[0])
+				if !ok || re.Status != tc.status || re.Detail != "because" {
+					t.Errorf("the reason was %v, want a refusal with %d", r.causes[0], tc.status)
+				}
+				if w := r.waits[0]; w < tc.min || w > tc.max {
+					t.Errorf("waited %v, want %v to %v", w, tc.min, tc.max)
+				}
+			})
+		})
+	}
+}
+
+func TestBackoffGrowsAndRecovers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down := make([]func(*peer), 0, 12)
+		for range 11 {
+			down = append(down, func(p *peer) { p.close(protocol.CloseInternal, "") })
+		}
+		up := func(p *peer) { p.welcome(false); time.Sleep(time.Minute); p.close(protocol.CloseInternal, "") }
+		r := start(t, newServer(t, append(down, up, up)...), nil)
+		time.Sleep(10 * time.Minute)
+		r.stop()
+		for i, w := range r.waits[:11] {
+			if limit := min(500*time.Millisecond<<i, 30*time.Second); w < 0 || w >= limit {
+				t.Errorf("wait %d: %v, want less than %v", i, w, limit)
+			}
+		}
+		if slices.Max(r.waits[6:11]) < time.Second {
+			t.Errorf("waits %v do not grow", r.waits[:11])
+		}
+		if len(r.waits) < 13 || r.waits[12] >= 500*time.Millisecond {
+			t.Errorf("waits %v: a lasting connection does not end the row", r.waits)
+		}
+	})
+}
+
+func TestBeats(t *testing.T) {
+	t.Parallel()
+	t.Run("answered", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			beats := 0
+			s := newServer(t, func(p *peer) {
+				p.welcome(false)
+				for m := p.read(); m != nil; m = p.read() {
+					beats++
+					time.Sleep(9 * time.Second)
+					p.sendMessage(&protocol.Beat{Now: 1})
+				}
+			})
+			r := start(t, s, nil)
+			time.Sleep(5*time.Minute + time.Second)
+			r.stop()
+			r.want("welcome recovered=false", "disconnected")
+			if beats != 10 {
+				t.Errorf("%d beats in 5 minutes, want 10", beats)
+			}
+		})
+	})
+	t.Run("not answered", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(t, func(p *peer) {
+				p.welcome(false)
+				go func() { // ends with the connection
+					for p.ctx.Err() == nil {
+						p.sendMessage(&protocol.Viewers{Connections: 1})
+						time.Sleep(time.Second)
+					}
+				}()
+				for p.read() != nil {
+				}
+			}, func(p *peer) { p.welcome(false); p.answer(nil) })
+			r := start(t, s, func(c *Config) { c.Handler.Viewers = nil })
+			time.Sleep(39 * time.Second)
+			r.want("welcome recovered=false")
+			time.Sleep(2 * time.Second)
+			r.want("welcome recovered=false", "disconnected", "welcome recovered=false")
+			if !errors.Is(r.causes[0], ErrSilent) {
+				t.Errorf("the reason was %v, want ErrSilent", r.causes[0])
+			}
+			r.stop()
+		})
+	})
+	t.Run("no welcome", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(t, func(p *peer) { p.read() }, func(p *peer) { p.welcome(false); p.answer(nil) })
+			r := start(t, s, nil)
+			time.Sleep(11 * time.Second)
+			r.want("disconnected", "welcome recovered=false")
+			if !errors.Is(r.causes[0], ErrSilent) {
+				t.Errorf("the reason was %v, want ErrSilent", r.causes[0])
+			}
+			r.stop()
+		})
+	})
+}
+
+func TestReconnectMessage(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]func(*peer){
+		"the node waits":     func(p *peer) { p.answer(nil) },
+		"the node goes away": func(p *peer) { p.close(protocol.CloseRestart, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, func(p *peer) {
+					p.welcome(false)
+					p.sendMessage(&protocol.Reconnect{AfterMS: 4200})
+					p.sendMessage(comments("c1", "a"))
+					script(p)
+				}, func(p *peer) { p.welcome(true); p.answer(nil) })
+				r := start(t, s, func(c *Config) { c.URLs = append(c.URLs, "http://two.test") })
+				time.Sleep(4100 * time.Millisecond)
+				if s.count() != 1 {
+					t.Error("came back before the told time")
+				}
+				time.Sleep(700 * time.Millisecond)
+				synctest.Wait()
+				r.stop()
+				r.want("welcome recovered=false", "comment a", "disconnected", "welcome recovered=true", "disconnected")
+				if got := s.asked(1).Host; got != "two.test" {
+					t.Errorf("went to %s, want two.test", got)
+				}
+			})
+		})
+	}
+}
+
+func TestBadMessagesEndTheConnection(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]func(*peer){
+		"not JSON":       func(p *peer) { p.send("hello") },
+		"a wrong field":  func(p *peer) { p.send(`{"type":"comments","cursor":"x","items":7}`) },
+		"two welcomes":   func(p *peer) { p.welcome(true) },
+		"too long":       func(p *peer) { p.send(strings.Repeat(" ", 2000)) },
+		"a binary frame": func(p *peer) { _ = p.ws.Write(p.ctx, 2, []byte("{}")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, func(p *peer) { p.welcome(true); script(p); p.answer(nil) },
+					func(p *peer) { p.welcome(true); p.answer(nil) })
+				r := start(t, s, func(c *Config) { c.ReadLimit = 1000 })
+				time.Sleep(30 * time.Second)
+				r.want("welcome recovered=true", "disconnected", "welcome recovered=true")
+				if !errors.Is(r.causes[0], ErrMessage) {
+					t.Errorf("the reason was %v, want ErrMessage", r.causes[0])
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	good := Config{URLs: []string{"http://h"}, Room: "r"}
+	if _, err := New(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Config){
+		"no address":   func(c *Config) { c.URLs = nil },
+		"a scheme":     func(c *Config) { c.URLs = []string{"ftp://h"} },
+		"no host":      func(c *Config) { c.URLs = []string{"localhost:8080"} },
+		"not a URL":    func(c *Config) { c.URLs = []string{"http://h:x"} },
+		"a room":       func(c *Config) { c.Room = "a b" },
+		"a cursor":     func(c *Config) { c.Since = "&" },
+		"a session":    func(c *Config) { c.Session = "short" },
+		"the next URL": func(c *Config) { c.URLs = append(c.URLs, "http://") },
+	} {
+		c := good
+		change(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+const (
+	// refWindow is how long after its first sending a request may be sent again: two
+	// minutes are promised from when the server took it, less its time to append.
+	refWindow = 100 * time.Second
+	// answerTimeout is longer than a server takes to answer that the outcome is
+	// unknown, 12 s.
+	answerTimeout = 20 * time.Second
+)
+
+// Comment publishes a comment and returns its id once it is in the room's log. A
+// ref is made if there is none. When the connection is lost, or the server says
+// unavailable or unknown_outcome, the same request is sent again, until ctx ends;
+// it is in the log at most once.
+//
+// A refusal is a *[protocol.Error]. So is, with unknown_outcome, the end of ctx
+// or of the client while the comment may or may not have been published; the
+// error then wraps that end too.
+func (c *Client) Comment(ctx context.Context, req protocol.CommentRequest) (id string, err error) {
+	if req.Ref == "" {
+		req.Ref = rand.Text()
+	}
+	if n := utf8.RuneCountInString(req.Ref); n > protocol.MaxRef {
+		return "", fmt.Errorf("client: a ref of %d characters, at most %d are allowed", n, protocol.MaxRef)
+	}
+	answers := make(chan protocol.Message, 1)
+	c.mu.Lock()
+	_, taken := c.pending[req.Ref]
+	if !taken {
+		c.pending[req.Ref] = answers
+	}
+	c.mu.Unlock()
+	if taken {
+		return "", fmt.Errorf("client: ref %q is being waited for already", req.Ref)
+	}
+	defer func() {
+		c.mu.Lock()
+		delete(c.pending, req.Ref)
+		c.mu.Unlock()
+	}()
+	return (&commenting{c: c, req: &req, answers: answers}).run(ctx)
+}
+
+// commenting is one comment under way.
+type commenting struct {
+	c       *Client
+	req     *protocol.CommentRequest
+	answers <-chan protocol.Message
+
+	// Of the first sending since which it may be in the log; zero when it cannot be.
+	since   time.Time
+	session string
+	// doubt says that a sending before the last one may have reached the log.
+	doubt bool
+}
+
+func (m *commenting) run(ctx context.Context) (string, error) {
+	for attempt := 0; ; attempt++ {
+		l, err := m.c.welcomedLink(ctx)
+		if err != nil {
+			return "", m.failed(err)
+		}
+		// Another session, or a later time, would make it another comment.
+		if m.sent() && (l.session != m.session || time.Since(m.since) > refWindow) {
+			return "", m.unknown("it cannot be repeated any more")
+		}
+		if !m.sent() {
+			m.since, m.session = time.Now(), l.session
+		}
+		// An error is the end of the connection, or of its peer's reading: either is
+		// waited for like an answer.
+		_ = l.send(m.req)
+		answer, err := m.wait(ctx, l)
+		if err != nil {
+			return "", m.failed(err)
+		}
+		switch a := answer.(type) {
+		case *protocol.OK:
+			return a.ID, nil
+		case *protocol.Error:
+			if a.Code != protocol.CodeUnavailable && a.Code != protocol.CodeUnknownOutcome {
+				return "", a
+			}
+			if a.Code == protocol.CodeUnknownOutcome {
+				m.doubt = true
+			} else if !m.doubt {
+				m.since = time.Time{} // known not to be in the log
+			}
+			told := time.Duration(min(a.RetryMS, maxTold.Milliseconds())) * time.Millisecond
+			if err := sleep(ctx, told+jitter(m.c.window(min(attempt, 4)))); err != nil {
+				return "", m.failed(err)
+			}
+		case nil:
+			m.doubt = true
+		}
+	}
+}
+
+// wait waits for the answer; none without an error means to send again.
+func (m *commenting) wait(ctx context.Context, l *link) (protocol.Message, error) {
+	t := time.NewTimer(answerTimeout)
+	defer t.Stop()
+	select {
+	case a := <-m.answers:
+		return a, nil
+	case <-l.done:
+		// The answer may have been read just before the end.
+		select {
+		case a := <-m.answers:
+			return a, nil
+		default:
+			return nil, nil
+		}
+	case <-t.C:
+		return nil, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (m *commenting) sent() bool { return !m.since.IsZero() }
+
+// failed is the error of a comment that err ended.
+func (m *commenting) failed(err error) error {
+	if !m.sent() {
+		return fmt.Errorf("client: comment not sent: %w", err)
+	}
+	return fmt.Errorf("%w: %w", m.unknown("it may have been published"), err)
+}
+
+func (m *commenting) unknown(why string) error {
+	return &protocol.Error{Ref: m.req.Ref, Code: protocol.CodeUnknownOutcome, Message: why}
+}
+
+// welcomedLink waits for a connection to send on.
+func (c *Client) welcomedLink(ctx context.Context) (*link, error) {
+	for {
+		c.mu.Lock()
+		l, changed, end := c.link, c.changed, c.end
+		c.mu.Unlock()
+		switch {
+		case end != nil:
+			return nil, fmt.Errorf("%w: %w", ErrEnded, end)
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case l != nil:
+			return l, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// answer hands an answer to the comment that waits for it.
+func (c *Client) answer(ref string, m protocol.Message) bool {
+	c.mu.Lock()
+	answers, ok := c.pending[ref]
+	c.mu.Unlock()
+	if !ok {
+		return false
+	}
+	select {
+	case answers <- m:
+	default: // a repeated request has two answers, and one is enough
+	}
+	return true
+}

@@ -1,0 +1,179 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// link is one connection of a Client with its clocks: for the welcome, for the
+// beats, and for a reconnect that the server asked for. The functions of the
+// clocks run on goroutines of their own; close waits for them.
+type link struct {
+	conn *Conn
+	ctx  context.Context // for writing; it has no end, the connection has
+	done chan struct{}   // closed when the connection is over
+
+	session string // of the welcome; set before the link is shared
+
+	mu       sync.Mutex
+	cause    error // why this side ended the connection
+	told     time.Time
+	over     bool
+	running  sync.WaitGroup // functions of the clocks, while not over
+	silence  *time.Timer    // ends the connection if the server says nothing
+	beat     *time.Timer
+	move     *time.Timer
+	waiting  bool // for the answer to a beat
+	every    time.Duration
+	welcomed bool
+}
+
+func newLink(ctx context.Context, conn *Conn, timeout time.Duration) *link {
+	l := &link{conn: conn, ctx: context.WithoutCancel(ctx), done: make(chan struct{})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silence = l.after(timeout, func() {
+		l.fail(fmt.Errorf("%w: no welcome within %v", ErrSilent, timeout))
+	})
+	return l
+}
+
+// after runs f after d unless the link is over then.
+func (l *link) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { l.do(f) })
+}
+
+// do runs f unless the link is over; close waits for it.
+func (l *link) do(f func()) {
+	l.mu.Lock()
+	if l.over {
+		l.mu.Unlock()
+		return
+	}
+	l.running.Add(1)
+	l.mu.Unlock()
+	defer l.running.Done()
+	f()
+}
+
+// welcome starts the beats; false if there was a welcome before.
+func (l *link) welcome(w *protocol.Welcome) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.welcomed {
+		return false
+	}
+	l.welcomed, l.session = true, w.Session
+	l.silence.Stop()
+	if w.BeatMS > 0 {
+		l.every = max(time.Duration(min(w.BeatMS, maxTold.Milliseconds()))*time.Millisecond, minBeat)
+		l.beat = l.after(l.every, l.sendBeat)
+	}
+	return true
+}
+
+func (l *link) sendBeat() {
+	l.mu.Lock()
+	if !l.waiting {
+		l.waiting = true
+		l.silence = l.after(beatAnswer, func() {
+			l.fail(fmt.Errorf("%w: no answer to a beat within %v", ErrSilent, beatAnswer))
+		})
+	}
+	if !l.over {
+		l.beat.Reset(l.every)
+	}
+	l.mu.Unlock()
+	if err := l.send(new(protocol.BeatRequest)); err != nil {
+		l.fail(err)
+	}
+}
+
+func (l *link) beatAnswered() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting {
+		l.waiting = false
+		l.silence.Stop()
+	}
+}
+
+// moveAfter leaves the node when the time that it told is over, or earlier if
+// the node closes first; the rest of the time is waited then.
+func (l *link) moveAfter(ms int64) {
+	d := time.Duration(min(max(ms, 0), maxTold.Milliseconds())) * time.Millisecond
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = time.Now().Add(d)
+	if l.move == nil {
+		l.move = l.after(d, func() { l.leave(ErrMoved) })
+	} else {
+		l.move.Reset(d)
+	}
+}
+
+// send writes a request within the time that a server has to read it.
+func (l *link) send(r protocol.Request) error {
+	ctx, cancel := context.WithTimeout(l.ctx, sendTimeout)
+	defer cancel()
+	return l.conn.Send(ctx, r)
+}
+
+// fail ends the connection at once.
+func (l *link) fail(err error) {
+	l.because(err)
+	_ = l.conn.CloseNow() // the cause is what counts
+}
+
+// leave ends the connection with a goodbye.
+func (l *link) leave(err error) {
+	l.do(func() {
+		l.because(err)
+		_ = l.conn.Close(protocol.CloseNormal, "") // the cause is what counts
+	})
+}
+
+func (l *link) because(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause == nil {
+		l.cause = err
+	}
+}
+
+// ended says why the connection is over, given the error of reading it.
+func (l *link) ended(err error) ending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cause != nil {
+		err = l.cause
+	}
+	e := ending{err: err}
+	if !l.told.IsZero() {
+		e.told = max(time.Until(l.told), 0)
+	}
+	if ce, ok := errors.AsType[*CloseError](err); ok {
+		e.told = max(e.told, ce.RetryAfter())
+	}
+	return e
+}
+
+// close stops the clocks, ends the connection and waits for what still runs.
+func (l *link) close() {
+	l.mu.Lock()
+	l.over = true
+	for _, t := range []*time.Timer{l.silence, l.beat, l.move} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	l.mu.Unlock()
+	_ = l.conn.CloseNow() // it is over whatever this says
+	l.running.Wait()
+	close(l.done)
+}

@@ -1,0 +1,212 @@
+// Package auth says who somebody is, from a token alone: no query, no network, so
+// that a whole audience can join at once.
+//
+// A token is a JWT, signed with HS256 and a secret that the back ends which hand out
+// tokens share with every node. Its claims are
+//
+//	sub    the user's id: 1 to 64 bytes that print, without blanks at the ends; required
+//	name   what others see of the user; cleaned and cut to 64 code points
+//	role   viewer, monitor, moderator or broadcaster; viewer when left out
+//	rooms  a list of the rooms it is for, "*" for all; required
+//	exp    when it ends, Unix seconds; required
+//	nbf    when it begins, Unix seconds
+//
+// and others are ignored. A [Verifier] checks tokens and [Mint] makes them; the secret
+// of a node that stands alone comes from [LoadOrMakeSecret].
+//
+// Clocks may differ by [Leeway]: a token holds that much longer, and that much
+// earlier, than it says. Nodes and back ends keep time by NTP, where half a minute is
+// already a fault, while a token that is refused when it has just been made is a viewer
+// who cannot get in.
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/kansei-live/kansei/internal/text"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+const (
+	// Leeway is by how much the clocks of who made a token and who checks it may differ.
+	Leeway = 30 * time.Second
+	// MaxToken is how long a token may be, in bytes. It bounds the work for a token that
+	// is none; some proxies cut longer headers.
+	MaxToken = 4096
+	// MinSecret is how long a secret must be, in bytes: the size of the hash, as RFC 7518
+	// demands.
+	MinSecret = 32
+	// AllRooms among the rooms of a token stands for all.
+	AllRooms = "*"
+)
+
+// Why a token is refused. Every error of [Verifier.Verify] is one of these.
+var (
+	// ErrInvalid: no token, not signed with this secret, or claims that are missing
+	// or wrong.
+	ErrInvalid = errors.New("auth: the token is not valid")
+	// ErrExpired: the token was valid once.
+	ErrExpired = errors.New("auth: the token has expired")
+	// ErrNotYet: the token will be valid.
+	ErrNotYet = errors.New("auth: the token is not valid yet")
+	// ErrRoom: the token is valid, but not for this room.
+	ErrRoom = errors.New("auth: the token is not for this room")
+)
+
+// ErrSecret is the error of a secret that is too short.
+var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", MinSecret)
+
+// Claims is what a token says.
+type Claims struct {
+	Subject string        // the user's id
+	Name    string        // clean; may be empty
+	Role    protocol.Role // never empty once verified
+	Rooms   []string
+	Expires time.Time
+}
+
+// Allows tells whether the claims are for a room.
+func (c *Claims) Allows(room string) bool {
+	return slices.Contains(c.Rooms, room) || slices.Contains(c.Rooms, AllRooms)
+}
+
+// check makes c clean and complete, or says what is wrong with it.
+func (c *Claims) check() error {
+	if err := checkSubject(c.Subject); err != nil {
+		return err
+	}
+	if len(c.Rooms) == 0 {
+		return errors.New("rooms is missing")
+	}
+	if c.Role == "" {
+		c.Role = protocol.RoleViewer
+	}
+	if !c.Role.Valid() {
+		return fmt.Errorf("role is %.20q, not viewer, monitor, moderator or broadcaster", string(c.Role))
+	}
+	c.Name = text.CleanName(c.Name, protocol.MaxUserName)
+	return nil
+}
+
+func checkSubject(s string) error {
+	if s == "" {
+		return errors.New("sub is missing")
+	}
+	if len(s) > protocol.MaxUserID {
+		return fmt.Errorf("sub has %d bytes, at most %d are allowed", len(s), protocol.MaxUserID)
+	}
+	if !utf8.ValidString(s) || strings.TrimSpace(s) != s {
+		return fmt.Errorf("sub is %q, with blanks around it or not UTF-8", s)
+	}
+	for _, r := range s {
+		// The replacement character is what decoders put for broken text: different
+		// broken ids must not become the same user.
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return fmt.Errorf("sub has the character %U in it, which does not print", r)
+		}
+	}
+	return nil
+}
+
+// wire is a token's claims as JSON has them.
+type wire struct {
+	Subject   string           `json:"sub,omitempty"`
+	Name      string           `json:"name,omitempty"`
+	Role      protocol.Role    `json:"role,omitempty"`
+	Rooms     jwt.ClaimStrings `json:"rooms,omitempty"` // takes a string for a list of one
+	Expires   *jwt.NumericDate `json:"exp,omitempty"`
+	NotBefore *jwt.NumericDate `json:"nbf,omitempty"`
+}
+
+func (w *wire) GetExpirationTime() (*jwt.NumericDate, error) { return w.Expires, nil }
+func (w *wire) GetNotBefore() (*jwt.NumericDate, error)      { return w.NotBefore, nil }
+func (w *wire) GetIssuedAt() (*jwt.NumericDate, error)       { return nil, nil }
+func (w *wire) GetSubject() (string, error)                  { return w.Subject, nil }
+func (w *wire) GetIssuer() (string, error)                   { return "", nil }
+func (w *wire) GetAudience() (jwt.ClaimStrings, error)       { return nil, nil }
+
+// Verifier checks tokens. Its method may be called from any goroutine.
+type Verifier struct {
+	key    any // a []byte, as the library wants it
+	parser *jwt.Parser
+}
+
+// NewVerifier makes a Verifier for tokens that were signed with secret. Its error is
+// [ErrSecret].
+func NewVerifier(secret []byte) (*Verifier, error) {
+	if len(secret) < MinSecret {
+		return nil, ErrSecret
+	}
+	return &Verifier{
+		key: slices.Clone(secret),
+		parser: jwt.NewParser(
+			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+			jwt.WithExpirationRequired(),
+			jwt.WithLeeway(Leeway),
+		),
+	}, nil
+}
+
+// Verify returns what a token says, if it holds for room. Its errors never contain
+// the token.
+func (v *Verifier) Verify(token, room string) (Claims, error) {
+	if len(token) > MaxToken {
+		return Claims{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, len(token), MaxToken)
+	}
+	var w wire
+	if _, err := v.parser.ParseWithClaims(token, &w, func(*jwt.Token) (any, error) { return v.key, nil }); err != nil {
+		switch {
+		case errors.Is(err, jwt.ErrTokenExpired):
+			return Claims{}, ErrExpired
+		case errors.Is(err, jwt.ErrTokenNotValidYet):
+			return Claims{}, ErrNotYet
+		}
+		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	c := Claims{Subject: w.Subject, Name: w.Name, Role: w.Role, Rooms: w.Rooms, Expires: w.Expires.Time}
+	if err := c.check(); err != nil {
+		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if !c.Allows(room) {
+		return Claims{}, ErrRoom
+	}
+	return c, nil
+}
+
+// Mint makes a token that says c and holds for ttl from now; c.Expires is not
+// looked at. It refuses what [Verifier.Verify] would.
+func Mint(secret []byte, c Claims, ttl time.Duration) (string, error) {
+	if len(secret) < MinSecret {
+		return "", ErrSecret
+	}
+	if err := c.check(); err != nil {
+		return "", fmt.Errorf("auth: mint a token: %w", err)
+	}
+	for _, room := range c.Rooms {
+		if room != AllRooms && !protocol.ValidRoom(room) {
+			return "", fmt.Errorf("auth: mint a token: %q is not the name of a room: 1 to %d of A-Z a-z 0-9 _ -, the first a letter or digit", room, protocol.MaxRoomName)
+		}
+	}
+	if ttl < time.Second {
+		return "", fmt.Errorf("auth: mint a token: it must hold for at least a second, not %v", ttl)
+	}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, &wire{
+		Subject: c.Subject, Name: c.Name, Role: c.Role, Rooms: c.Rooms,
+		Expires: jwt.NewNumericDate(time.Now().Add(ttl)),
+	}).SignedString(secret)
+	if err != nil {
+		return "", fmt.Errorf("auth: mint a token: %w", err)
+	}
+	if len(token) > MaxToken {
+		return "", fmt.Errorf("auth: mint a token: %d rooms make it %d bytes long, at most %d are allowed", len(c.Rooms), len(token), MaxToken)
+	}
+	return token, nil
+}

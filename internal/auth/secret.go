@@ -1,0 +1,119 @@
+package auth
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// SecretFile is the file in a node's data directory that holds its secret.
+const SecretFile = "auth-secret"
+
+// maxSecret bounds what is read of a secret's file, in bytes.
+const maxSecret = 4096
+
+// ErrReadable is the error of a secret that others than its owner may read or write.
+var ErrReadable = errors.New("others may read or write it")
+
+// LoadOrMakeSecret returns the secret in dataDir. If there is none it makes the
+// directory and a secret of 32 random bytes, as text, that its owner alone can read.
+// Of processes that do so at once all get the same secret.
+func LoadOrMakeSecret(dataDir string) ([]byte, error) {
+	if dataDir == "" {
+		return nil, errors.New("auth: there is no data directory to keep a secret in")
+	}
+	path := filepath.Join(dataDir, SecretFile)
+	secret, err := load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = create(dataDir, path); err == nil {
+			secret, err = load(path)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("auth: secret in %s: %w", path, err)
+	}
+	return secret, nil
+}
+
+func load(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a file")
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" { // whose modes say nothing
+		return nil, fmt.Errorf("%w (mode %04o): whoever has it can pose as anybody; make sure that nobody has read it and run chmod 600, or remove it to get a new one", ErrReadable, mode)
+	}
+	secret, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(secret) > maxSecret {
+		return nil, fmt.Errorf("it has more than %d bytes", maxSecret)
+	}
+	secret = bytes.TrimRight(secret, "\r\n")
+	if len(secret) < MinSecret {
+		return nil, fmt.Errorf("it has %d bytes: %w", len(secret), ErrSecret)
+	}
+	return secret, nil
+}
+
+// create writes a new secret to path, whole or not at all, unless somebody else is
+// first.
+func create(dir, path string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var b [32]byte
+	_, _ = rand.Read(b[:])                               // never fails
+	f, err := os.CreateTemp(dir, "."+SecretFile+".new*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.WriteString(base64.RawURLEncoding.EncodeToString(b[:]) + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	// A link, unlike a rename, leaves alone what is there.
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes sure that a file made in dir is still there after a power loss.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" { // cannot
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	return err
+}

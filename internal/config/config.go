@@ -1,0 +1,198 @@
+// Package config reads the settings of kansei's commands: from flags, environment
+// variables and a YAML file, in this order of precedence, before the defaults.
+//
+// A setting has one name in all three. The flag --max-text is the variable
+// KANSEI_MAX_TEXT and the key max-text. Names that nobody knows are refused with the
+// nearest known one, and a bad value is refused with its name, where it came from and
+// what is allowed: a node that starts with half of its settings is worse than one that
+// does not start.
+//
+// [Serve] holds the settings of a node, [Auth], [File] and [Log] those that several
+// commands share, for a command's struct to embed. [NewParser] makes the parser, on
+// kong: parser.go is its frame, sources.go the environment and the file, names.go what
+// is known and what is near, settings.go the rules between values, markdown.go the page
+// for people. kong's own reading of variables is not used: it knows no precedence
+// below itself, and quotes values, secrets too, in its errors.
+//
+// A variable that is set but empty counts as not set, as templates of deployments leave
+// them behind.
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Serve is the settings of kansei serve. [Serve.Validate] must have passed.
+type Serve struct {
+	Listen    string   `group:"network" default:"127.0.0.1:8080" help:"Address of the public listener, host:port."`
+	OpsListen string   `group:"network" default:"127.0.0.1:8081" help:"Address of the operators' listener (metrics, health, profiles), host:port."`
+	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
+	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
+	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
+
+	NATS  string `group:"engine" name:"nats" placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
+	Redis string `group:"engine" name:"redis" placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
+	File
+	Auth
+	Guests string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
+	Demo   bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
+
+	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
+	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
+	LogMaxAge     time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
+	LogSync       LogSync       `group:"log" default:"2m" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
+	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
+
+	MaxText      int     `group:"comments" default:"200" help:"Longest comment of a viewer, in code points."`
+	MaxTextStaff int     `group:"comments" default:"1000" help:"Longest comment of the staff, in code points."`
+	Rate         float64 `group:"comments" default:"1" help:"Comments a second that a viewer may send, sustained."`
+	Burst        int     `group:"comments" default:"5" help:"Comments that a viewer may send at once."`
+	RateStaff    float64 `group:"comments" default:"100" help:"Comments a second that the staff and back ends may send, sustained."`
+	BurstStaff   int     `group:"comments" default:"200" help:"Comments that the staff and back ends may send at once."`
+	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
+
+	MaxViewers int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	Recent     int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
+	RecoverMax int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
+	Beat       time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
+	Drain      time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
+
+	Coalesce time.Duration `group:"delivery" default:"50ms" help:"How long comments of a busy room are gathered into one frame, up to 5s."`
+	Ring     int           `group:"delivery" default:"256" help:"Frames that a slow viewer may lag behind, 16 to 65536."`
+	Compress bool          `group:"delivery" default:"true" negatable:"" help:"Deflate for viewers who take it."`
+
+	PresenceBuckets int           `group:"presence" default:"0" help:"Buckets of rooms in Redis, up to 1024; 0 for 64 with --redis, 1 without; the same on all nodes."`
+	PresenceLease   time.Duration `group:"presence" default:"6s" help:"Silence after which the viewers of a node no longer count, 3s to 1m."`
+
+	Log
+}
+
+// File is the setting that names the file of settings.
+type File struct {
+	Config string `group:"engine" placeholder:"FILE" help:"File of settings, YAML: the names of the flags without the dashes."`
+}
+
+// Auth is the settings of whoever makes or checks tokens.
+type Auth struct {
+	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of a generated secret (the user's state directory)."`
+	AuthSecret Secret `group:"access" placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable (embedded: made once, in --data-dir)."`
+}
+
+// Log is the settings of a command's own log.
+type Log struct {
+	LogLevel  string `group:"own-log" default:"info" help:"What is logged: debug, info, warn or error."`
+	LogFormat string `group:"own-log" default:"text" help:"How it is logged: text or json."`
+}
+
+// Logger makes the logger that the settings describe.
+func (l *Log) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level // info, also if the settings have not been validated
+	_ = level.UnmarshalText([]byte(l.LogLevel))
+	opts := &slog.HandlerOptions{Level: level}
+	if l.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// Embedded tells whether the node stands alone, with all it needs inside.
+func (s *Serve) Embedded() bool { return s.NATS == "" && s.Redis == "" }
+
+// GuestMode is what guests may do: none, watch or comment.
+func (s *Serve) GuestMode() string {
+	switch {
+	case s.Guests != "":
+		return s.Guests
+	case s.Embedded():
+		return "comment"
+	}
+	return "none"
+}
+
+// Replicas is how many copies of every stream there are.
+func (s *Serve) Replicas() int {
+	switch {
+	case s.LogReplicas != 0:
+		return s.LogReplicas
+	case s.NATS == "":
+		return 1
+	}
+	return 3
+}
+
+// Buckets is how many buckets of rooms there are in Redis.
+func (s *Serve) Buckets() int {
+	switch {
+	case s.PresenceBuckets != 0:
+		return s.PresenceBuckets
+	case s.Redis == "":
+		return 1
+	}
+	return 64
+}
+
+// NATSServers are the single addresses of --nats; nil when it is embedded.
+func (s *Serve) NATSServers() []string { return split(s.NATS) }
+
+// Secret is a setting that shows itself to nobody who prints it: what it holds takes
+// a conversion to []byte or string.
+type Secret string
+
+const hidden = "(secret)"
+
+// String tells no more than whether there is a secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return hidden
+}
+
+// GoString is String.
+func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
+
+// MarshalText is String.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue is String.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// LogSync is how often a log is synced to disk; 0 for always.
+type LogSync time.Duration
+
+var _ encoding.TextUnmarshaler = (*LogSync)(nil)
+
+// Always tells whether every write is synced.
+func (s LogSync) Always() bool { return s == 0 }
+
+// String is "always" or the duration.
+func (s LogSync) String() string {
+	if s.Always() {
+		return always
+	}
+	return time.Duration(s).String()
+}
+
+const (
+	always  = "always"
+	minSync = 10 * time.Millisecond
+	maxSync = time.Hour
+)
+
+// UnmarshalText reads "always" or a duration of 10 ms to 1 h.
+func (s *LogSync) UnmarshalText(text []byte) error {
+	if string(text) == always {
+		*s = 0
+		return nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d < minSync || d > maxSync {
+		return fmt.Errorf("must be always or a duration of %v to %v, not %q", minSync, maxSync, text)
+	}
+	*s = LogSync(d)
+	return nil
+}

@@ -1,0 +1,220 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// minSecret is how many bytes a secret must have.
+const minSecret = 32
+
+// Problem is what is wrong with the value of one setting.
+type Problem struct {
+	Name string // of the setting
+	What string // what is allowed, and what was found, but for secrets
+}
+
+// Problems is the error of values that are not allowed. Parser.Parse puts where each
+// came from in the place of its name.
+type Problems []Problem
+
+// Error has one line for each problem.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, q := range p {
+		lines[i] = "--" + q.Name + ": " + q.What
+	}
+	return strings.Join(lines, "\n")
+}
+
+// err is nil without problems.
+func (p Problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return p
+}
+
+func (p *Problems) add(name, format string, args ...any) {
+	*p = append(*p, Problem{name, fmt.Sprintf(format, args...)})
+}
+
+// Validate says everything that is wrong with the settings: [Problems].
+func (s *Serve) Validate() error {
+	var p Problems
+	s.validateNetwork(&p)
+	s.Auth.validate(&p)
+	s.Log.validate(&p)
+	if !s.Embedded() && s.AuthSecret == "" {
+		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes")
+	}
+	if s.DataDir == "" && (s.NATS == "" || s.AuthSecret == "") {
+		p.add("data-dir", "is needed: there is no home directory to take for it")
+	}
+	oneOf(&p, "guests", s.Guests, "", "none", "watch", "comment")
+
+	within(&p, "log-partitions", s.LogPartitions, 1, 256)
+	within(&p, "log-replicas", s.LogReplicas, 0, 5)
+	if s.NATS == "" && s.LogReplicas > 1 {
+		p.add("log-replicas", "must be 0 or 1 without --nats, not %d: an embedded log has one copy", s.LogReplicas)
+	}
+	within(&p, "log-max-age", s.LogMaxAge, time.Minute, 100*365*24*time.Hour)
+	within(&p, "append-timeout", s.AppendTimeout, 100*time.Millisecond, time.Minute)
+
+	within(&p, "max-text", s.MaxText, 1, 10_000)
+	within(&p, "max-text-staff", s.MaxTextStaff, 1, 10_000)
+	within(&p, "rate", s.Rate, 0.001, 10_000)
+	within(&p, "burst", s.Burst, 1, 10_000)
+	within(&p, "rate-staff", s.RateStaff, 0.001, 100_000)
+	within(&p, "burst-staff", s.BurstStaff, 1, 100_000)
+	within(&p, "max-message", s.MaxMessage, 512, 1<<20)
+	// A code point has up to four bytes; what surrounds the text needs the rest.
+	if least := 4*max(s.MaxText, s.MaxTextStaff) + 512; s.MaxMessage >= 512 && s.MaxMessage < least {
+		p.add("max-message", "must be at least %d to hold the longest comment (--max-text, --max-text-staff), not %d", least, s.MaxMessage)
+	}
+
+	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
+	within(&p, "recent", s.Recent, 0, 1000)
+	within(&p, "recover-max", s.RecoverMax, 0, 100_000)
+	within(&p, "beat", s.Beat, time.Second, time.Minute)
+	within(&p, "drain", s.Drain, 0, 10*time.Minute)
+	within(&p, "coalesce", s.Coalesce, 0, 5*time.Second)
+	within(&p, "ring", s.Ring, 16, 65_536)
+	within(&p, "presence-buckets", s.PresenceBuckets, 0, 1024)
+	within(&p, "presence-lease", s.PresenceLease, 3*time.Second, time.Minute)
+	return p.err()
+}
+
+func (s *Serve) validateNetwork(p *Problems) {
+	public, ok1 := address(p, "listen", s.Listen)
+	ops, ok2 := address(p, "ops-listen", s.OpsListen)
+	if ok1 && ok2 && public == ops && !strings.HasSuffix(public, ":0") {
+		p.add("ops-listen", "must not be --listen (%s): operators' pages are not for the public", s.Listen)
+	}
+	switch {
+	case s.TLSCert != "" && s.TLSKey == "":
+		p.add("tls-key", "is needed with --tls-cert")
+	case s.TLSKey != "" && s.TLSCert == "":
+		p.add("tls-cert", "is needed with --tls-key")
+	}
+	for _, o := range s.Origin {
+		if !isOrigin(o) {
+			p.add("origin", "must be an origin such as https://example.com, a host such as example.com:8080, null, or * for any, not %q", o)
+		}
+	}
+	// Addresses may hold passwords and are not quoted.
+	if s.NATS != "" && !areNATSServers(s.NATSServers()) {
+		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss")
+	}
+	if s.Redis != "" && !isRedisURL.MatchString(s.Redis) {
+		p.add("redis", "must be a URL such as redis://10.0.0.1:6379, with more hosts behind commas; schemes are redis, rediss, unix, redis+sentinel and redis+cluster")
+	}
+}
+
+// Validate says what is wrong with the settings: [Problems].
+func (a *Auth) Validate() error {
+	var p Problems
+	a.validate(&p)
+	return p.err()
+}
+
+func (a *Auth) validate(p *Problems) {
+	if n := len(a.AuthSecret); n > 0 && n < minSecret {
+		p.add("auth-secret", "must have at least %d bytes, not %d; openssl rand -hex 32 makes one", minSecret, n)
+	}
+}
+
+// Validate says what is wrong with the settings: [Problems].
+func (l *Log) Validate() error {
+	var p Problems
+	l.validate(&p)
+	return p.err()
+}
+
+func (l *Log) validate(p *Problems) {
+	oneOf(p, "log-level", l.LogLevel, "debug", "info", "warn", "error")
+	oneOf(p, "log-format", l.LogFormat, "text", "json")
+}
+
+func within[T cmp.Ordered](p *Problems, name string, v, low, high T) {
+	if v < low || v > high || v != v { // as NaN is
+		p.add(name, "must be %v to %v, not %v", low, high, v)
+	}
+}
+
+// oneOf checks that v is allowed; the empty string among what is stays unsaid.
+func oneOf(p *Problems, name, v string, allowed ...string) {
+	if !slices.Contains(allowed, v) {
+		p.add(name, "must be %s, not %q", alternatives(slices.DeleteFunc(allowed, func(s string) bool { return s == "" })), v)
+	}
+}
+
+// alternatives is "a, b or c".
+func alternatives(s []string) string {
+	if len(s) < 2 {
+		return strings.Join(s, "")
+	}
+	return strings.Join(s[:len(s)-1], ", ") + " or " + s[len(s)-1]
+}
+
+// address returns host:port in one form for comparison, and whether it is one.
+func address(p *Problems, name, s string) (string, bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		n, e := strconv.ParseUint(port, 10, 16)
+		if err = e; err == nil {
+			return net.JoinHostPort(host, strconv.FormatUint(n, 10)), true
+		}
+	}
+	p.add(name, "must be host:port such as 127.0.0.1:8080, or :8080 for every interface, not %q", s)
+	return "", false
+}
+
+// isOrigin tells whether s is what a browser may send as Origin, or its host alone.
+func isOrigin(s string) bool {
+	if s == "*" || s == "null" {
+		return true
+	}
+	if !strings.Contains(s, "://") {
+		s = "//" + s
+	}
+	u, err := url.Parse(strings.TrimSuffix(s, "/"))
+	return err == nil && u.Host != "" && u.Hostname() != "" && u.User == nil && u.Path == "" && u.RawQuery == "" &&
+		!u.ForceQuery && u.Fragment == "" && u.Opaque == "" && !strings.ContainsAny(u.Host, "*, ")
+}
+
+// isRedisURL matches the beginning of what redisroster.Connect takes, which knows the
+// rest.
+var isRedisURL = regexp.MustCompile(`^((redis|rediss)(\+sentinel|\+cluster)?://[^/]|unix://[^/]*/)`)
+
+// areNATSServers tells whether each address is host:port or a URL that NATS knows.
+func areNATSServers(addresses []string) bool {
+	for _, a := range addresses {
+		if !strings.Contains(a, "://") {
+			a = "nats://" + a
+		}
+		u, err := url.Parse(a)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return false
+		}
+	}
+	return len(addresses) > 0
+}
+
+// split returns what commas separate, without blanks and empty parts.
+func split(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package localcluster
+
+import "syscall"
+
+// attributes are those of every process: a group of its own, so that Ctrl-C does not
+// reach it before its turn.
+func attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}

@@ -1,0 +1,396 @@
+package natslog
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+const headerID = nats.MsgIdHdr
+
+// appender appends. A draft is published with a reply of its own, and again, with
+// the same id, while its outcome is unknown: the stream knows the ids of the last
+// two minutes and answers the second one with the position of the first.
+//
+// Nobody waits for the connection but the goroutine that publishes, since a write
+// may take as long as the network does.
+type appender struct {
+	l     *Log
+	inbox string // and a dot
+
+	ready chan struct{} // something is in queue
+	alarm chan struct{} // something is in refused, or due earlier than it was
+
+	mu      sync.Mutex
+	closed  bool
+	pending map[string]*draft // by token
+	count   uint64
+	queue   []*draft // to be published, in order
+	due     dueHeap
+	refused []func()      // answers to appends that never were in flight
+	ended   bool          // keepTime has ended
+	idle    chan struct{} // closed when closed and nothing is in flight
+}
+
+// draft is an append in flight.
+type draft struct {
+	token  string
+	stream *stream
+	msg    *nats.Msg
+	start  time.Time
+	end    time.Time // of all tries
+	done   func(hub.Receipt, error)
+
+	// Under appender.mu.
+	next   time.Time // when something must happen; end at the latest
+	index  int       // in the heap; -1 when it is not there
+	queued bool
+	tries  int // that may have been written
+	over   bool
+	last   string // what became of the last try
+}
+
+func newAppender(l *Log) *appender {
+	return &appender{
+		l: l, inbox: nats.NewInbox() + ".",
+		ready: make(chan struct{}, 1), alarm: make(chan struct{}, 1),
+		pending: make(map[string]*draft), idle: make(chan struct{}),
+	}
+}
+
+// Append implements [hub.RoomLog].
+func (l *Log) Append(room string, d hub.Draft, done func(hub.Receipt, error)) {
+	if !protocol.ValidRoom(room) {
+		l.appender.refuse(done, fmt.Errorf("natslog: %w: %w: %.80q", hub.ErrUnavailable, errNoRoom, room))
+		return
+	}
+	if wrong := checkDraft(d); wrong != "" {
+		l.appender.refuse(done, fmt.Errorf("natslog: %w: draft for room %s: %s", hub.ErrUnavailable, room, wrong))
+		return
+	}
+	s := l.logs[partition(room, len(l.logs))]
+	l.appender.add(s, encodeDraft(s.subjects+room, d), done)
+}
+
+// set writes a state, if the room's is at revision rev.
+func (a *appender) set(s *stream, room, id string, rev uint64, body []byte, done func(hub.Receipt, error)) {
+	a.add(s, &nats.Msg{Subject: s.subjects + room, Data: body, Header: nats.Header{
+		headerID:                    {id},
+		nats.ExpectedLastSubjSeqHdr: {strconv.FormatUint(rev, 10)},
+	}}, done)
+}
+
+func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) {
+	now := time.Now()
+	var err error
+	switch {
+	case !a.l.connected.Load():
+		err = errNotConnected
+	case s.identity().epoch == "":
+		err = fmt.Errorf("stream %s: %w", s.name, errUnusable)
+	}
+	a.mu.Lock()
+	switch {
+	case a.closed:
+		err = errClosed
+	case err == nil && len(a.pending) >= a.l.cfg.MaxPending:
+		err = fmt.Errorf("%d appends are in flight", len(a.pending))
+	}
+	if err != nil {
+		a.mu.Unlock()
+		a.refuse(done, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))
+		return
+	}
+	a.count++
+	d := &draft{
+		token: strconv.FormatUint(a.count, 36), stream: s, msg: msg, start: now, end: now.Add(a.l.cfg.AppendTimeout),
+		done: done, index: -1, queued: true,
+	}
+	msg.Reply = a.inbox + d.token
+	a.pending[d.token] = d
+	a.queue = append(a.queue, d)
+	a.at(d, d.end)
+	a.mu.Unlock()
+	signal(a.ready)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// refuse answers an append that was not begun, from another goroutine.
+func (a *appender) refuse(done func(hub.Receipt, error), err error) {
+	answer := func() {
+		a.l.metrics.appends.WithLabelValues(resultUnavailable).Inc()
+		done(hub.Receipt{}, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		go answer() // nobody is left to do it; ends at once, since done does not block
+		return
+	}
+	a.refused = append(a.refused, answer)
+	signal(a.alarm)
+}
+
+// at sets when something must happen to a draft. a.mu is held.
+func (a *appender) at(d *draft, t time.Time) {
+	if t.After(d.end) {
+		t = d.end
+	}
+	d.next = t
+	if d.index < 0 {
+		heap.Push(&a.due, d)
+	} else {
+		heap.Fix(&a.due, d.index)
+	}
+	if a.due[0] == d {
+		signal(a.alarm)
+	}
+}
+
+// send publishes what is queued, until the log ends.
+func (a *appender) send() {
+	for {
+		select {
+		case <-a.ready:
+		case <-a.l.ctx.Done():
+			return
+		}
+		a.mu.Lock()
+		queue := a.queue
+		a.queue = nil
+		a.mu.Unlock()
+		for _, d := range queue {
+			a.publish(d)
+		}
+	}
+}
+
+func (a *appender) publish(d *draft) {
+	a.mu.Lock()
+	d.queued = false
+	if d.over {
+		a.mu.Unlock()
+		return
+	}
+	// Counted before it is written: from here on the outcome is unknown.
+	d.tries++
+	a.at(d, time.Now().Add(jitter(a.l.cfg.RequestTimeout)))
+	a.mu.Unlock()
+
+	nc := a.l.nc.Load()
+	err := nc.PublishMsg(d.msg)
+	if err == nil {
+		return
+	}
+	a.l.metrics.failed(opPublish)
+	a.l.broken(nc, err)
+	a.mu.Lock()
+	d.last = err.Error()
+	if notSent(err) {
+		if d.tries--; d.tries == 0 {
+			a.end(d, hub.Receipt{}, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))
+			return
+		}
+	}
+	if !d.over {
+		a.at(d, time.Now().Add(jitter(200*time.Millisecond)))
+	}
+	a.mu.Unlock()
+}
+
+// end answers a draft and unlocks a.mu, which is held.
+func (a *appender) end(d *draft, r hub.Receipt, err error) {
+	if d.over {
+		a.mu.Unlock()
+		return
+	}
+	d.over = true
+	delete(a.pending, d.token)
+	if d.index >= 0 {
+		heap.Remove(&a.due, d.index)
+	}
+	if a.closed && len(a.pending) == 0 {
+		close(a.idle)
+	}
+	unknown := err != nil && d.tries > 0
+	a.mu.Unlock()
+
+	a.l.metrics.appendSeconds.Observe(time.Since(d.start).Seconds())
+	result := resultOK
+	switch _, conflict := errors.AsType[*sequenceError](err); {
+	case conflict:
+		d.done(r, err)
+		return
+	case err == nil && r.Duplicate:
+		result = resultDuplicate
+	case unknown:
+		result = resultUnknown
+	case err != nil:
+		result = resultUnavailable
+	}
+	a.l.metrics.appends.WithLabelValues(result).Inc()
+	d.done(r, err)
+}
+
+// keepTime has what is due happen, and refuses what is refused, until the log ends.
+func (a *appender) keepTime() {
+	t := time.NewTimer(time.Hour)
+	defer t.Stop()
+	for {
+		a.mu.Lock()
+		refused := a.refused
+		a.refused = nil
+		a.mu.Unlock()
+		for _, answer := range refused {
+			answer()
+		}
+		for a.tryNext(time.Now()) {
+		}
+		a.mu.Lock()
+		wait := time.Hour
+		if len(a.due) > 0 {
+			wait = time.Until(a.due[0].next)
+		}
+		a.mu.Unlock()
+		t.Reset(wait)
+		select {
+		case <-t.C:
+		case <-a.alarm:
+		case <-a.l.ctx.Done():
+			a.abandon()
+			return
+		}
+	}
+}
+
+// tryNext deals with the first draft that is due; false when none is.
+func (a *appender) tryNext(now time.Time) bool {
+	a.mu.Lock()
+	if len(a.due) == 0 || a.due[0].next.After(now) {
+		a.mu.Unlock()
+		return false
+	}
+	d := a.due[0]
+	if !d.end.After(now) {
+		a.end(d, hub.Receipt{}, a.tooLate(d))
+		return true
+	}
+	a.again(d)
+	a.mu.Unlock()
+	return true
+}
+
+// tooLate is the error of a draft whose time is over. a.mu is held.
+func (a *appender) tooLate(d *draft) error {
+	err := hub.ErrUnknownOutcome
+	if d.tries == 0 {
+		err = hub.ErrUnavailable
+	}
+	if d.last == "" {
+		d.last = "no answer"
+	}
+	return fmt.Errorf("natslog: %w after %v and %d tries: %s", err, time.Since(d.start).Round(time.Millisecond), d.tries, d.last)
+}
+
+// again queues a draft for another try. a.mu is held.
+func (a *appender) again(d *draft) {
+	if !d.queued {
+		d.queued = true
+		a.queue = append(a.queue, d)
+		signal(a.ready)
+	}
+	a.at(d, d.end) // until it is published
+}
+
+// resend tries again soon what was sent over a connection that was lost.
+func (a *appender) resend() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for _, d := range a.pending {
+		if !d.queued {
+			a.at(d, now.Add(rand.N(100*time.Millisecond)))
+		}
+	}
+}
+
+// finish refuses what comes and waits for what is in flight, until the context
+// ends.
+func (a *appender) finish(ctx context.Context) error {
+	a.mu.Lock()
+	a.closed = true
+	if len(a.pending) == 0 {
+		close(a.idle)
+	}
+	a.mu.Unlock()
+	select {
+	case <-a.idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("natslog: close: appends are in flight: %w", ctx.Err())
+	}
+}
+
+// abandon answers whatever is left when the log ends.
+func (a *appender) abandon() {
+	for {
+		a.mu.Lock()
+		refused := a.refused
+		a.refused = nil
+		if len(refused) == 0 && len(a.due) == 0 {
+			a.ended = true
+			a.mu.Unlock()
+			return
+		}
+		if len(a.due) > 0 {
+			d := a.due[0]
+			d.last = errClosed.Error()
+			a.end(d, hub.Receipt{}, a.tooLate(d))
+		} else {
+			a.mu.Unlock()
+		}
+		for _, answer := range refused {
+			answer()
+		}
+	}
+}
+
+// dueHeap orders drafts by when something must happen to them.
+type dueHeap []*draft
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *dueHeap) Push(x any) {
+	d := x.(*draft)
+	d.index = len(*h)
+	*h = append(*h, d)
+}
+func (h *dueHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	d := old[n]
+	old[n] = nil
+	*h = old[:n]
+	d.index = -1
+	return d
+}

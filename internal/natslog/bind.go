@@ -1,0 +1,185 @@
+package natslog
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// What a stream's metadata pin.
+const (
+	metaEpoch      = "kansei_epoch"
+	metaPartitions = "kansei_partitions"
+)
+
+// newEpoch is the identity of a stream that is about to be created: 60 random
+// bits, [a-z2-7]{12}.
+func newEpoch() string { return strings.ToLower(rand.Text()[:12]) }
+
+// wanted is the configuration of the stream when its epoch is that.
+func (s *stream) wanted(epoch string) jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:              s.name,
+		Description:       "Kansei: the events of rooms",
+		Subjects:          []string{s.subjects + "*"},
+		Retention:         jetstream.LimitsPolicy,
+		Storage:           jetstream.FileStorage,
+		Discard:           jetstream.DiscardOld,
+		MaxConsumers:      -1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        -1,
+		MaxAge:            s.l.cfg.MaxAge,
+		Replicas:          s.l.cfg.Replicas,
+		Duplicates:        min(dedupeWindow, s.l.cfg.MaxAge),
+		AllowDirect:       true,
+		RePublish: &jetstream.RePublish{
+			Source:      s.subjects + "*",
+			Destination: s.liveSubjects(epoch) + "{{wildcard(1)}}",
+		},
+		Metadata: map[string]string{
+			metaEpoch:      epoch,
+			metaPartitions: strconv.Itoa(s.l.cfg.Partitions),
+		},
+	}
+	if s.isState() {
+		c.Description = "Kansei: the state of rooms"
+		c.MaxMsgsPerSubject, c.MaxAge, c.Duplicates = 1, 0, dedupeWindow
+	}
+	return c
+}
+
+// difference is something in which a stream is not what it should be.
+type difference struct {
+	what        string
+	is, want    string
+	survivable  bool // the log works all the same, if not as configured
+	explanation string
+}
+
+// compare names the differences between a stream and what it should be. What
+// operators may set as they like (limits of bytes, placement, compression) is not
+// compared.
+func (s *stream) compare(is jetstream.StreamConfig) []difference {
+	epoch := is.Metadata[metaEpoch]
+	want := s.wanted(epoch)
+	var d []difference
+	differs := func(what string, is, want any, survivable bool) {
+		if a, b := fmt.Sprint(is), fmt.Sprint(want); a != b {
+			d = append(d, difference{what: what, is: a, want: b, survivable: survivable})
+		}
+	}
+	if epoch == "" {
+		d = append(d, difference{what: "no " + metaEpoch + " in its metadata",
+			explanation: "it was not made by kansei"})
+		return d
+	}
+	differs("partitions", is.Metadata[metaPartitions], want.Metadata[metaPartitions], false)
+	differs("subjects", is.Subjects, want.Subjects, false)
+	differs("storage", is.Storage, want.Storage, false)
+	differs("retention", is.Retention, want.Retention, false)
+	differs("discard", is.Discard, want.Discard, true)
+	differs("replicas", is.Replicas, want.Replicas, true)
+	differs("max_age", is.MaxAge, want.MaxAge, true)
+	differs("duplicate_window", is.Duplicates, want.Duplicates, is.Duplicates >= 2*s.l.cfg.AppendTimeout)
+	differs("max_msgs_per_subject", is.MaxMsgsPerSubject, want.MaxMsgsPerSubject, false)
+	differs("allow_direct", is.AllowDirect, want.AllowDirect, false)
+	differs("no_ack", is.NoAck, want.NoAck, false)
+	differs("sealed", is.Sealed, want.Sealed, false)
+	differs("subject_transform", is.SubjectTransform != nil, false, false)
+	differs("mirror", is.Mirror != nil, false, false)
+	if is.RePublish == nil {
+		differs("republish", "none", want.RePublish.Destination, false)
+	} else {
+		differs("republish source", is.RePublish.Source, want.RePublish.Source, false)
+		differs("republish destination", is.RePublish.Destination, want.RePublish.Destination, false)
+		differs("republish headers_only", is.RePublish.HeadersOnly, false, false)
+	}
+	return d
+}
+
+// mismatch is the error for the differences; nil when there are none.
+func (s *stream) mismatch(d []difference) error {
+	if len(d) == 0 {
+		return nil
+	}
+	parts := make([]string, len(d))
+	for i, x := range d {
+		if parts[i] = fmt.Sprintf("%s %s, wanted %s", x.what, x.is, x.want); x.explanation != "" {
+			parts[i] = x.what + " (" + x.explanation + ")"
+		}
+	}
+	return fmt.Errorf("stream %s has %s", s.name, strings.Join(parts, "; "))
+}
+
+func survivable(d []difference) bool {
+	return !slices.ContainsFunc(d, func(x difference) bool { return !x.survivable })
+}
+
+// info asks the stream's leader who it is and where it ends.
+func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	var answer jetstream.StreamInfo
+	err := s.l.caller.api(ctx, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, &answer)
+	if err != nil {
+		return nil, fmt.Errorf("ask for stream %s: %w", s.name, err)
+	}
+	if answer.Config.Name != s.name {
+		return nil, fmt.Errorf("ask for stream %s: an answer about %q", s.name, answer.Config.Name)
+	}
+	// Without a leader any replica answers, with what it happens to have.
+	if answer.Cluster != nil && answer.Cluster.Leader == "" {
+		return nil, fmt.Errorf("stream %s has no leader", s.name)
+	}
+	return &answer, nil
+}
+
+// create makes the stream. That another node was faster is no error.
+func (s *stream) create(ctx context.Context) error {
+	epoch := newEpoch()
+	var answer jetstream.StreamInfo
+	err := s.l.caller.api(ctx, opCreate, "$JS.API.STREAM.CREATE."+s.name, s.wanted(epoch), &answer)
+	switch {
+	case isCode(err, codeStreamNameInUse):
+		return nil
+	case err != nil:
+		return fmt.Errorf("create stream %s: %w", s.name, err)
+	}
+	s.l.log.Info("stream created", "stream", s.name, "epoch", epoch, "replicas", s.l.cfg.Replicas)
+	return nil
+}
+
+// identity is which stream a stream is.
+type identity struct {
+	epoch   string
+	created time.Time
+}
+
+var errWaiting = errors.New("waiting for the first partition")
+
+// bind finds the stream, or makes it. A new set of streams is begun with partition
+// 0: the number of partitions that its metadata pin is thus seen before anything is
+// created.
+func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
+	info, err := s.info(ctx)
+	if !isCode(err, codeStreamNotFound) {
+		return info, err
+	}
+	if first := s.l.logs[0]; s != first && first.identity().epoch == "" {
+		return nil, fmt.Errorf("stream %s: %w", s.name, errWaiting)
+	}
+	if s.identity().epoch != "" {
+		s.l.log.Warn("stream is gone; making it anew", "stream", s.name)
+	}
+	if err := s.create(ctx); err != nil {
+		return nil, err
+	}
+	return s.info(ctx)
+}

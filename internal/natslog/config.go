@@ -1,0 +1,144 @@
+package natslog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config configures a [Log]. The zero value of a field is its default.
+type Config struct {
+	URLs    []string      // of the NATS servers; default nats://127.0.0.1:4222
+	Options []nats.Option // applied after the log's own: credentials, TLS, a server in process
+	Name    string        // of the connection, as NATS reports it; default kansei
+
+	Prefix     string // of subjects; in capitals, of streams; [a-z0-9_-]{1,32}; default kansei
+	Partitions int    // 1 to 256; default 1; every node must have the same
+	Replicas   int    // of every stream, 1 to 5; default 1
+	// MaxAge is how long events are kept; default 7 days, at least 1 second.
+	MaxAge time.Duration
+	// HistoryWindow is how old a room's last event may be for a first report to
+	// hold recent events at all, and how old these may be; default 24 hours.
+	HistoryWindow time.Duration
+
+	AppendTimeout  time.Duration // until the outcome of an append is told; default 12 s
+	RequestTimeout time.Duration // of one request, and of one try of an append; default 2 s
+	// MaxPending bounds the appends in flight; default 8192, less than what a stream
+	// takes in before it refuses.
+	MaxPending int
+
+	Metrics *Metrics     // default: registered nowhere
+	Logger  *slog.Logger // default: discards
+}
+
+const (
+	maxPartitions = 256
+	// dedupeWindow is how long a stream remembers the ids of its drafts.
+	dedupeWindow = 2 * time.Minute
+)
+
+// withDefaults returns the configuration complete, or says what in it can never
+// work.
+func (c Config) withDefaults() (Config, error) {
+	if len(c.URLs) == 0 {
+		c.URLs = []string{nats.DefaultURL}
+	}
+	setDefault(&c.Name, "kansei")
+	setDefault(&c.Prefix, "kansei")
+	setDefault(&c.Partitions, 1)
+	setDefault(&c.Replicas, 1)
+	setDefault(&c.MaxAge, 7*24*time.Hour)
+	setDefault(&c.HistoryWindow, 24*time.Hour)
+	setDefault(&c.AppendTimeout, 12*time.Second)
+	setDefault(&c.RequestTimeout, 2*time.Second)
+	setDefault(&c.MaxPending, 8192)
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+
+	if len(c.Prefix) > 32 || strings.Trim(c.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		return c, fmt.Errorf("natslog: prefix %q: it must be [a-z0-9_-]{1,32}", c.Prefix)
+	}
+	if c.Partitions < 1 || c.Partitions > maxPartitions {
+		return c, fmt.Errorf("natslog: %d partitions: there must be 1 to %d", c.Partitions, maxPartitions)
+	}
+	if c.Replicas < 1 || c.Replicas > 5 {
+		return c, fmt.Errorf("natslog: %d replicas: there must be 1 to 5", c.Replicas)
+	}
+	if c.MaxAge < time.Second {
+		return c, fmt.Errorf("natslog: a maximum age of %v: it must be at least 1s", c.MaxAge)
+	}
+	if c.HistoryWindow < 0 || c.AppendTimeout < 0 || c.RequestTimeout < 0 || c.MaxPending < 0 {
+		return c, errors.New("natslog: windows, timeouts and limits must not be negative")
+	}
+	if c.AppendTimeout >= dedupeWindow/2 {
+		return c, fmt.Errorf("natslog: an append timeout of %v: it must be under %v, or a late try would not be recognised",
+			c.AppendTimeout, dedupeWindow/2)
+	}
+	for _, u := range c.URLs {
+		if !strings.Contains(u, "://") {
+			u = "nats://" + u
+		}
+		if p, err := url.Parse(strings.TrimSpace(u)); err != nil || p.Host == "" {
+			return c, fmt.Errorf("natslog: %q is not the address of a NATS server", redact(u))
+		}
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// redact is a URL without the password that may be in it.
+func redact(u string) string {
+	if p, err := url.Parse(strings.TrimSpace(u)); err == nil {
+		return p.Redacted()
+	}
+	return "(unreadable)"
+}
+
+// naming makes the names of streams and subjects.
+type naming struct{ prefix string }
+
+func (n naming) logStream(partition int) string {
+	return strings.ToUpper(n.prefix) + "_LOG_" + strconv.Itoa(partition)
+}
+func (n naming) stateStream() string { return strings.ToUpper(n.prefix) + "_STATE" }
+
+// logSubjects and stateSubjects are what precedes the room in the subjects of
+// records.
+func (n naming) logSubjects(partition int) string {
+	return n.prefix + ".log." + strconv.Itoa(partition) + "."
+}
+func (n naming) stateSubjects() string { return n.prefix + ".state." }
+
+// liveSubjects is what precedes the room in the subjects of republished records;
+// section is the partition, or "state".
+func (n naming) liveSubjects(epoch, section string) string {
+	return n.prefix + ".live." + epoch + "." + section + "."
+}
+
+// partition is the partition of a room: FNV-1a of its name, 64 bits, modulo their
+// number. It must never change: it says where the rooms' events are.
+func partition(room string, partitions int) int {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(room) {
+		h = (h ^ uint64(room[i])) * prime
+	}
+	return int(h % uint64(partitions))
+}

@@ -1,0 +1,58 @@
+// Package natslog keeps the log and the state of every room in NATS JetStream: it
+// is the [hub.RoomLog] of every node.
+//
+// # What is stored
+//
+// The rooms are spread by a hash of their names over the partitions: streams
+// KANSEI_LOG_0, KANSEI_LOG_1, … with a subject for each room,
+// kansei.log.<partition>.<room>. A record's payload is the body of its event; its
+// kind and audience are headers, left out for a comment for all. Its position is
+// its sequence in the stream, its time is the server's. Its id is the draft's, by
+// which the stream knows a second try; ids are therefore unique over all rooms. The stream KANSEI_STATE
+// keeps the last message of each subject kansei.state.<room>, without an age limit:
+// the room's state, whose revision is its sequence in that stream.
+//
+// Each stream has an epoch: a random id that whoever creates the stream puts into
+// its metadata, beside the number of partitions. Every stream republishes what it
+// has stored to kansei.live.<epoch>.<partition>.<room> (kansei.live.<epoch>.state.<room>
+// for states), so that a subscription never hears another log than the one that it
+// was made for.
+//
+// # How a room is followed
+//
+// What is republished is a hint: it may be lost, late or doubled. The log is the
+// truth, and the stream's leader knows where it ends. Each live message bears its
+// position and that of the one before it in its room; a follow compares them with
+// what it had:
+//
+//	position ≤ had      it was shown already: drop it
+//	previous > had      there is a gap: hold this one and all later ones, read back
+//	otherwise           show it
+//
+// (Equality would be wrong: the previous position falls when messages are deleted.)
+// Warming a room up, repairing a gap and coming back after a cut are one routine;
+// it is written down where it is implemented, at follow.warmUp and stream.read.
+//
+// A loss at the tail has no later message to betray it. So each stream with open
+// rooms is tended once a second (stream.tick): its leader tells the stream's
+// identity and end, and if that has moved, a direct get tells the last message of
+// each of the node's rooms that changed. Rooms that are behind are repaired.
+//
+// # Who does what
+//
+//	Log       the connection; readiness; start and end
+//	appender  appends: one goroutine publishes, one keeps the deadlines
+//	caller    requests and their answers, over one inbox
+//	stream    one JetStream stream: two goroutines, one tends it, one moves its live
+//	          messages to the rooms they are for; a pool of workers that read back
+//	follow    one room that is followed: no goroutine; whoever works for it owns it
+//	pool      a bounded number of workers, which exist while there is work
+//
+// A follow is worked for by one worker at a time: of the log's pool while there is
+// only something to report, of its stream's pool while something must be read.
+// That is what puts the reports of a room in order and keeps rooms from waiting for
+// each other. Stop and the reports meet at follow.reporting.
+//
+// Locks are taken in the order Log, stream, follow, and none is held during a
+// request or a report.
+package natslog

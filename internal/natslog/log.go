@@ -1,0 +1,309 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Log is the log and the state of every room, in NATS. Make one with [Open].
+type Log struct {
+	cfg     Config
+	metrics *Metrics
+	log     *slog.Logger
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	nc        atomic.Pointer[nats.Conn] // nil until the first attempt to connect has ended
+	connected atomic.Bool
+	lastErr   atomic.Pointer[error] // why it is not connected
+
+	caller   *caller
+	appender *appender
+	reports  *pool
+	logs     []*stream // by partition
+	state    *stream
+
+	closing atomic.Bool
+	closed  chan struct{} // when everything has ended
+}
+
+var _ hub.RoomLog = (*Log)(nil)
+
+// Open starts a log. It fails only for a configuration that can never work; it
+// does not wait for NATS, but keeps trying: see [Log.Ready].
+func Open(cfg Config) (*Log, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	options := nats.GetDefaultOptions()
+	for _, o := range cfg.Options {
+		if err := o(&options); err != nil {
+			return nil, fmt.Errorf("natslog: %w", err)
+		}
+	}
+	l := &Log{cfg: cfg, metrics: cfg.Metrics, log: cfg.Logger, closed: make(chan struct{})}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.caller = newCaller(l)
+	l.appender = newAppender(l)
+	l.reports = newPool(reportsWorkers, (*follow).report)
+	names := naming{cfg.Prefix}
+	for p := range cfg.Partitions {
+		l.logs = append(l.logs, newStream(l, names.logStream(p), p, names.logSubjects(p), fmt.Sprint(p)))
+	}
+	l.state = newStream(l, names.stateStream(), -1, names.stateSubjects(), "state")
+
+	// All of these end when l.ctx does, and Close waits for them.
+	l.wg.Go(l.connect)
+	l.wg.Go(l.appender.send)
+	l.wg.Go(l.appender.keepTime)
+	for _, s := range l.streams() {
+		l.wg.Go(func() { s.move(l.ctx) })
+		l.wg.Go(func() { s.tend(l.ctx) })
+	}
+	return l, nil
+}
+
+func (l *Log) streams() []*stream { return append(append([]*stream(nil), l.logs...), l.state) }
+
+// connect makes the connection, which then keeps itself.
+func (l *Log) connect() {
+	for {
+		nc, err := nats.Connect(strings.Join(l.cfg.URLs, ","), l.options()...)
+		if err == nil {
+			err = l.listen(nc)
+			if err == nil {
+				l.nc.Store(nc)
+				if nc.IsConnected() {
+					l.up()
+				}
+				if !nc.IsConnected() {
+					l.down(nil) // whose own report may have come before up's
+				}
+				return
+			}
+			nc.Close()
+		}
+		l.connectFailed(err)
+		if !sleep(l.ctx, jitter(time.Second)) {
+			return
+		}
+	}
+}
+
+// listen subscribes to the two inboxes.
+func (l *Log) listen(nc *nats.Conn) error {
+	for inbox, deliver := range map[string]nats.MsgHandler{
+		l.caller.inbox: l.caller.deliver, l.appender.inbox: l.appender.deliver,
+	} {
+		sub, err := nc.Subscribe(inbox+"*", deliver)
+		if err != nil {
+			return err
+		}
+		// Their number is bounded by what is asked for; their size by batchBytes.
+		if err := sub.SetPendingLimits(1<<17, 64<<20); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Log) options() []nats.Option {
+	o := []nats.Option{
+		nats.Name(l.cfg.Name),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(200*time.Millisecond, 400*time.Millisecond),
+		// A publish that was kept for later would appear after it was refused.
+		nats.ReconnectBufSize(-1),
+		// A frozen server goes unnoticed for minutes otherwise.
+		nats.PingInterval(2 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.Timeout(2 * time.Second),
+		// What could not be written is dropped by the connection, subscriptions
+		// too; connecting again makes them anew.
+		nats.FlusherTimeout(l.cfg.RequestTimeout),
+		nats.ReconnectOnFlusherError(),
+		// Credentials may be mended while the node runs.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(func(*nats.Conn) { l.up() }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			l.metrics.reconnects.Inc()
+			l.up()
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { l.down(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.connectFailed(err) }),
+		nats.ErrorHandler(l.asyncError),
+	}
+	return append(o, l.cfg.Options...)
+}
+
+// up is told of every connection that was made, once or twice.
+func (l *Log) up() {
+	nc := l.nc.Load()
+	if nc == nil || l.connected.Swap(true) {
+		return
+	}
+	l.metrics.connected.Set(1)
+	l.log.Info("connected to nats", "server", nc.ConnectedUrlRedacted())
+	for _, s := range l.streams() {
+		s.recheck.Store(true)
+		s.hurry()
+	}
+	l.appender.resend()
+}
+
+func (l *Log) down(err error) {
+	if !l.connected.Swap(false) {
+		return
+	}
+	l.metrics.connected.Set(0)
+	if err != nil {
+		l.lastErr.Store(&err)
+	}
+	if !l.closing.Load() {
+		l.log.Warn("connection to nats lost", "error", err)
+	}
+}
+
+func (l *Log) connectFailed(err error) {
+	l.metrics.failed(opConnect)
+	if before := l.lastErr.Swap(&err); before == nil || (*before).Error() != err.Error() {
+		l.log.Warn("cannot connect to nats", "servers", l.servers(), "error", err)
+	}
+}
+
+func (l *Log) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if !errors.Is(err, nats.ErrSlowConsumer) {
+		l.metrics.failed(opAsync)
+		l.log.Warn("nats reports an error", "error", err)
+		return
+	}
+	l.metrics.failed(opSlowConsumer)
+	for _, s := range l.streams() {
+		s.mu.Lock()
+		_, is := s.subs[sub]
+		s.mu.Unlock()
+		if is {
+			s.hurry() // the probe finds the rooms whose messages were dropped
+		}
+	}
+}
+
+// broken is told how a write to the connection has failed. After a failure of the
+// connection itself, what it had in its buffer is gone, subscriptions perhaps among
+// it: only connecting again makes sure of them.
+func (l *Log) broken(nc *nats.Conn, err error) {
+	if notSent(err) || errors.Is(err, nats.ErrTimeout) || l.closing.Load() {
+		return
+	}
+	if err := nc.ForceReconnect(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		l.metrics.failed(opConnect)
+	}
+}
+
+// notSent tells whether an error of a publish says that nothing was written.
+func notSent(err error) bool {
+	for _, known := range []error{
+		nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed, nats.ErrConnectionDraining, nats.ErrMaxPayload,
+		nats.ErrBadSubject, nats.ErrInvalidConnection, nats.ErrHeadersNotSupported,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *Log) servers() string {
+	urls := make([]string, len(l.cfg.URLs))
+	for i, u := range l.cfg.URLs {
+		urls[i] = redact(u)
+	}
+	return strings.Join(urls, ",")
+}
+
+// Ready is nil, or says what the log is waiting for.
+func (l *Log) Ready() error {
+	if l.closing.Load() {
+		return fmt.Errorf("nats: %w", errClosed)
+	}
+	if !l.connected.Load() {
+		if err := l.lastErr.Load(); err != nil {
+			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), *err)
+		}
+		return fmt.Errorf("nats: not connected to %s", l.servers())
+	}
+	for _, s := range l.streams() {
+		if err := s.ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Follow implements [hub.RoomLog].
+func (l *Log) Follow(room string, recent int, follower hub.Follower) hub.Follow {
+	f := newFollow(l, room, recent, follower)
+	if !protocol.ValidRoom(room) {
+		// There is no such subject, and so nothing to report, ever.
+		l.log.Error("asked to follow what is no room", "room", room)
+		f.stopped.Store(true)
+		return f
+	}
+	f.log.join(f)
+	l.state.join(f)
+	f.wake(0)
+	return f
+}
+
+// Close ends the log: no more appends, those in flight finished, no more reports.
+// It waits for that until the context ends; then appends in flight fail, and the
+// rest is ended without waiting.
+func (l *Log) Close(ctx context.Context) error {
+	if l.closing.Swap(true) {
+		select {
+		case <-l.closed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := l.appender.finish(ctx)
+	l.cancel()
+	// Ends when all goroutines have ended; each ends soon after l.ctx. It is not
+	// waited for beyond the context.
+	go func() {
+		defer close(l.closed)
+		l.reports.close()
+		for _, s := range l.streams() {
+			s.reads.close()
+		}
+		l.wg.Wait()
+		if nc := l.nc.Load(); nc != nil {
+			nc.Close()
+		}
+		l.metrics.connected.Set(0)
+		l.metrics.degraded.Set(0)
+	}()
+	select {
+	case <-l.closed:
+	case <-ctx.Done():
+		err = errors.Join(err, fmt.Errorf("natslog: close: %w", ctx.Err()))
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package natslog
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Results of appends.
+const (
+	resultOK          = "ok"
+	resultDuplicate   = "duplicate"
+	resultUnavailable = "unavailable"
+	resultUnknown     = "unknown"
+)
+
+// Where gaps are found.
+const (
+	gapLive = "live" // between two live messages
+	gapTail = "tail" // behind the last one, by the tail probe
+)
+
+// What is asked of NATS.
+const (
+	opConnect      = "connect"
+	opPublish      = "publish"       // a draft, by the append path
+	opSubscribe    = "subscribe"     // and unsubscribe, flush
+	opInfo         = "info"          // a stream's identity and end
+	opCreate       = "create"        // of a stream
+	opLeaderGet    = "leader_get"    // one message, from the leader
+	opDirectGet    = "direct_get"    // a batch, from any replica
+	opTailProbe    = "tail_probe"    // last messages of many rooms
+	opSlowConsumer = "slow_consumer" // live messages dropped by the client
+	opAsync        = "async"         // whatever else the connection reports
+)
+
+// Metrics are those of a [Log].
+type Metrics struct {
+	appendSeconds prometheus.Histogram
+	appends       *prometheus.CounterVec
+	gaps          *prometheus.CounterVec
+	repairSeconds prometheus.Histogram
+	degraded      prometheus.Gauge
+	skipped       *prometheus.CounterVec
+	connected     prometheus.Gauge
+	reconnects    prometheus.Counter
+	errors        *prometheus.CounterVec
+	requests      *prometheus.HistogramVec
+}
+
+// NewMetrics registers the metrics of a log.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "kansei_append_seconds",
+			Help:    "Time from an append to the room log's answer.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 12},
+		}),
+		appends: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_appends_total", Help: "Appends to the room log by result.",
+		}, []string{"result"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_log_gaps_total", Help: "Live messages found missing and read back, by where the gap was found.",
+		}, []string{"where"}),
+		repairSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "kansei_log_repair_seconds",
+			Help:    "Time to read back what a room was missing.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		degraded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_log_degraded_rooms", Help: "Rooms on this node whose log cannot be followed at the moment.",
+		}),
+		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_log_skipped_total", Help: "Records in the log that are no events, by what is wrong with them.",
+		}, []string{"reason"}),
+		connected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_nats_connected", Help: "1 while the node is connected to NATS.",
+		}),
+		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kansei_nats_reconnects_total", Help: "Connections to NATS made after one was lost.",
+		}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_nats_errors_total", Help: "Failures of NATS by what was asked of it.",
+		}, []string{"op"}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "kansei_nats_request_seconds",
+			Help:    "Time that requests to NATS take, by what is asked.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}, []string{"op"}),
+	}
+	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.repairSeconds, m.degraded, m.skipped,
+		m.connected, m.reconnects, m.errors, m.requests)
+	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
+		m.appends.WithLabelValues(v)
+	}
+	for _, v := range []string{gapLive, gapTail} {
+		m.gaps.WithLabelValues(v)
+	}
+	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
+		m.skipped.WithLabelValues(string(v))
+	}
+	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe} {
+		m.requests.WithLabelValues(v)
+		m.errors.WithLabelValues(v)
+	}
+	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync} {
+		m.errors.WithLabelValues(v)
+	}
+	return m
+}
+
+func (m *Metrics) failed(op string) { m.errors.WithLabelValues(op).Inc() }
+
+func (m *Metrics) skip(reason skipReason) { m.skipped.WithLabelValues(string(reason)).Inc() }
+
+// asked observes the end of a request that began at start.
+func (m *Metrics) asked(op string, start time.Time) {
+	m.requests.WithLabelValues(op).Observe(time.Since(start).Seconds())
+}

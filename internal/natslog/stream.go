@@ -1,0 +1,367 @@
+package natslog
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	tendEvery    = time.Second      // a stream with open rooms
+	tendIdle     = 10 * time.Second // one without
+	tendPause    = 100 * time.Millisecond
+	grace        = 200 * time.Millisecond // for a live message that the probe overtook
+	unwellAfter  = 4 * time.Second        // without an answer from the leader
+	believeAfter = 30 * time.Second       // of a leader that says that the log is shorter than it was
+	liveMessages = 8192                   // of all rooms of a stream, on their way to them
+	readers      = 16                     // rooms of a stream that are read back at once
+)
+
+// stream is one JetStream stream: a partition of the log, or the states.
+type stream struct {
+	l         *Log
+	name      string
+	partition int    // -1: the states
+	subjects  string // what precedes the room in the subjects of records
+	section   string // of the live subjects
+
+	live  chan *nats.Msg // of every room; never closed
+	kick  chan struct{}  // tend at once
+	reads *pool
+
+	// Of the goroutine that tends the stream.
+	tended    time.Time        // the last time
+	overtaken map[*follow]bool // rooms that the probe found ahead of the live messages
+	doubts    int              // probes in a row that a stale replica may have answered
+	denials   int              // answers in a row of an older stream
+	shorter   time.Time        // since when the leader says that the log is
+
+	mismatched error // how the stream differs from what it should be
+
+	recheck atomic.Bool // whether the log still has the end that it had, after a cut
+
+	mu     sync.Mutex
+	id     identity
+	usable bool      // it may be written to and followed
+	err    error     // why the stream is not as it should be; nil when it is
+	heard  time.Time // when all was found well last
+	ill    time.Time // since when it is not; zero when it is
+	why    error     // what was wrong last
+	well   bool      // not ill, or not for long
+	pos    uint64    // the probe knows of every record up to here
+	high   witness
+	rooms  map[string][]*follow
+	subs   map[*nats.Subscription]*follow
+	idle   map[*follow]bool // follows that wait for the stream to be well
+}
+
+// witness is the highest record that this node has seen of a stream.
+type witness struct {
+	seq uint64
+	at  int64
+}
+
+func newStream(l *Log, name string, partition int, subjects, section string) *stream {
+	s := &stream{
+		l: l, name: name, partition: partition, subjects: subjects, section: section,
+		live: make(chan *nats.Msg, liveMessages), kick: make(chan struct{}, 1),
+		overtaken: make(map[*follow]bool),
+		err:       fmt.Errorf("stream %s was not looked for yet", name),
+		well:      true,
+		rooms:     make(map[string][]*follow), subs: make(map[*nats.Subscription]*follow), idle: make(map[*follow]bool),
+	}
+	s.reads = newPool(readers, (*follow).read)
+	return s
+}
+
+func (s *stream) isState() bool { return s.partition < 0 }
+
+func (s *stream) liveSubjects(epoch string) string {
+	return naming{s.l.cfg.Prefix}.liveSubjects(epoch, s.section)
+}
+
+// identity is which stream this is; its epoch is empty while the stream cannot be
+// used.
+func (s *stream) identity() identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.usable {
+		return identity{}
+	}
+	return s.id
+}
+
+// ready is nil, or why the stream is not.
+func (s *stream) ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return fmt.Errorf("nats: %w", s.err)
+	case !s.well:
+		return fmt.Errorf("nats: %w, for %v", s.why, time.Since(s.ill).Round(time.Second))
+	}
+	return nil
+}
+
+func (s *stream) isWell() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.well
+}
+
+// hurry has the stream tended at once.
+func (s *stream) hurry() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// note remembers the highest record seen.
+func (s *stream) note(seq uint64, at int64) {
+	s.mu.Lock()
+	if seq > s.high.seq {
+		s.high = witness{seq, at}
+	}
+	s.mu.Unlock()
+}
+
+// join and leave say which rooms are open.
+func (s *stream) join(f *follow) {
+	s.mu.Lock()
+	s.rooms[f.room] = append(s.rooms[f.room], f)
+	s.mu.Unlock()
+}
+
+func (s *stream) leave(f *follow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.idle, f)
+	var rest []*follow
+	for _, g := range s.rooms[f.room] {
+		if g != f {
+			rest = append(rest, g)
+		}
+	}
+	if s.rooms[f.room] = rest; len(rest) == 0 {
+		delete(s.rooms, f.room)
+	}
+}
+
+// await has a follow wait until the stream was found well again.
+func (s *stream) await(f *follow) {
+	s.mu.Lock()
+	s.idle[f] = true
+	s.mu.Unlock()
+}
+
+// follows are those of every open room.
+func (s *stream) follows() []*follow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*follow, 0, len(s.rooms))
+	for _, fs := range s.rooms {
+		all = append(all, fs...)
+	}
+	return all
+}
+
+// move hands live messages to the follows that they are for, until the context
+// ends. It does nothing else: while it does not read, the connection drops.
+func (s *stream) move(ctx context.Context) {
+	for {
+		select {
+		case m := <-s.live:
+			s.mu.Lock()
+			f := s.subs[m.Sub]
+			s.mu.Unlock()
+			if f != nil {
+				f.push(s, m)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tend looks after the stream until the context ends.
+func (s *stream) tend(ctx context.Context) {
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.kick:
+			// A storm of kicks is answered once in a while.
+			if !sleep(ctx, time.Until(s.tended.Add(tendPause))) {
+				return
+			}
+		case <-next.C:
+		}
+		s.tick(ctx)
+		s.tended = time.Now()
+		if len(s.overtaken) > 0 {
+			if !sleep(ctx, grace) {
+				return
+			}
+			s.repairOvertaken()
+		}
+		// Spread, so that nodes do not ask in step.
+		next.Reset(time.Duration(float64(tendEvery) * (0.9 + 0.2*rand.Float64())))
+	}
+}
+
+// sleep waits; false when the context has ended meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tick asks the leader which stream this is and where it ends, and finds the rooms
+// that are behind. What it learns holds because of the order: the follows'
+// positions are read before the leader is asked, and a room that was opened is
+// checked by itself once a probe that includes it has begun, so that no record
+// falls between the probe's position and the room's.
+func (s *stream) tick(ctx context.Context) {
+	s.mu.Lock()
+	resting := s.usable && s.well && len(s.rooms) == 0 && time.Since(s.heard) < tendIdle && !s.recheck.Load()
+	s.mu.Unlock()
+	if resting {
+		return
+	}
+	err := s.examine(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.diagnose(err)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	waiting := s.idle
+	s.idle = make(map[*follow]bool)
+	s.mu.Unlock()
+	for f := range waiting {
+		f.unpark()
+	}
+}
+
+func (s *stream) examine(ctx context.Context) error {
+	if !s.l.connected.Load() {
+		return errNotConnected
+	}
+	had := s.positions()
+	info, err := s.bind(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.accept(info); err != nil {
+		return err
+	}
+	if err := s.compareEnds(ctx, info, had); err != nil {
+		return err
+	}
+	return s.probe(ctx, info.State.LastSeq)
+}
+
+// diagnose remembers how the stream was found, and tells the follows when it has
+// become well or unwell.
+func (s *stream) diagnose(err error) {
+	s.mu.Lock()
+	now := time.Now()
+	if err == nil {
+		s.heard, s.ill, s.why = now, time.Time{}, nil
+	} else {
+		s.why = err
+		if s.ill.IsZero() {
+			s.ill = now
+		}
+		if !s.usable {
+			s.err = err
+		}
+	}
+	well := err == nil || now.Sub(s.ill) < unwellAfter
+	changed := well != s.well
+	s.well = well
+	s.mu.Unlock()
+	if changed {
+		for _, f := range s.follows() {
+			f.wake(0)
+		}
+	}
+}
+
+// accept takes the stream for what it says it is, if it is what it should be.
+func (s *stream) accept(info *jetstream.StreamInfo) error {
+	differences := s.compare(info.Config)
+	mismatch := s.mismatch(differences)
+	id := identity{info.Config.Metadata[metaEpoch], info.Created}
+	if mismatch != nil && (s.mismatched == nil || s.mismatched.Error() != mismatch.Error()) {
+		s.l.log.Error("a stream is not as configured", "difference", mismatch)
+	}
+	s.mismatched = mismatch
+
+	s.mu.Lock()
+	if !survivable(differences) {
+		s.usable = false
+		s.mu.Unlock()
+		return mismatch
+	}
+	// A server that was paused may tell of the stream that was there before.
+	if s.id.epoch != "" && s.id.epoch != id.epoch && id.created.Before(s.id.created) && s.denials < 3 {
+		s.denials++
+		s.mu.Unlock()
+		return fmt.Errorf("stream %s: an answer about one that is older", s.name)
+	}
+	s.denials = 0
+	first, other := !s.usable, s.id.epoch != id.epoch
+	if other && s.id.epoch != "" {
+		s.l.log.Warn("stream is another one now", "stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
+	}
+	s.usable, s.err, s.id = true, mismatch, id
+	if other {
+		s.pos, s.high, s.shorter, s.doubts = info.State.LastSeq, witness{}, time.Time{}, 0
+	}
+	s.mu.Unlock()
+
+	if other {
+		s.overtaken = make(map[*follow]bool)
+		for _, f := range s.follows() {
+			f.wake(s.anew())
+		}
+	}
+	// The others wait for the first partition, rooms for the states.
+	if first && (s == s.l.logs[0] || s.isState()) {
+		for _, t := range s.l.streams() {
+			if t != s {
+				t.hurry()
+			}
+		}
+	}
+	return nil
+}
+
+// anew is what a follow has to do when the stream is not the one that it was.
+func (s *stream) anew() task {
+	if s.isState() {
+		return taskStateAnew
+	}
+	return taskWarm
+}

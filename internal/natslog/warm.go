@@ -1,0 +1,360 @@
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/kansei-live/kansei/hub"
+)
+
+var (
+	errUnusable = errors.New("the stream cannot be used")
+	errMoved    = errors.New("the stream became another one")
+)
+
+// warmUp brings a follow to the end of its room's log, without a hole and without
+// reporting anything twice:
+//
+//  1. Subscribe and flush. From here on live messages are held in the inbox: the
+//     worker that warms the follow up is the one who would show them.
+//  2. Ask the leader for the room's last record, the target. Whatever is stored
+//     later comes live, or is found missing.
+//  3. Read the latest records up to the target, from any replica, which may lack
+//     some of them: see read.
+//  4. Report them. What was held and is not beyond the target is dropped by its
+//     position; what is goes on from there, or shows a gap (follow.show).
+//  5. Once the next tail probe has begun, which is within about a second, ask the
+//     leader for the last record again. That finds what was lost between 1 and the
+//     moment when the subscription had reached every server.
+//
+// A repair is the same without 1 and 4: what was live is held, the target is the
+// previous position of the live message that showed the gap, or what the probe has
+// found, or the leader's answer. After a cut the connection subscribes again by
+// itself, and the first probe finds the rooms that have gone on.
+func (f *follow) warmUp(ctx context.Context) error {
+	id, stateID := f.log.identity(), f.l.state.identity()
+	if id.epoch == "" || stateID.epoch == "" {
+		return errUnusable
+	}
+	if err := f.subscribe(id.epoch, stateID.epoch); err != nil {
+		return err
+	}
+	last, err := f.log.leaderLast(ctx, f.room)
+	if err != nil {
+		return err
+	}
+	state, err := f.l.state.leaderLast(ctx, f.room)
+	if err != nil {
+		return err
+	}
+	events, had, err := f.log.recent(ctx, f.room, f.recent, last)
+	if err != nil {
+		return err
+	}
+	if f.log.identity() != id || f.l.state.identity() != stateID {
+		return errMoved
+	}
+	f.had.Store(had)
+	if last != nil {
+		f.log.note(last.seq, last.at)
+	}
+	f.mu.Lock()
+	f.warm, f.freshLog, f.freshState = true, true, true
+	f.expected = 0
+	f.mu.Unlock()
+	f.tell(func() { f.follower.Reset(id.epoch, events, had) })
+	f.reportState(state)
+	return nil
+}
+
+// readBack reads and reports what the follow is missing.
+func (f *follow) readBack(ctx context.Context, w *work) error {
+	if w.tasks&taskCheck != 0 {
+		last, err := f.log.leaderLast(ctx, f.room)
+		if err != nil {
+			return err
+		}
+		if last != nil {
+			w.target = max(w.target, last.seq)
+		}
+	}
+	if w.target <= f.had.Load() {
+		return nil
+	}
+	if w.tasks&taskTail != 0 {
+		f.l.metrics.gaps.WithLabelValues(gapTail).Inc()
+	}
+	start := time.Now()
+	err := f.log.read(ctx, f.room, f.had.Load(), w.target, func(records []record, had uint64) bool {
+		f.deliver(f.l.events(records), had, at(records))
+		return true
+	})
+	if err == nil {
+		f.l.metrics.repairSeconds.Observe(time.Since(start).Seconds())
+	}
+	return err
+}
+
+// readState reads and reports the state: when it is newer than what was reported,
+// or anew, from what may be another stream.
+func (f *follow) readState(ctx context.Context, anew bool) error {
+	id := f.l.state.identity()
+	if id.epoch == "" {
+		return errUnusable
+	}
+	if anew {
+		logID := f.log.identity()
+		if logID.epoch == "" {
+			return errUnusable
+		}
+		if err := f.subscribe(logID.epoch, id.epoch); err != nil {
+			return err
+		}
+	}
+	rec, err := f.l.state.leaderLast(ctx, f.room)
+	if err != nil {
+		return err
+	}
+	if f.l.state.identity() != id {
+		return errMoved
+	}
+	if anew {
+		f.mu.Lock()
+		f.freshState = true
+		f.mu.Unlock()
+		f.reportState(rec)
+	} else if rec != nil && rec.seq > f.rev.Load() {
+		f.reportState(rec)
+	}
+	return nil
+}
+
+func (f *follow) reportState(rec *record) {
+	if rec == nil {
+		f.setState(0, 0, nil)
+	} else {
+		f.setState(rec.seq, rec.at, rec.data)
+	}
+}
+
+// subscribe has the follow hear what streams of these epochs republish of its
+// room, and returns when the server knows.
+func (f *follow) subscribe(epoch, stateEpoch string) error {
+	nc := f.l.nc.Load()
+	if nc == nil || !f.l.connected.Load() {
+		return errNotConnected
+	}
+	err := f.hear(nc, f.log, epoch, &f.liveSubject, &f.sub)
+	if err == nil {
+		err = f.hear(nc, f.l.state, stateEpoch, &f.stateSubject, &f.stateSub)
+	}
+	if err == nil {
+		err = nc.FlushTimeout(f.l.cfg.RequestTimeout)
+	}
+	if err != nil {
+		f.l.metrics.failed(opSubscribe)
+		f.l.broken(nc, err)
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+// hear subscribes to the room's subject of one stream, if it has not.
+func (f *follow) hear(nc *nats.Conn, s *stream, epoch string, subject *string, sub **nats.Subscription) error {
+	want := s.liveSubjects(epoch) + f.room
+	if *subject == want {
+		return nil
+	}
+	f.unsubscribe(s, sub)
+	*subject = want
+	n, err := nc.ChanSubscribe(want, s.live)
+	if err != nil {
+		*subject = ""
+		return err
+	}
+	*sub = n
+	s.mu.Lock()
+	s.subs[n] = f
+	s.mu.Unlock()
+	return nil
+}
+
+func (f *follow) unsubscribe(s *stream, sub **nats.Subscription) {
+	if *sub == nil {
+		return
+	}
+	s.mu.Lock()
+	delete(s.subs, *sub)
+	s.mu.Unlock()
+	if err := (*sub).Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		f.l.metrics.failed(opSubscribe)
+	}
+	*sub = nil
+}
+
+// events are the events that records hold; the rest is counted.
+func (l *Log) events(records []record) []hub.Event {
+	events := make([]hub.Event, 0, len(records))
+	for _, rec := range records {
+		if e, reason := rec.event(); reason != "" {
+			l.metrics.skip(reason)
+		} else {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// at is when the last of records was stored.
+func at(records []record) int64 {
+	if len(records) == 0 {
+		return 0
+	}
+	return records[len(records)-1].at
+}
+
+// read reads a room's records after a position up to a target that is known to
+// have been stored. It calls each with those that it finds, in order, and the
+// position up to which that is everything, until it returns false.
+//
+// It reads in batches from any replica. What a replica has is the beginning of the
+// log without holes, so every record is good, but the last ones may be missing. It
+// asks again a little later, and if that does not help, steps from record to record
+// with the leader's answers, which also tell what was deleted: the leader's next
+// record, or none.
+func (s *stream) read(ctx context.Context, room string, had, target uint64, each func(records []record, had uint64) bool) error {
+	for short := 0; had < target; {
+		p, err := s.directGet(ctx, room, had+1, nil, batchRecords)
+		switch {
+		case err != nil:
+			if !s.worthAnotherTry(ctx, err) {
+				return err
+			}
+			short++
+		case p.end > had:
+			had, short = p.end, 0
+			if !each(p.records, had) {
+				return nil
+			}
+			continue
+		default:
+			short++
+		}
+		if short <= 2 {
+			if !sleep(ctx, jitter(20*time.Millisecond<<short)) {
+				return ctx.Err()
+			}
+			continue
+		}
+		rec, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had + 1})
+		switch {
+		case err != nil:
+			return err
+		case rec == nil:
+			had = target // it was deleted
+			each(nil, had)
+		default:
+			had = rec.seq
+			if !each([]record{*rec}, had) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// worthAnotherTry tells whether a read that has failed may succeed soon.
+func (s *stream) worthAnotherTry(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && s.l.connected.Load() && !errors.Is(err, errNotConnected)
+}
+
+// jitter is a duration around d, from half of it to one and a half.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(rand.Int64N(int64(d)+1))
+}
+
+// recent reads the latest events of a room, at most n of them, and tells up to
+// where they are everything. last is the room's last record, as the leader has it.
+//
+// What is older than the history window is left out. How many records there are
+// since then is told by the first answer; where the last n of them begin must be
+// searched for, since positions of a room are far apart.
+func (s *stream) recent(ctx context.Context, room string, n int, last *record) ([]hub.Event, uint64, error) {
+	if last == nil {
+		return nil, 0, nil
+	}
+	since := time.Now().Add(-s.l.cfg.HistoryWindow)
+	if n <= 0 || last.at < since.UnixMilli() {
+		return nil, last.seq, nil
+	}
+	from, err := s.recentStart(ctx, room, uint64(n), since, last.seq)
+	if err != nil {
+		return nil, 0, err
+	}
+	var (
+		events []hub.Event
+		had    = from - 1
+	)
+	err = s.read(ctx, room, had, last.seq, func(records []record, upTo uint64) bool {
+		events = append(events, s.l.events(records)...)
+		if drop := len(events) - n; drop > 0 {
+			events = append(events[:0], events[drop:]...)
+		}
+		had = upTo
+		return true
+	})
+	return events, had, err
+}
+
+// recentStart finds a position from which on a room has at least n records, and
+// not many more; or all since a time if these are fewer.
+func (s *stream) recentStart(ctx context.Context, room string, n uint64, since time.Time, last uint64) (uint64, error) {
+	start, count, err := s.count(ctx, room, 0, &since)
+	if err != nil || count == 0 {
+		// No replica that has been asked has anything: the last one alone.
+		return last, err
+	}
+	end := last // from there on there is one
+	for range 32 {
+		if count <= 4*n+64 || end <= start+1 {
+			break
+		}
+		// Where the rate of the whole stretch would put the last 2n, kept off the
+		// ends so that the stretch shrinks whatever the rate is.
+		span := end - start
+		back := min(max(uint64(float64(span)*float64(2*n)/float64(count)), span/16+1), span-1)
+		found, c, err := s.count(ctx, room, end-back, nil)
+		if err != nil {
+			return 0, err
+		}
+		if c >= n {
+			start, count = found, c
+		} else {
+			end -= back
+		}
+	}
+	return start, nil
+}
+
+// count tells the first record of a room at or after a position or a time, and
+// how many there are from there on; 0 when there is none.
+func (s *stream) count(ctx context.Context, room string, from uint64, since *time.Time) (first, count uint64, err error) {
+	for try := range 3 {
+		p, err := s.directGet(ctx, room, from, since, 1)
+		if err != nil && !s.worthAnotherTry(ctx, err) {
+			return 0, 0, err
+		}
+		if err == nil && len(p.records) > 0 {
+			return p.records[0].seq, p.pending + 1, nil
+		}
+		if !sleep(ctx, jitter(20*time.Millisecond<<try)) {
+			return 0, 0, ctx.Err()
+		}
+	}
+	return 0, 0, nil
+}

@@ -1,0 +1,67 @@
+// Package redisroster counts who is in which room over all nodes, on Redis.
+//
+// # Keys
+//
+// A room belongs to one of N buckets by the hash of its name. The keys of bucket
+// 17 begin with "kansei:{p17}:", so that they live in one slot of a Redis Cluster
+// and a script may use them together:
+//
+//	lease              zset  incarnation → Unix milliseconds at which it lapses
+//	tick               hash  incarnation → number of its last tick, or "dead", or "gone"
+//	grave              zset  dead or gone incarnation → when to look at it next
+//	counts             hash  room → "users connections peak_users"
+//	version                  grows with every change of counts
+//	idle               zset  room without a viewer → since when
+//	i:<incarnation>    hash  room → connections of that incarnation
+//	u:<room>           hash  user → number of incarnations that have the user
+//	s:<incarnation>:<room>   set of users
+//
+// The length of u:<room> is the exact number of distinct users. An incarnation is
+// one life of one node in one bucket; a node that has nothing in a bucket has none
+// there.
+//
+// # Ticks
+//
+// Once in [Config.Interval], and at once on the first change after quiet, a node
+// sends one script to each bucket in which it has rooms. The script names the tick
+// that it follows, renews the lease, applies at most 500 users that came or went,
+// and answers with the counts of the node's rooms, unless no count in the bucket
+// has changed since the last answer. Time is Redis's own.
+//
+// A node that gets no answer sends the same tick again: either Redis has applied
+// it, then the same tick changes nothing, or it has not. A late copy of an older
+// tick follows the wrong one and is refused. So an answer may be lost, and a
+// command may come late or twice, without a wrong count. The client's own retries
+// stay off, because they would only blur the deadlines.
+//
+// When Redis is at another tick than the node (it was restarted, flushed or rolled
+// back to an older state) or has given the incarnation up, it answers "resync". The
+// node then takes a new incarnation, writes itself whole in as many ticks as that
+// takes, and only then retires the old one: a user held by both is still one user,
+// so the count does not dip. The connections move from the old incarnation to the
+// new one with the first tick that names their room.
+//
+// # Death
+//
+// Whoever's tick finds a lapsed lease declares that incarnation dead, which makes
+// all its ticks void from then on, and takes its users out in chunks. The claim to
+// do so lapses too, so that any survivor may go on with it. A mark of the death
+// stays for an hour, for commands that are still on their way. A lease that has
+// lapsed unnoticed is simply renewed. A node that was itself cut off from a bucket
+// declares nobody dead there for a few intervals: others were probably cut off too
+// and are about to return.
+//
+// Where a node has no room it sends nothing, but for one bucket an interval, in
+// turn, which shows that Redis answers and clears away what nodes left that died
+// together.
+//
+// # Who owns what
+//
+// A [Roster] has a fixed number of goroutines. A bucket's mutex guards what viewers
+// touch (rooms, users, what is to be sent); everything about incarnations and ticks
+// belongs to the round under way, of which a bucket has at most one. Buckets that
+// fail are left to two goroutines of their own and cannot hold up the others.
+//
+// Redis must not evict keys (maxmemory-policy noeviction), and all nodes must use
+// the same prefix and number of buckets.
+package redisroster

@@ -1,0 +1,129 @@
+package redisroster
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// wake has a round begin as early as changes may be sent. Its caller holds mu.
+func (b *bucket) wake() {
+	if b.urgent {
+		return
+	}
+	b.urgent = true
+	if !b.busy {
+		b.arm(b.lastChange.Add(b.r.cfg.Interval))
+	}
+}
+
+// arm sets the time of the next round. Its caller holds mu.
+func (b *bucket) arm(at time.Time) {
+	if b.closed {
+		return
+	}
+	wait := max(at.Sub(b.r.now()), 0)
+	if b.timer == nil {
+		b.timer = time.AfterFunc(wait, b.enqueue)
+		return
+	}
+	b.timer.Reset(wait)
+}
+
+// enqueue hands the bucket to the goroutines that do rounds. Either queue has room
+// for every bucket.
+func (b *bucket) enqueue() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.busy || b.closed {
+		return
+	}
+	b.busy = true
+	if b.fails > 0 {
+		b.r.sick <- b
+	} else {
+		b.r.due <- b
+	}
+}
+
+// work does the rounds of the buckets that come through queue.
+func (r *Roster) work(ctx context.Context, queue <-chan *bucket) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-queue:
+			err := b.round(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			r.note(b.n, b.finish(err), err)
+		}
+	}
+}
+
+// finish plans the round after this one and returns how many failed in a row.
+func (b *bucket) finish(err error) int {
+	interval := b.r.cfg.Interval
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.busy = false
+	if err != nil {
+		// Spread, so that the nodes do not return in step.
+		b.fails++
+		wait := interval * time.Duration(min(b.fails, 4)) / 4
+		b.away, b.urgent = b.r.now(), true
+		b.arm(b.away.Add(wait + rand.N(wait+1)))
+		return b.fails
+	}
+	b.fails = 0
+	b.urgent = len(b.dirty) > 0
+	switch {
+	case b.urgent:
+		b.arm(b.lastChange.Add(interval))
+	case b.live:
+		b.arm(b.began.Add(interval + rand.N(interval/50+1)))
+	}
+	return 0
+}
+
+// sweep looks after one bucket an interval, in turn, among those in which this
+// node has nothing.
+func (r *Roster) sweep(ctx context.Context) {
+	next, fails := rand.N(len(r.buckets)), 0
+	var away time.Time
+	for {
+		var err error
+		if b := r.unused(&next); b != nil {
+			if err = b.sweep(ctx, r.now().Sub(away) > r.grace()); err != nil {
+				away = r.now()
+				fails++
+			} else {
+				fails = 0
+			}
+		}
+		if ctx.Err() == nil {
+			r.note(sweeping, fails, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(r.cfg.Interval + rand.N(r.cfg.Interval/10+1)):
+		}
+	}
+}
+
+// unused returns the next bucket, from *next on, in which this node has nothing.
+func (r *Roster) unused(next *int) *bucket {
+	for range r.buckets {
+		b := r.buckets[*next]
+		*next = (*next + 1) % len(r.buckets)
+		b.mu.Lock()
+		live := b.live
+		b.mu.Unlock()
+		if !live {
+			return b
+		}
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package socket
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Errors of [Server.Accept], for which it has answered the request.
+var (
+	// ErrSubprotocol: the client did not offer protocol.Subprotocol.
+	ErrSubprotocol = errors.New("socket: the subprotocol " + protocol.Subprotocol + " was not offered")
+	// ErrEarlyData: the client sent something behind its request, before the answer.
+	ErrEarlyData = errors.New("socket: data before the handshake was complete")
+)
+
+const (
+	headerProtocol   = "Sec-Websocket-Protocol"
+	headerExtensions = "Sec-Websocket-Extensions"
+)
+
+// Accept completes the handshake of a WebSocket request with the subprotocol of
+// [protocol.Subprotocol]. The caller has checked the origin. The connection must
+// be started or closed by the caller. After an error the request has been answered.
+func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	if s.wheel.isClosed() {
+		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
+		return nil, ErrServerClosed
+	}
+	if !offers(r.Header, protocol.Subprotocol) {
+		http.Error(w, "the subprotocol "+protocol.Subprotocol+" is required", http.StatusBadRequest)
+		return nil, ErrSubprotocol
+	}
+	// Beside the subprotocol a client may offer its token, which must not be kept.
+	r = shallow(r)
+	r.Header[headerProtocol] = []string{protocol.Subprotocol}
+	w.Header().Del(headerExtensions)
+
+	options := &websocket.AcceptOptions{
+		Subprotocols:       []string{protocol.Subprotocol},
+		InsecureSkipVerify: true, // the caller knows the origins
+	}
+	if s.config.Deflate {
+		options.CompressionMode = websocket.CompressionNoContextTakeover
+	}
+	h := &handshake{ResponseWriter: w, timeout: s.config.CloseTimeout}
+	ws, err := websocket.Accept(h, r, options)
+	if err != nil {
+		return nil, fmt.Errorf("socket: handshake: %w", err)
+	}
+	_ = ws.CloseNow() // it closes a deaf connection: from here on the real one is ours
+
+	c := &Conn{
+		srv:      s,
+		nc:       h.nc,
+		rc:       rawConn(h.nc),
+		deflates: strings.HasPrefix(w.Header().Get(headerExtensions), "permessage-deflate"),
+		shard:    uint8(s.shards.Add(1)),
+	}
+	c.dec = decoder{env: s.decoding, deflates: c.deflates}
+	now := s.wheel.now.Load()
+	c.heard.Store(now)
+	s.tune(c)
+	if !s.wheel.add(c, now+s.limits.ping) {
+		c.kill(true)
+		return nil, ErrServerClosed
+	}
+	return c, nil
+}
+
+// tune sets what the kernel should know. It is a matter of memory and works
+// without, hence no errors.
+func (s *Server) tune(c *Conn) {
+	nc := transport(c.nc)
+	if b, ok := nc.(interface{ SetWriteBuffer(int) error }); ok && s.config.SendBuffer > 0 {
+		_ = b.SetWriteBuffer(s.config.SendBuffer)
+	}
+	if s.config.NotSentLowat > 0 {
+		setNotSentLowat(nc, s.config.NotSentLowat)
+	}
+}
+
+// offers tells whether the request offers a subprotocol.
+func offers(h http.Header, subprotocol string) bool {
+	for _, line := range h.Values(headerProtocol) {
+		for offer := range strings.SplitSeq(line, ",") {
+			if strings.TrimSpace(offer) == subprotocol {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shallow copies a request so that its header can be changed.
+func shallow(r *http.Request) *http.Request {
+	c := *r
+	c.Header = maps.Clone(r.Header)
+	return &c
+}
+
+// handshake is the response as websocket.Accept sees it. It takes the connection
+// before the answer is sent, so that a failure can still be answered properly, and
+// sends the answer itself.
+type handshake struct {
+	http.ResponseWriter
+	timeout time.Duration
+	nc      net.Conn
+	taken   bool // the connection is not HTTP's any more, and ended
+}
+
+// WriteHeader keeps back the 101 until the connection is taken.
+func (h *handshake) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols && !h.taken {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Hijack takes the connection, sends the 101, and returns a connection that does
+// nothing. Buffers are as small as they can be: they are thrown away.
+func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept", headerProtocol, headerExtensions} {
+			h.Header().Del(name) // they belong to the answer that is not given
+		}
+		return nil, nil, err
+	}
+	if rw.Reader.Buffered() > 0 {
+		return nil, nil, h.refuse(nc, ErrEarlyData)
+	}
+	var answer bytes.Buffer
+	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	if err := h.Header().Write(&answer); err != nil {
+		return nil, nil, h.refuse(nc, err)
+	}
+	answer.WriteString("\r\n")
+	if err := nc.SetWriteDeadline(time.Now().Add(h.timeout)); err != nil {
+		return nil, nil, h.refuse(nc, err)
+	}
+	if _, err := nc.Write(answer.Bytes()); err != nil {
+		return nil, nil, h.refuse(nc, err)
+	}
+	if err := nc.SetWriteDeadline(time.Time{}); err != nil {
+		return nil, nil, h.refuse(nc, err)
+	}
+	h.nc = nc
+	d := deaf{nc}
+	return d, bufio.NewReadWriter(bufio.NewReaderSize(d, 16), bufio.NewWriterSize(d, 16)), nil
+}
+
+// refuse ends a connection that was taken already.
+func (h *handshake) refuse(nc net.Conn, err error) error {
+	h.taken = true
+	if errors.Is(err, ErrEarlyData) {
+		text := "data before the handshake was complete\n"
+		_ = nc.SetWriteDeadline(time.Now().Add(h.timeout))
+		_, _ = fmt.Fprintf(nc, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"+
+			"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+	}
+	_ = nc.Close()
+	return err
+}
+
+// Write drops what websocket.Accept has to say about a connection that is taken.
+func (h *handshake) Write(p []byte) (int, error) {
+	if h.taken {
+		return len(p), nil
+	}
+	return h.ResponseWriter.Write(p)
+}
+
+// deaf is a connection whose end is not the end of what is below it.
+type deaf struct{ net.Conn }
+
+func (deaf) Close() error { return nil }

@@ -1,0 +1,44 @@
+// Package socket moves WebSocket frames in and out of the connections of one
+// node's viewers (RFC 6455, and RFC 7692 without context takeover).
+//
+// A [Server] holds all connections. [Server.Accept] has coder/websocket do the
+// handshake and keeps nothing of it but the network connection: holding many
+// viewers cheaply is what this package is for. [Conn.Start] begins to read; what
+// the peer says reaches the [Handler], what the handler's [hub.Source] has to say
+// is fetched and written when [Conn.Flush] is called.
+//
+// # Writing
+//
+// Frames come ready from [Prepare], are shared by all connections and never
+// changed. Whoever holds a connection's token (busy) is its one writer. It asks
+// the control slots (the latest pong, a ping), then the source, then for a close
+// frame, after which nothing follows, and hands all of that to the kernel in one
+// system call that does not wait. Who comes while the token is taken leaves a mark
+// that the holder sees before it gives the token back. What the kernel does not
+// take is written by a goroutine that exists only while this viewer is behind; it
+// goes on fetching until nothing is left. Over TLS, over a connection without a
+// descriptor and on other systems than Linux that goroutine writes everything.
+//
+// # Reading
+//
+// A decoder of a few words a connection takes whatever bytes there are, in pieces
+// of any size; it holds memory only within an unfinished frame or message. One
+// goroutine a connection waits for bytes and holds no buffer while it waits. It
+// owns the end as well: it waits for the writer's token, forgets the connection,
+// and reports [Handler.Closed].
+//
+// # Time
+//
+// There is no timer and no deadline per connection. One goroutine a server turns a
+// wheel, about once a second, and looks at the connections that are due: silent
+// ones get a ping and then a close frame, unfinished messages and writes without
+// progress get a close frame, and connections that were told to close are ended
+// when their peer does not end them. A tick counts as one however late it is: a
+// node that was suspended does not blame its viewers.
+//
+// # Closing
+//
+// The close frame goes out behind what was written; then the sending side is shut
+// and input is discarded until its end or the deadline, so that the frame is not
+// lost to a reset. The first reason to close is the one that counts.
+package socket

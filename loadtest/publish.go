@@ -1,0 +1,195 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/kansei-live/kansei/client"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// publisher is one connection that publishes.
+type publisher struct {
+	client *client.Client
+	number int32
+}
+
+// published counts what became of the plan.
+type published struct {
+	mu         sync.Mutex
+	sent       int64
+	acked      int64
+	refused    map[protocol.ErrorCode]int64
+	unanswered int64
+	late       int64 // sent more than lateAfter behind its time
+	worst      time.Duration
+	began      int64
+	length     time.Duration // from the first to the last sending
+}
+
+const (
+	lateAfter = 50 * time.Millisecond
+	// maxInFlight bounds the comments that wait for an answer: what 12 s, the longest
+	// that a server takes to answer, make at 1,000 a second.
+	maxInFlight = 12_000
+	// answerPatience is how long the last comments may wait for their answer: long
+	// enough to lose a node, come back, and be told that an outcome is unknown.
+	answerPatience = 40 * time.Second
+)
+
+// connect starts one publisher, which is done when ctx ends, and waits for its
+// welcome.
+func (r *run) connect(ctx context.Context, number int) (*publisher, *protocol.Welcome, error) {
+	user := fmt.Sprintf("load-%s-p%d", r.tag, number)
+	token, err := r.token(user, fmt.Sprintf("Publisher %d", number), protocol.RoleBroadcaster)
+	if err != nil {
+		return nil, nil, err
+	}
+	welcome := make(chan *protocol.Welcome, 1)
+	var last error
+	cfg := client.Config{URLs: r.addresses(number), Handler: client.Handler{
+		Welcome: func(w *protocol.Welcome) {
+			select {
+			case welcome <- w:
+			default: // it came back
+			}
+		},
+		Disconnected: func(err error, _ time.Duration) { last = err },
+	}}
+	c, err := r.client(cfg, token)
+	if err != nil {
+		return nil, nil, err
+	}
+	done := make(chan struct{})
+	r.publishing.Go(func() { // ends with ctx
+		defer close(done)
+		_ = c.Run(ctx) // its end shows in what it publishes
+	})
+	t := time.NewTimer(joinPatience)
+	defer t.Stop()
+	select {
+	case w := <-welcome:
+		return &publisher{client: c, number: r.check.publisher(w.You.ID)}, w, nil
+	case <-done:
+		return nil, nil, fmt.Errorf("loadtest: publisher: %w", last)
+	case <-t.C:
+		return nil, nil, fmt.Errorf("loadtest: no publisher could join within %v", joinPatience)
+	}
+}
+
+// connectAll starts as many publishers as the plan needs.
+func (r *run) connectAll(ctx context.Context) error {
+	first, w, err := r.connect(ctx, 0)
+	if err != nil {
+		return err
+	}
+	r.publishers = []*publisher{first}
+	if !slices.Contains(w.You.Can, protocol.CanComment) {
+		return fmt.Errorf("loadtest: %s may not comment in %s: is the secret that of the nodes (--auth-secret)?", w.You.ID, r.room)
+	}
+	n := r.cmd.Publishers
+	if n == 0 {
+		n = max(r.plan.enough(w.Limits), min(len(r.cmd.URL), r.plan.total))
+	}
+	if over := r.plan.refused(n, w.Limits); over > 0 {
+		r.say("%d publishers at %v/s and %d at once are too few: about %d comments will be refused", n, w.Limits.PerS, w.Limits.Burst, over)
+	}
+	if err := raiseFileLimit(r.cmd.Viewers + n); err != nil {
+		return err
+	}
+	for number := 1; number < n; number++ {
+		p, _, err := r.connect(ctx, number)
+		if err != nil {
+			return err
+		}
+		r.publishers = append(r.publishers, p)
+	}
+	return nil
+}
+
+// publish sends every comment of the plan when it is due, until ctx ends, and
+// waits for the answers. It says whether all were sent.
+func (r *run) publish(ctx, life context.Context) (complete bool) {
+	life, giveUp := context.WithCancel(life)
+	defer giveUp()
+	var sending sync.WaitGroup
+	slots := make(chan struct{}, maxInFlight)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	began := r.check.now()
+	turn := 0
+	complete = true
+	for d := range r.plan.all {
+		at := began + int64(d.at)
+		timer.Reset(time.Duration(at - r.check.now()))
+		if !receive(ctx, timer.C) || !send(ctx, slots) {
+			complete = false
+			break
+		}
+		p := r.publishers[turn%len(r.publishers)]
+		turn++
+		d.req.Ref = strconv.Itoa(turn)
+		sending.Go(func() { // ends with its answer, or with life
+			defer func() { <-slots }()
+			r.one(life, p, d.req, at)
+		})
+	}
+	r.out.mu.Lock()
+	r.out.began, r.out.length = began, time.Duration(r.check.now()-began)
+	r.out.mu.Unlock()
+	stop := time.AfterFunc(answerPatience, giveUp)
+	defer stop.Stop()
+	sending.Wait()
+	return complete
+}
+
+func receive[T any](ctx context.Context, c <-chan T) bool {
+	select {
+	case <-c:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func send(ctx context.Context, c chan<- struct{}) bool {
+	select {
+	case c <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// one publishes one comment that is due at that time.
+func (r *run) one(ctx context.Context, p *publisher, req protocol.CommentRequest, due int64) {
+	sent := r.check.now()
+	behind := time.Duration(sent - due)
+	id, err := p.client.Comment(ctx, req)
+	if err == nil {
+		r.check.acknowledged(id, p.number, due, sent)
+	}
+	o := &r.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent++
+	o.worst = max(o.worst, behind)
+	if behind > lateAfter {
+		o.late++
+	}
+	refusal, refused := errors.AsType[*protocol.Error](err)
+	switch {
+	case err == nil:
+		o.acked++
+	case refused && refusal.Code != protocol.CodeUnknownOutcome:
+		o.refused[refusal.Code]++
+	default:
+		o.unanswered++
+		r.check.unanswered(p.number)
+	}
+}
