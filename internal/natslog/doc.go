@@ -53,6 +53,6 @@
 // That is what puts the reports of a room in order and keeps rooms from waiting for
 // each other. Stop and the reports meet at follow.reporting.
 //
-// Locks are taken in the order Log, stream, follow, and none is held during a
-// request or a report.
+// Locks are taken in the order stream, follow, pool. None is held during a request;
+// during a report only follow.reporting is.
 package natslog

@@ -6,15 +6,24 @@ import (
 	"time"
 )
 
+// gather is how long the first change waits for those that come with it: a room is
+// opened just before its first viewer joins.
+const gather = 5 * time.Millisecond
+
 // wake has a round begin as early as changes may be sent. Its caller holds mu.
 func (b *bucket) wake() {
 	if b.urgent {
 		return
 	}
 	b.urgent = true
-	if !b.busy {
-		b.arm(b.lastChange.Add(b.r.cfg.Interval))
+	if b.busy {
+		return
 	}
+	at := b.r.now().Add(gather)
+	if next := b.lastChange.Add(b.r.cfg.Interval); next.After(at) {
+		at = next
+	}
+	b.arm(at)
 }
 
 // arm sets the time of the next round. Its caller holds mu.

@@ -39,6 +39,7 @@ func TestBreaches(t *testing.T) {
 		{"unmasked", []byte{finBit | opText, 1, 'x'}, 1002, ProtocolError, "not masked"},
 		{"unmasked ping", []byte{finBit | opPing, 0}, 1002, ProtocolError, "not masked"},
 		{"rsv1 without extension", frame(0xc1, "x"), 1002, ProtocolError, "reserved bit"},
+		{"rsv1 on a binary message", frame(0xc2, "x"), 1002, ProtocolError, "reserved bit"},
 		{"rsv2", frame(0xa1, "x"), 1002, ProtocolError, "reserved bit"},
 		{"rsv3", frame(0x91, "x"), 1002, ProtocolError, "reserved bit"},
 		{"rsv2 on a ping", frame(0xa9, "x"), 1002, ProtocolError, "reserved bit"},

@@ -238,11 +238,8 @@ func (d *decoder) checkFirst(first byte) error {
 		return protocolError("opcode %d is reserved", op)
 	}
 	allowed := byte(0)
-	if d.deflates && op == opText {
+	if d.deflates && (op == opText || op == opBinary) {
 		allowed = rsv1Bit
-	}
-	if op == opBinary {
-		allowed = first & rsv1Bit // what is wrong with it is said below
 	}
 	if first&rsvBits&^allowed != 0 {
 		return protocolError("a reserved bit is set")
