@@ -178,7 +178,7 @@ func TestEnoughPublishers(t *testing.T) {
 	if n := p.enough(limits); n < 8 || n > 10 {
 		t.Errorf("%d publishers for 800/s at 100/s, want 8 to 10", n)
 	}
-	if got := p.refused(4, limits); got < 3000 || got > 3400 {
+	if got := p.tooMany(4, limits); got < 3000 || got > 3400 {
 		t.Errorf("%d refused with 4 publishers, want about 3200", got)
 	}
 	if n := p.enough(protocol.Limits{PerS: 1, Burst: 5}); n < 800 || n > 3000 {

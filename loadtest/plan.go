@@ -135,10 +135,10 @@ func readTrace(r io.Reader) ([]due, error) {
 	return out, nil
 }
 
-// refused is how many comments of the plan that many publishers, taking turns,
-// would send beyond the limits: a bucket of limits.Burst that fills at
+// tooMany is how many comments of the plan that many publishers, taking turns,
+// could not send in time without breaking the limits: a bucket of limits.Burst that fills at
 // limits.PerS.
-func (p plan) refused(publishers int, limits protocol.Limits) int {
+func (p plan) tooMany(publishers int, limits protocol.Limits) int {
 	if limits.PerS <= 0 {
 		return 0
 	}
@@ -150,38 +150,38 @@ func (p plan) refused(publishers int, limits protocol.Limits) int {
 	for i := range buckets {
 		buckets[i].tokens = float64(limits.Burst)
 	}
-	refused, turn := 0, 0
+	over, turn := 0, 0
 	for d := range p.all {
 		b := &buckets[turn%publishers]
 		turn++
 		b.tokens = min(b.tokens+(d.at-b.at).Seconds()*limits.PerS, float64(limits.Burst))
 		b.at = d.at
 		if b.tokens < 1 {
-			refused++
+			over++
 			continue
 		}
 		b.tokens--
 	}
-	return refused
+	return over
 }
 
 // maxPublishers bounds the number that is chosen, not the one that is asked for.
 const maxPublishers = 5000
 
-// enough is the number of publishers with which nothing is refused, with room for
-// comments that leave late and come in a bunch; 0 when there is none.
+// enough is the number of publishers with which nothing has to be late, with some
+// room; 0 when there is none.
 func (p plan) enough(limits protocol.Limits) int {
 	limits.PerS *= 0.8
 	limits.Burst = (limits.Burst + 1) / 2
 	low, high := 1, 1
-	for p.refused(high, limits) > 0 {
+	for p.tooMany(high, limits) > 0 {
 		if high > maxPublishers {
 			return 0
 		}
 		low, high = high+1, high*2
 	}
 	for low < high {
-		if mid := (low + high) / 2; p.refused(mid, limits) == 0 {
+		if mid := (low + high) / 2; p.tooMany(mid, limits) == 0 {
 			high = mid
 		} else {
 			low = mid + 1
