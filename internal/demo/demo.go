@@ -90,7 +90,7 @@ func cheer(ctx context.Context, c *client.Client) {
 	for n := int64(0); ; n++ {
 		// Excitement comes and goes within a minute, for everybody at once.
 		wave := 1 + math.Sin(float64(time.Now().UnixMilli())/60_000*2*math.Pi)
-		pause := time.Duration((2 + rng.ExpFloat64()*14/(0.4+wave)) * float64(time.Second))
+		pause := time.Duration((1.5 + rng.ExpFloat64()*6/(0.5+wave)) * float64(time.Second))
 		select {
 		case <-time.After(min(pause, time.Minute)):
 		case <-ctx.Done():
