@@ -258,7 +258,7 @@ func reason(err error) string {
 	case errors.As(err, &op) && op.Op == "dial":
 		return "unreachable"
 	}
-	return "lost"
+	return "cut off"
 }
 
 // audience counts who is there.
