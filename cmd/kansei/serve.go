@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
+
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/protocol"
@@ -21,6 +23,11 @@ const graceAfterDrain = 10 * time.Second
 // Run runs a node until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorStream) error {
 	log := c.Logger(stderr)
+	logging.Disable() // go-redis would print each failed dial; the roster says what is wrong
+	if (c.NATS == "") != (c.Redis == "") {
+		log.Warn("one engine is inside this process: right for one node only, counts or comments of others do not reach it",
+			"nats", c.NATS != "", "redis", c.Redis != "")
+	}
 	n, err := start(ctx, c.Serve, log)
 	if err != nil {
 		return err
