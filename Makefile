@@ -17,10 +17,10 @@ ifneq ($(KANSEI_TRACE),)
 export KANSEI_TRACE := $(abspath $(KANSEI_TRACE))
 endif
 
-.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench clean
+.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench screenshots clean
 
 help: ## List what can be made.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/kansei.
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/kansei ./cmd/kansei
@@ -72,6 +72,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s).
 
 bench: ## Run the benchmarks; BENCH picks some, BENCHTIME sets how long.
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+
+screenshots: build ## Take the pictures of the documents anew, with the audience of KANSEI_TRACE if set.
+	go run ./internal/shots -kansei bin/kansei -out docs
 
 clean: ## Remove what was built. Leaves ./data alone.
 	rm -rf bin .tools web/node_modules

@@ -77,7 +77,7 @@ func TestPostGetPut(t *testing.T) {
 	room := n.url + "/v1/rooms/r"
 	viewer := n.mustDial("r", "")
 	viewer.next("comments")
-	if status, body := n.do("POST", room+"/comments", staff, `{"text":"from a back end","ref":"7","user":{"id":"u9","name":"Nine"}}`); status != 201 || !strings.Contains(body, `"id":`) {
+	if status, body := n.do("POST", room+"/comments", staff, `{"text":"from a back end","ref":"7","user":{"id":"u9","name":"\u202eNine\n"}}`); status != 201 || !strings.Contains(body, `"id":`) {
 		t.Fatalf("POST: %d %s", status, body)
 	}
 	if got := texts(viewer.next("comments")); fmt.Sprint(got) != "[from a back end]" {
@@ -112,6 +112,7 @@ func TestPostGetPut(t *testing.T) {
 		{"POST", "/comments", "nonsense", `{"text":"x"}`, 401, "not valid"},
 		{"POST", "/comments", n.token("u", protocol.RoleViewer, "r"), `{"text":"x","user":{"id":"other"}}`, 403, "forbidden"},
 		{"POST", "/comments", n.token("m", protocol.RoleMonitor, "r"), `{"text":"x"}`, 403, "forbidden"},
+		{"POST", "/comments", staff, `{"text":"x","user":{"id":"a\u202eb"}}`, 400, "user.id"},
 		{"POST", "/comments", staff, `{"text":""}`, 422, "empty"},
 		{"POST", "/comments", staff, `{"text":"` + strings.Repeat("あ", 1001) + `"}`, 422, "1001"},
 		{"POST", "/comments", staff, `[]`, 400, "not a JSON object"},

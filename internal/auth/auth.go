@@ -80,7 +80,7 @@ func (c *Claims) Allows(room string) bool {
 
 // check makes c clean and complete, or says what is wrong with it.
 func (c *Claims) check() error {
-	if err := checkSubject(c.Subject); err != nil {
+	if err := CheckUser(c.Subject); err != nil {
 		return err
 	}
 	if len(c.Rooms) == 0 {
@@ -96,21 +96,23 @@ func (c *Claims) check() error {
 	return nil
 }
 
-func checkSubject(s string) error {
+// CheckUser says what is wrong with the id of a user, if anything is: it has 1 to 64
+// bytes that print, without blanks at the ends.
+func CheckUser(s string) error {
 	if s == "" {
-		return errors.New("sub is missing")
+		return errors.New("the user id is missing")
 	}
 	if len(s) > protocol.MaxUserID {
-		return fmt.Errorf("sub has %d bytes, at most %d are allowed", len(s), protocol.MaxUserID)
+		return fmt.Errorf("the user id has %d bytes, at most %d are allowed", len(s), protocol.MaxUserID)
 	}
 	if !utf8.ValidString(s) || strings.TrimSpace(s) != s {
-		return fmt.Errorf("sub is %q, with blanks around it or not UTF-8", s)
+		return fmt.Errorf("the user id is %q, with blanks around it or not UTF-8", s)
 	}
 	for _, r := range s {
 		// The replacement character is what decoders put for broken text: different
 		// broken ids must not become the same user.
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
-			return fmt.Errorf("sub has the character %U in it, which does not print", r)
+			return fmt.Errorf("the user id has the character %U in it, which does not print", r)
 		}
 	}
 	return nil

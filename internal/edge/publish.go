@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/text"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -69,7 +70,10 @@ func (s *Server) draft(c comment) (hub.Draft, *protocol.Error) {
 	}
 	author := protocol.User{ID: c.person.id, Name: c.person.name, Role: c.person.role}
 	if c.author != nil {
-		author = *c.author
+		if err := auth.CheckUser(c.author.ID); err != nil {
+			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}
+		}
+		author = protocol.User{ID: c.author.ID, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}
 	}
 	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style})
 	return hub.Draft{ID: draftID(c, body), Kind: hub.KindComment, Body: body}, nil
