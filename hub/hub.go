@@ -12,7 +12,8 @@
 // gets the frame, the same bytes for everybody. There is no queue per viewer: a
 // viewer is a position in its view's ring, and one that falls off the ring is told
 // what it missed. The first event after silence leaves at once; while events keep
-// coming there is one round per window.
+// coming there is one round per window. Of a room with more comments than people can
+// read a sample is shown (sample.go), the same on every node.
 //
 // # The way of a join
 //
@@ -44,6 +45,9 @@ type Config struct {
 
 	// Window is the least time between two rounds of a room; 50 ms by default.
 	Window time.Duration
+	// RoomRate is how many comments a second viewers are shown when a room has
+	// more: all of the staff's, one's own, and a fair sample of the rest; 0: all.
+	RoomRate int
 	// Ring is how many frames a viewer may lag behind before it gets a gap; 256
 	// by default.
 	Ring int
@@ -118,6 +122,20 @@ func (h *Hub) Close() {
 		r.shut()
 	}
 	h.wg.Wait()
+}
+
+// Rate is how many comments a room has had in the last second, as far as this node
+// knows; 0 when the room is not open here.
+func (h *Hub) Rate(room string) uint32 {
+	h.mu.Lock()
+	r := h.rooms[room]
+	h.mu.Unlock()
+	if r == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pace.rate(time.Now())
 }
 
 // Acquire opens a room, or keeps it open, until Release is called on what it

@@ -61,7 +61,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	// Between recover and here the items may have moved on past the viewer, if
 	// only after a minute; then it is not recovered after all.
 	known = known && since >= v.view.floor
-	if known && since > v.view.framedSeq() {
+	if known && since > v.view.at {
 		// It has seen, on another node, what is in no frame here yet.
 		r.makeFrames(v.view, time.Now())
 	}
@@ -118,7 +118,7 @@ func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, ui
 				break
 			}
 			since = e.Seq
-			if v.sees(e) && e.Kind == KindComment {
+			if v.sees(e) && e.Kind == KindComment && r.shows(e) {
 				items = append(items, makeItem(e))
 			}
 		}

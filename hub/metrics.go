@@ -6,7 +6,10 @@ import (
 )
 
 // Reasons for which a comment of the log is not sent to a viewer.
-const dropSlow = "slow" // the viewer fell off the ring
+const (
+	dropSlow    = "slow"    // the viewer fell off the ring
+	dropSampled = "sampled" // the room had more than its rate
+)
 
 // Metrics is what a hub counts.
 type Metrics struct {
@@ -51,5 +54,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	m.dropped.WithLabelValues(dropSlow)
+	m.dropped.WithLabelValues(dropSampled)
 	return m
 }

@@ -30,7 +30,7 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 	if len(items) > 0 {
 		since = items[len(items)-1].seq
 	}
-	return appendComments(items, makeCursor(r.tag, since), true), known
+	return appendPast(items, makeCursor(r.tag, since)), known
 }
 
 // place returns the position of a cursor that this node can follow.

@@ -37,7 +37,10 @@ type Event struct {
 	At       int64  // the log's clock, Unix milliseconds
 	Kind     string
 	Audience string
-	Body     []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
+	// Rate is how many comments a second its room had when it was drafted; 0: few.
+	// It is in the log so that which comments are shown depends on the log alone.
+	Rate uint32
+	Body []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
 }
 
 // Draft is an event before the log has taken it.
@@ -45,6 +48,7 @@ type Draft struct {
 	ID       string // the same ID within two minutes is the same event; at most 64 bytes
 	Kind     string
 	Audience string
+	Rate     uint32
 	Body     []byte
 }
 

@@ -42,6 +42,7 @@ type Room struct {
 	rounding  bool // a round is under way or due
 	dirty     bool // there is something for another one
 
+	pace pace
 	sent []int64 // when the items of the frames that are to be flushed entered the log
 
 	flushing []*Viewer // scratch of the round that is under way
@@ -105,7 +106,7 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	}
 	now := time.Now()
 	for _, v := range r.views {
-		v.framed = v.end()
+		v.framed, v.at, v.held = v.end(), head, nil
 		if len(v.viewers) == 0 {
 			continue
 		}
@@ -128,8 +129,10 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 
 // Deliver implements [Follower].
 func (r *Room) Deliver(events []Event) {
+	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.pace.count(now, len(events))
 	for i := range events {
 		r.add(&events[i])
 	}
@@ -144,9 +147,18 @@ func (r *Room) add(e *Event) {
 		return
 	}
 	it := makeItem(e)
+	if r.shows(e) {
+		for _, v := range r.views {
+			if v.sees(e) {
+				v.add(it)
+			}
+		}
+		return
+	}
+	h := held{it, author(e).ID}
 	for _, v := range r.views {
 		if v.sees(e) {
-			v.add(it)
+			v.held = append(v.held, h)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"runtime"
+	"sort"
 	"sync"
 	"time"
 
@@ -83,29 +84,51 @@ func shrink[T any](s []T) []T {
 // Room.mu is held, and a round comes.
 func (r *Room) makeFrames(v *view, now time.Time) {
 	fresh := v.items[v.framed-v.base:]
-	if len(fresh) == 0 {
+	if len(fresh)+len(v.held) == 0 {
 		return
 	}
 	if len(v.viewers) > 0 {
 		enc := r.encoder(v)
-		split(fresh, func(part []item) {
-			v.ring.push(&frame{
-				Frame:  enc.comments(part, part[len(part)-1].seq, false),
-				first:  v.framed,
-				items:  uint64(len(part)),
-				before: makeCursor(enc.tag, v.framedSeq()),
-				made:   now,
-			})
-			v.framed += uint64(len(part))
-			r.hub.cfg.Metrics.frameItems.Observe(float64(len(part)))
-			for i := range part {
-				r.sent = append(r.sent, part[i].at)
-			}
-		})
+		split(fresh, func(part []item) { r.makeFrame(v, enc, part, now) })
+		if len(v.held) > 0 { // behind the last item, or all there is
+			r.makeFrame(v, enc, nil, now)
+		}
+	}
+	if n := len(v.held); n > 0 {
+		v.at, v.held = v.held[n-1].seq, nil
+	}
+	if n := len(fresh); n > 0 {
+		v.at = max(v.at, fresh[n-1].seq)
 	}
 	v.framed = v.end()
 	v.snapshot, v.resumes = nil, nil
 	v.trim(now, r.hub.cfg.Recent)
+}
+
+// makeFrame puts one frame into the ring: the items of part, and in their places
+// what was sampled out up to the last of them; all of it when part is empty.
+func (r *Room) makeFrame(v *view, enc encoder, part []item, now time.Time) {
+	out := len(v.held)
+	if n := len(part); n > 0 {
+		out = sort.Search(out, func(i int) bool { return v.held[i].seq > part[n-1].seq })
+	}
+	f := &frame{first: v.framed, items: uint64(len(part)), before: makeCursor(enc.tag, v.at), made: now}
+	if n := len(part); n > 0 {
+		v.at = part[n-1].seq
+	}
+	if out > 0 {
+		v.at = max(v.at, v.held[out-1].seq)
+		f.own = newPersonal(enc, v.at, part, v.held[:out])
+		v.held = v.held[out:]
+		r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(out * len(v.viewers)))
+	}
+	f.Frame = enc.live(part, v.at, len(part)+out)
+	v.ring.push(f)
+	v.framed += uint64(len(part))
+	r.hub.cfg.Metrics.frameItems.Observe(float64(len(part)))
+	for i := range part {
+		r.sent = append(r.sent, part[i].at)
+	}
 }
 
 // flush has the sockets of all viewers write, on as many processors as that is

@@ -42,6 +42,8 @@ type view struct {
 	bytes  int
 	floor  uint64 // items has every event of this view that came after this position
 	framed uint64 // the ordinal of the first item that is in no frame yet
+	at     uint64 // the position up to which everything is in frames
+	held   []held // what was sampled out and is in no frame yet
 
 	viewers   []*Viewer
 	deflating int // viewers that take deflated frames
@@ -61,6 +63,7 @@ type frame struct {
 	items  uint64 // how many it has
 	before string // the cursor of who has everything before it
 	made   time.Time
+	own    *personal // when somebody's comment was sampled out
 }
 
 // ring is the latest frames of a view. One goroutine at a time pushes, holding
@@ -110,18 +113,10 @@ func (v *view) sees(e *Event) bool {
 
 func (v *view) end() uint64 { return v.base + uint64(len(v.items)) }
 
-// framedSeq is the position up to which everything is in frames.
-func (v *view) framedSeq() uint64 {
-	if v.framed == v.base {
-		return v.floor
-	}
-	return v.items[v.framed-v.base-1].seq
-}
-
 // restart forgets all items: the log is another one, or is read anew.
 func (v *view) restart(floor uint64) {
 	v.base, v.framed = v.end(), v.end()
-	v.items, v.bytes, v.floor = nil, 0, floor
+	v.items, v.bytes, v.floor, v.at, v.held = nil, 0, floor, floor, nil
 	v.snapshot, v.resumes, v.chunks = nil, nil, nil
 }
 
@@ -179,26 +174,39 @@ func split(items []item, f func([]item)) {
 	}
 }
 
-// comments makes one frame; seq is the position that its cursor stands for.
-func (e encoder) comments(items []item, seq uint64, history bool) Frame {
-	return e.frame(appendComments(items, makeCursor(e.tag, seq), history), e.deflate)
+// comments makes one frame of the past; seq is the position that its cursor stands
+// for.
+func (e encoder) comments(items []item, seq uint64) Frame {
+	return e.frame(appendPast(items, makeCursor(e.tag, seq)), e.deflate)
 }
 
-func appendComments(items []item, cursor string, history bool) []byte {
-	parts := make([][]byte, len(items))
-	size := 96
+// live makes one frame of what happens: items, out of so many.
+func (e encoder) live(items []item, seq uint64, of int) Frame {
+	parts, size := texts(items)
+	return e.frame(protocol.AppendSample(make([]byte, 0, size), makeCursor(e.tag, seq), of, parts), e.deflate)
+}
+
+func appendPast(items []item, cursor string) []byte {
+	parts, size := texts(items)
+	return protocol.AppendComments(make([]byte, 0, size), cursor, true, parts)
+}
+
+// texts returns the JSON of items, and about how long their message will be.
+func texts(items []item) (parts [][]byte, size int) {
+	parts = make([][]byte, len(items))
+	size = 128
 	for i := range items {
 		parts[i] = items[i].json
 		size += len(items[i].json) + 1
 	}
-	return protocol.AppendComments(make([]byte, 0, size), cursor, history, parts)
+	return parts, size
 }
 
 // history makes the frames of items that were said before somebody came.
 func (e encoder) history(items []item) []Frame {
 	var out []Frame
 	split(items, func(part []item) {
-		out = append(out, e.comments(part, part[len(part)-1].seq, true))
+		out = append(out, e.comments(part, part[len(part)-1].seq))
 	})
 	return out
 }
@@ -211,7 +219,7 @@ func (v *view) recent(e encoder, n int) []Frame {
 		if have = have[max(0, len(have)-n):]; len(have) > 0 {
 			v.snapshot = e.history(have)
 		} else {
-			v.snapshot = []Frame{e.comments(nil, v.framedSeq(), true)}
+			v.snapshot = []Frame{e.comments(nil, v.at)}
 		}
 	}
 	return v.snapshot

@@ -90,7 +90,11 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 			dst = append(dst, v.gap(f))
 		}
 		v.next, v.seen = f.index+1, f.first+f.items
-		dst = append(dst, f.Bytes(v.deflates))
+		if f.own != nil {
+			dst = append(dst, f.own.bytes(f, v))
+		} else {
+			dst = append(dst, f.Bytes(v.deflates))
+		}
 	}
 	return dst
 }

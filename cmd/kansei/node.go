@@ -119,7 +119,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	rooms := hub.New(hub.Config{
 		Log: roomLog, Roster: roster, Frame: socket.Prepare,
-		Window: n.cfg.Coalesce, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax,
+		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
@@ -134,9 +134,10 @@ func (n *node) start(ctx context.Context) error {
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
-		MaxViewers: n.cfg.MaxViewers, Beat: n.cfg.Beat,
+		MaxViewers: n.cfg.MaxViewers, MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
 		Metrics: edge.NewMetrics(reg), Logger: n.log,
 	})
+	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
 	mux := http.NewServeMux()
 	n.edge.Register(mux)
 	if err := n.addPages(mux); err != nil {
@@ -172,6 +173,7 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 			return nil, err
 		}
 		n.onStop("the embedded NATS", func(context.Context) error { return server.Close() })
+		cfg.URLs = []string{"nats://inside"} // a name for the log; nothing resolves it
 		cfg.Options = []nats.Option{server.Option()}
 	} else {
 		cfg.URLs = n.cfg.NATSServers()

@@ -484,3 +484,53 @@ func TestOps(t *testing.T) {
 		}
 	}
 }
+
+// A room beyond its rate shows a sample and says so; the author of a comment gets it
+// all the same.
+func TestRoomRate(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--room-rate=5", "--rate-staff=10000", "--burst-staff=10000")
+	staff := n.token("boss", protocol.RoleBroadcaster, "*")
+	me := n.mustDial("r", "?token="+n.token("me", protocol.RoleViewer, "r"))
+	you := n.mustDial("r", "?token="+n.token("you", protocol.RoleViewer, "r"))
+	me.next("comments")
+	you.next("comments")
+	const comments = 300
+	for i := range comments {
+		user := "other"
+		if i%3 == 0 {
+			user = "me"
+		}
+		if status, body := n.do("POST", n.url+"/v1/rooms/r/comments", staff,
+			fmt.Sprintf(`{"text":"%d","user":{"id":%q}}`, i, user)); status != 201 {
+			t.Fatalf("POST: %d %s", status, body)
+		}
+	}
+	count := func(c *wsConn) (items, mine, of int) {
+		for of < comments {
+			m := c.next("comments")
+			list := m["items"].([]any)
+			for _, it := range list {
+				if it.(map[string]any)["user"].(map[string]any)["id"] == "me" {
+					mine++
+				}
+			}
+			items += len(list)
+			if n, ok := m["of"].(float64); ok {
+				of += int(n)
+			} else {
+				of += len(list)
+			}
+		}
+		return items, mine, of
+	}
+	if items, mine, of := count(me); mine != comments/3 || items >= comments || of != comments {
+		t.Errorf("I got %d comments, %d of my %d, of %d", items, mine, comments/3, of)
+	}
+	if items, mine, of := count(you); mine >= comments/3 || items >= comments || of != comments {
+		t.Errorf("you got %d comments, %d of my %d, of %d", items, mine, comments/3, of)
+	}
+	if _, body := n.get(n.ops + "/metrics"); strings.Contains(body, `kansei_dropped_comments_total{reason="sampled"} 0`) {
+		t.Error("the metric says that nothing was sampled out")
+	}
+}

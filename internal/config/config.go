@@ -56,11 +56,13 @@ type Serve struct {
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	MaxEgress  int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
 	Recent     int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
 	RecoverMax int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
 	Beat       time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
 	Drain      time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
 
+	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
 	Coalesce time.Duration `group:"delivery" default:"50ms" help:"How long comments of a busy room are gathered into one frame, up to 5s."`
 	Ring     int           `group:"delivery" default:"256" help:"Frames that a slow viewer may lag behind, 16 to 65536."`
 	Compress bool          `group:"delivery" default:"true" negatable:"" help:"Deflate for viewers who take it."`

@@ -81,10 +81,12 @@ func (s *Serve) Validate() error {
 	}
 
 	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
+	within(&p, "max-egress", s.MaxEgress, 0, 1<<50)
 	within(&p, "recent", s.Recent, 0, 1000)
 	within(&p, "recover-max", s.RecoverMax, 0, 100_000)
 	within(&p, "beat", s.Beat, time.Second, time.Minute)
 	within(&p, "drain", s.Drain, 0, 10*time.Minute)
+	within(&p, "room-rate", s.RoomRate, 0, 1_000_000)
 	within(&p, "coalesce", s.Coalesce, 0, 5*time.Second)
 	within(&p, "ring", s.Ring, 16, 65_536)
 	within(&p, "presence-buckets", s.PresenceBuckets, 0, 1024)

@@ -58,7 +58,11 @@ type Config struct {
 	ViewerText, StaffText int // code points
 	MaxMessage            int // bytes
 	MaxViewers            int // on this node
-	Beat                  time.Duration
+	// MaxEgress is how many bytes a second the node may send before it takes nobody
+	// in; 0: no limit. Sent tells how many bytes it has sent so far.
+	MaxEgress int64
+	Sent      func() uint64
+	Beat      time.Duration
 
 	Metrics *Metrics
 	Logger  *slog.Logger
@@ -67,6 +71,7 @@ type Config struct {
 // Server is the public face of one node.
 type Server struct {
 	cfg     Config
+	egress  *egress
 	posts   *buckets
 	viewers atomic.Int64 // accepted and not closed
 
@@ -77,7 +82,7 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, posts: newBuckets(), sessions: map[*session]struct{}{}}
+	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{}}
 }
 
 // Register adds the public entrances to mux.
@@ -128,8 +133,14 @@ func (s *Server) Ready() error {
 	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
 		return errors.New("edge: this node is full")
 	}
+	if s.egress.full() {
+		return errors.New("edge: this node sends as much as it may")
+	}
 	return nil
 }
+
+// Close ends what New began.
+func (s *Server) Close() { s.egress.close() }
 
 func (s *Server) isLeaving() bool {
 	s.mu.Lock()

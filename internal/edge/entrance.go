@@ -21,11 +21,10 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		s.refuseOrigin(w, r)
 		return
 	}
-	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) {
+	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) || s.egress.full() {
 		s.viewers.Add(-1)
 		s.cfg.Metrics.refused.WithLabelValues(refusedFull).Inc()
-		writeProblem(w, http.StatusServiceUnavailable, &protocol.Error{
-			Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}, 0)
+		writeProblem(w, 0, errFull(), 0)
 		return
 	}
 	query := r.URL.Query()
@@ -59,6 +58,12 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		v.Leave()
 	}
 	s.cfg.Metrics.join(since != "", recovered, time.Since(start))
+}
+
+// errFull refuses who comes to a node that is full, by viewers or by what it sends:
+// those who are in go before those who come.
+func errFull() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}
 }
 
 // closed is the verdict on everybody who comes while this node is leaving.

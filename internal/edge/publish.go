@@ -76,7 +76,19 @@ func (s *Server) draft(c comment) (hub.Draft, *protocol.Error) {
 		author = protocol.User{ID: c.author.ID, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}
 	}
 	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style})
-	return hub.Draft{ID: draftID(c, body), Kind: hub.KindComment, Body: body}, nil
+	return hub.Draft{ID: draftID(c, body), Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
+}
+
+// quiet is the rate of a room, in comments a second, below which nobody needs to
+// know it.
+const quiet = 10
+
+// rate is how many comments a room has had in the last second, if they were many.
+func (s *Server) rate(room string) uint32 {
+	if n := s.cfg.Hub.Rate(room); n >= quiet {
+		return n
+	}
+	return 0
 }
 
 // draftID is the same for the same content under the same ref in the same session,

@@ -109,8 +109,8 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if s.viewers.Load() >= int64(s.cfg.MaxViewers) {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}, 0)
+	if s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full() {
+		writeProblem(w, 0, errFull(), 0)
 		return
 	}
 	room := s.cfg.Hub.Acquire(name)
@@ -231,6 +231,8 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		id  string
 		err *protocol.Error
 	}
+	// Kept open, so that the next ones know the room's rate.
+	defer s.cfg.Hub.Acquire(name).Release()
 	done := make(chan answer, 1)
 	s.publish(comment{room: name, person: &who, author: post.User, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })

@@ -14,10 +14,11 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// Headers of a stored record. Both are left out when they have nothing to say.
+// Headers of a stored record. They are left out when they have nothing to say.
 const (
 	headerKind     = "Kansei-Kind"     // of an event that is no comment
 	headerAudience = "Kansei-Audience" // of an event that is not for all
+	headerRate     = "Kansei-Rate"     // of its room when it was drafted, if it was not low
 )
 
 // Headers that the server adds to what it republishes and to the answers of
@@ -37,7 +38,7 @@ type skipReason string
 
 const (
 	skipEnvelope skipReason = "envelope" // the server's headers are missing or unreadable
-	skipHeader   skipReason = "header"   // its kind or audience is
+	skipHeader   skipReason = "header"   // its kind, audience or rate is
 	skipBody     skipReason = "body"     // not a JSON object with a field
 )
 
@@ -100,6 +101,13 @@ func (r record) event() (hub.Event, skipReason) {
 			return hub.Event{}, skipHeader
 		}
 	}
+	if v, ok := r.header[headerRate]; ok {
+		rate, err := strconv.ParseUint(v[0], 10, 32)
+		if len(v) != 1 || err != nil {
+			return hub.Event{}, skipHeader
+		}
+		e.Rate = uint32(rate)
+	}
 	if e.Body = object(r.data); e.Body == nil {
 		return hub.Event{}, skipBody
 	}
@@ -129,6 +137,9 @@ func encodeDraft(subject string, d hub.Draft) *nats.Msg {
 	if d.Audience != hub.AudienceAll {
 		// Escaped, since a header can carry neither line breaks nor outer space.
 		h[headerAudience] = []string{url.PathEscape(d.Audience)}
+	}
+	if d.Rate > 0 {
+		h[headerRate] = []string{strconv.FormatUint(uint64(d.Rate), 10)}
 	}
 	return &nats.Msg{Subject: subject, Header: h, Data: d.Body}
 }

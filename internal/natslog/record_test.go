@@ -39,6 +39,10 @@ func TestRecordDecoding(t *testing.T) {
 		{"nothing", envelope, ``, true, skipBody, hub.Event{}},
 		{"a byte", envelope, `{`, true, skipBody, hub.Event{}},
 		{"no kind", envelope + "Kansei-Kind:\r\n", `{"a":1}`, true, skipHeader, hub.Event{}},
+		{"rate", envelope + "Kansei-Rate: 900\r\n", `{"a":1}`, true, "",
+			hub.Event{Seq: 7, At: 1740830400123, Kind: hub.KindComment, Rate: 900, Body: []byte(`{"a":1}`)}},
+		{"a rate that is none", envelope + "Kansei-Rate: many\r\n", `{"a":1}`, true, skipHeader, hub.Event{}},
+		{"a rate below zero", envelope + "Kansei-Rate: -1\r\n", `{"a":1}`, true, skipHeader, hub.Event{}},
 		{"no audience", envelope + "Kansei-Audience:\r\n", `{"a":1}`, true, skipHeader, hub.Event{}},
 		{"an audience that cannot be read", envelope + "Kansei-Audience: %\r\n", `{"a":1}`, true, skipHeader, hub.Event{}},
 	} {

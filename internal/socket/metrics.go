@@ -82,3 +82,6 @@ func (c *counter) total() float64 {
 	}
 	return float64(sum)
 }
+
+// SentBytes is how many bytes of frames the kernel has taken so far.
+func (s *Server) SentBytes() uint64 { return uint64(s.metrics.sentBytes.total()) }

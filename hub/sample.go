@@ -1,0 +1,111 @@
+package hub
+
+import (
+	"encoding/json"
+	"sort"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// When a room has more comments than Config.RoomRate, viewers are shown a sample of
+// them: all of the staff's, their own, and of the rest so many that about RoomRate a
+// second are left. Which those are depends on the log alone, on an event's position
+// and on the rate that it was drafted at, so that every node, every resume and every
+// replay agree, and nobody can choose. The log keeps everything, and each frame says
+// how many of how many it shows.
+
+// shows tells whether an event is in the sample.
+func (r *Room) shows(e *Event) bool {
+	limit := uint64(max(0, r.hub.cfg.RoomRate))
+	if limit == 0 || uint64(e.Rate) <= limit || scatter(e.Seq)%uint64(e.Rate) < limit {
+		return true
+	}
+	return author(e).Role.Staff()
+}
+
+// scatter spreads positions evenly over 64 bits: the finalizer of SplitMix64
+// (Steele, Lea, Flood 2014).
+func scatter(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// author reads the author out of a comment. It is only asked about comments that
+// would not be shown.
+func author(e *Event) protocol.User {
+	var body struct {
+		User protocol.User `json:"user"`
+	}
+	if err := json.Unmarshal(e.Body, &body); err != nil {
+		return protocol.User{} // nobody's comment
+	}
+	return body.User
+}
+
+// held is an item that was sampled out.
+type held struct {
+	item
+	author string
+}
+
+// personal is what a frame needs to be another one for the authors of what was
+// sampled out of it. It does not change once it is made.
+type personal struct {
+	enc   encoder
+	seq   uint64
+	items []item // that everybody gets
+	own   map[string][]item
+	of    int
+}
+
+func newPersonal(enc encoder, seq uint64, items []item, out []held) *personal {
+	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), of: len(items) + len(out)}
+	p.enc.deflate = false // for one viewer
+	for _, h := range out {
+		p.own[h.author] = append(p.own[h.author], h.item)
+	}
+	return p
+}
+
+// bytes is the frame f for one viewer: with its own comments in their places.
+func (p *personal) bytes(f *frame, v *Viewer) []byte {
+	mine := p.own[v.user]
+	if len(mine) == 0 {
+		return f.Bytes(v.deflates)
+	}
+	all := append(append(make([]item, 0, len(p.items)+len(mine)), p.items...), mine...)
+	sort.Slice(all, func(i, j int) bool { return all[i].seq < all[j].seq })
+	return p.enc.live(all, p.seq, p.of).Plain
+}
+
+// pace counts comments over the last second, in tenths.
+type pace struct {
+	tenths [10]uint32
+	last   int64 // the tenth of the second that was counted last, since 1970
+}
+
+func (p *pace) count(now time.Time, n int) {
+	p.turn(now)
+	p.tenths[p.last%10] += uint32(n)
+}
+
+func (p *pace) rate(now time.Time) uint32 {
+	p.turn(now)
+	var sum uint32
+	for _, n := range p.tenths {
+		sum += n
+	}
+	return sum
+}
+
+// turn forgets what is more than a second ago.
+func (p *pace) turn(now time.Time) {
+	tenth := now.UnixMilli() / 100
+	for n := min(tenth-p.last, 10); n > 0; n-- {
+		p.tenths[(tenth-n+1)%10] = 0
+	}
+	p.last = max(p.last, tenth)
+}
