@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,12 @@ func (w *world) joinUser(user, since string) (*Viewer, *fakeSocket) {
 	w.hub.Join(w.t.Context(), v, Join{Room: "r", User: user, Socket: s, Since: since,
 		Welcome: func(bool) Frame { return frameAsIs(protocol.Encode(&protocol.Welcome{}), false) }})
 	return v, s
+}
+
+// number is the number in a comment of burst.
+func number(c protocol.Comment) uint64 {
+	n, _ := strconv.ParseUint(c.Text, 10, 64)
+	return n
 }
 
 // seen is what the comments messages among messages hold.
@@ -85,11 +92,11 @@ func TestSample(t *testing.T) {
 			if c.User.Role.Staff() {
 				staff++
 			}
-			var n uint64
-			if fmt.Sscan(c.Text, &n); n <= last {
+			if n := number(c); n <= last {
 				t.Fatalf("%d after %d", n, last)
+			} else {
+				last = n
 			}
-			last = n
 		}
 		if staff != 100 {
 			t.Errorf("%d of 100 comments of the staff", staff)
@@ -104,11 +111,11 @@ func TestSample(t *testing.T) {
 			} else if !all[c.ID] {
 				t.Errorf("%s is shown to one and not to the other", c.ID)
 			}
-			var n uint64
-			if fmt.Sscan(c.Text, &n); n <= last {
+			if n := number(c); n <= last {
 				t.Fatalf("my %d after %d", n, last)
+			} else {
+				last = n
 			}
-			last = n
 		}
 		if own != 100 || of != 1000 || shown != len(items) {
 			t.Errorf("%d of my 100; %d items, shown %d of %d", own, len(items), shown, of)
