@@ -85,8 +85,16 @@ func TestCluster(t *testing.T) {
 	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Replicas: 3}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.Publish(ctx, "s.a", []byte("x")); err != nil {
-		t.Fatal(err)
+	// It takes a moment until the other servers know that the stream is there.
+	for {
+		_, err := js.Publish(ctx, "s.a", []byte("x"))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	if n := len(strings.Split(c.NATSURLs(), ",")); n != 3 {
 		t.Errorf("%d addresses of NATS servers", n)
