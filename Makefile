@@ -42,8 +42,9 @@ bin/nats-server: go.mod go.sum
 
 test: setup test-go test-web ## Run all tests, with the race detector.
 
+# -count=1: the tests of the whole run a binary that the test cache does not see.
 test-go:
-	go test -race -timeout 10m $(PKG)
+	go test -race -count=1 -timeout 10m $(PKG)
 
 test-web:
 	npm test --prefix web
