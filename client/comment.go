@@ -107,25 +107,25 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 	}
 }
 
-// wait waits for the answer; none without an error means to send again.
+// wait waits for the answer; none without an error means to send again. An answer
+// that has been read counts, whatever has ended beside it.
 func (m *commenting) wait(ctx context.Context, l *link) (protocol.Message, error) {
 	t := time.NewTimer(answerTimeout)
 	defer t.Stop()
+	var err error
 	select {
 	case a := <-m.answers:
 		return a, nil
 	case <-l.done:
-		// The answer may have been read just before the end.
-		select {
-		case a := <-m.answers:
-			return a, nil
-		default:
-			return nil, nil
-		}
 	case <-t.C:
-		return nil, nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		err = context.Cause(ctx)
+	}
+	select {
+	case a := <-m.answers:
+		return a, nil
+	default:
+		return nil, err
 	}
 }
 

@@ -156,6 +156,22 @@ func TestCommentEnds(t *testing.T) {
 	})
 }
 
+func TestAnAnswerCountsBesideAnEnd(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := &link{done: make(chan struct{})}
+	close(ended.done)
+	for range 100 { // select chooses at random
+		answers := make(chan protocol.Message, 1)
+		answers <- &protocol.OK{ID: "id1"}
+		m := &commenting{answers: answers}
+		if a, err := m.wait(ctx, ended); err != nil || a == nil {
+			t.Fatalf("answer %v, error %v, want the answer that was there", a, err)
+		}
+	}
+}
+
 func TestCommentWhileItsRefIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
