@@ -60,28 +60,42 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	}
 	_ = ws.CloseNow() // it closes a deaf connection: from here on the real one is ours
 
-	c := &Conn{
-		srv:      s,
-		nc:       h.nc,
-		rc:       rawConn(h.nc),
+	s.tune(h.nc)
+	c := &Conn{srv: s, shard: uint8(s.shards.Add(1))}
+	c.dec = decoder{
+		env:      s.decoding,
 		deflates: strings.HasPrefix(w.Header().Get(headerExtensions), "permessage-deflate"),
-		shard:    uint8(s.shards.Add(1)),
 	}
-	c.dec = decoder{env: s.decoding, deflates: c.deflates}
+	c.hold(h.nc)
 	now := s.wheel.now.Load()
 	c.heard.Store(now)
-	s.tune(c)
 	if !s.wheel.add(c, now+s.limits.ping) {
 		c.kill(true)
+		if c.nc == nil {
+			c.releaseFD()
+		}
 		return nil, ErrServerClosed
 	}
 	return c, nil
 }
 
+// hold takes the network connection: by its descriptor alone where that is
+// possible, which is TCP without TLS on Linux.
+func (c *Conn) hold(nc net.Conn) {
+	if tcp, ok := nc.(*net.TCPConn); ok && !c.srv.config.portable && c.srv.polls.open() {
+		if fd, ok := takeFD(tcp); ok {
+			c.fd = fd
+			c.srv.polls.add(c)
+			return
+		}
+	}
+	c.nc = &netConn{nc}
+}
+
 // tune sets what the kernel should know. It is a matter of memory and works
 // without, hence no errors.
-func (s *Server) tune(c *Conn) {
-	nc := transport(c.nc)
+func (s *Server) tune(nc net.Conn) {
+	nc = transport(nc)
 	if b, ok := nc.(interface{ SetWriteBuffer(int) error }); ok && s.config.SendBuffer > 0 {
 		_ = b.SetWriteBuffer(s.config.SendBuffer)
 	}

@@ -93,9 +93,10 @@ func TestDeflateOff(t *testing.T) {
 }
 
 // TestEarlyData: what comes behind the request in one piece is refused.
-func TestEarlyData(t *testing.T) {
-	t.Parallel()
-	s := newTestServer(t, Config{})
+func TestEarlyData(t *testing.T) { onBoth(t, testEarlyData) }
+
+func testEarlyData(t *testing.T, via path) {
+	s := newTestServer(t, via.config(Config{}))
 	st := withTCP(newSite(t, s))
 	nc, err := net.Dial("tcp", st.Listener.Addr().String())
 	if err != nil {
@@ -218,7 +219,7 @@ func TestWrapped(t *testing.T) {
 				st.Start()
 			}
 			p, v := st.connect()
-			if raw := v.conn.rc != nil; name != "middleware" && raw {
+			if raw := v.conn.nc == nil; name != "middleware" && raw {
 				t.Error("it has a descriptor of its own")
 			}
 			p.write(text("hello"))

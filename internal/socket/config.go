@@ -40,6 +40,9 @@ type Config struct {
 	// Logger gets a line when Close has to end connections by force; by default
 	// slog.Default().
 	Logger *slog.Logger
+
+	// portable has every connection held as one without a descriptor is.
+	portable bool
 }
 
 func (c Config) withDefaults() Config {

@@ -7,10 +7,8 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/protocol"
 )
 
 var _ hub.Socket = (*Conn)(nil)
@@ -30,44 +28,70 @@ type Handler interface {
 
 // Conn is one connection. Its methods may be called from any goroutine, from
 // within the handler's methods too, and never block.
+//
+// There are tens of thousands of them, almost all idle: what few of them need at a
+// time is in extra.
 type Conn struct {
-	srv      *Server
-	nc       net.Conn
-	rc       syscall.RawConn // nil: no attempts that do not wait, a goroutine writes
-	deflates bool
-	shard    uint8 // of the counters
+	srv *Server
+	nc  *netConn // nil: there is only the descriptor fd, which the connection owns
+
+	// The reader, the holder of the writer's token and, while ended is not set,
+	// whoever holds mu may use fd.
+	fd         int32
+	generation uint32      // tells the connection from others that had the same descriptor
+	armed      atomic.Bool // one report that there is something to read is to come
 
 	// Under the wheel's lock.
 	wheelNext, wheelPrev *Conn
-	forgotten            bool
 	due                  atomic.Uint32 // the tick to look at it; 0: in no slot
 
 	// Ticks, for the wheel to see.
-	heard    atomic.Uint32 // when bytes came last
-	begun    atomic.Uint32 // when the unfinished message began; 0: none is unfinished
-	progress atomic.Uint32 // when the peer took something last; 0: it is not behind
-	pinged   uint32        // the wheel's own: the silence that a ping was sent for
+	heard  atomic.Uint32 // when bytes came last
+	begun  atomic.Uint32 // when the unfinished message began; 0: none is unfinished
+	pinged uint32        // the wheel's own: the silence that a ping was sent for
 
 	// The reader's own.
-	dec    decoder
-	answer bool // a pong may be waiting
-
-	closing atomic.Bool // a close frame is to be sent or was: set under mu, input does not matter any more
+	dec decoder
 
 	mu       sync.Mutex
 	h        Handler
-	reading  bool          // the reader was started
-	busy     bool          // somebody holds the writer's token
-	mute     bool          // nothing may be written any more
-	ended    bool          // the reader has ended, and Closed is or will be called
-	want     bool          // the source is to be asked
-	wantPing bool          // a ping is to be sent
+	extra    *extra
+	closing  atomic.Bool // there is a cause: set under mu, input does not matter any more
+	reading  bool        // the reader was started
+	busy     bool        // somebody holds the writer's token
+	mute     bool        // nothing may be written any more
+	ended    bool        // the reader has ended, and Closed is or will be called
+	want     bool        // the source is to be asked
+	wantPing bool        // a ping is to be sent
+	killed   bool        // fd was shut for whatever the peer does
+
+	answer    bool  // the reader's own: a pong may be waiting
+	forgotten bool  // under the wheel's lock
+	shard     uint8 // of the counters
+}
+
+// extra is what a connection has while something is waiting to be written, while
+// it is behind, and from its cause on. It is under the connection's mu.
+type extra struct {
 	pong     []byte        // the pong to be sent: a frame
 	last     []byte        // the close frame to be sent
 	idle     chan struct{} // closed by whoever gives the token back; nil: nobody waits
 	cause    *Cause        // the first one
 	writeErr error         // why the peer takes nothing any more
 	deadline uint32        // the tick at which the connection is ended by force; 0: none
+	progress uint32        // the tick when the peer took something last; 0: it is not behind
+	waiting  *turn         // goes on when the peer takes something again
+}
+
+// netConn is a connection that is used through package net.
+type netConn struct{ net.Conn }
+
+// more is the connection's extra. The caller holds mu.
+func (c *Conn) more() *extra {
+	if c.extra == nil {
+		c.extra = new(extra)
+	}
+	return c.extra
 }
 
 // Start begins to read and returns at once. It is called once, or never if the
@@ -77,7 +101,7 @@ func (c *Conn) Start(h Handler) {
 	c.mu.Lock()
 	c.h = h
 	if c.ended {
-		cause := *c.cause
+		cause := *c.extra.cause
 		c.mu.Unlock()
 		h.Closed(cause)
 		return
@@ -92,14 +116,14 @@ func (c *Conn) Start(h Handler) {
 // Next returns; one after Close has no effect.
 func (c *Conn) Flush() {
 	c.mu.Lock()
-	if c.cause == nil {
+	if !c.closing.Load() {
 		c.want = true
 	}
 	c.write()
 }
 
 // Deflates tells whether the peer takes deflated frames.
-func (c *Conn) Deflates() bool { return c.deflates }
+func (c *Conn) Deflates() bool { return c.dec.deflates }
 
 // Close ends the connection with a close frame. Only the first call counts, and
 // none after the connection was closed for another reason. A code that may not
@@ -114,17 +138,18 @@ func (c *Conn) Close(code int, reason string) {
 // it has a cause already.
 func (c *Conn) shut(cause Cause) {
 	c.mu.Lock()
-	if c.cause != nil {
+	if c.closing.Load() {
 		c.mu.Unlock()
 		return
 	}
-	c.cause = &cause
 	c.closing.Store(true)
+	x := c.more()
+	x.cause = &cause
 	reason := cause.Reason
 	if cause.Kind == ClosedByPeer {
 		reason = "" // the answer repeats the code alone
 	}
-	c.last = closeFrame(cause.Code, reason)
+	x.last = closeFrame(cause.Code, reason)
 	if cause.Kind != ClosedByServer {
 		c.want = false
 	}
@@ -139,131 +164,41 @@ func (c *Conn) shut(cause Cause) {
 
 // expire sets the deadline of the connection's end. The caller holds mu.
 func (c *Conn) expire() {
-	if c.deadline == 0 {
-		c.deadline = c.srv.wheel.now.Load() + c.srv.limits.close
-		c.srv.wheel.schedule(c, c.deadline)
+	x := c.more()
+	if x.deadline == 0 {
+		x.deadline = c.srv.wheel.now.Load() + c.srv.limits.close
+		c.srv.wheel.schedule(c, x.deadline)
 	}
-}
-
-// read starts the reader. The caller holds mu.
-func (c *Conn) read() {
-	if !c.reading {
-		c.reading = true
-		// It ends at the end of the stream or at an error, which the wheel forces at
-		// the deadline of a connection that is being closed. Server.Close waits for it.
-		c.srv.goroutines.Go(c.reader)
-	}
-}
-
-func (c *Conn) reader() {
-	var err error
-	if c.rc != nil {
-		err = c.receiveRaw()
-	} else {
-		err = c.receive()
-	}
-	c.end(err)
-}
-
-// receive reads until it cannot any more. This is the way of connections without
-// a descriptor, which cannot wait without a buffer.
-func (c *Conn) receive() error {
-	buf := make([]byte, 512)
-	for {
-		n, err := c.nc.Read(buf)
-		if n > 0 {
-			c.received(buf[:n])
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// received takes bytes from the peer, which become the connection's to change.
-// Whoever reads calls it; calls must not overlap.
-func (c *Conn) received(p []byte) {
-	now := c.srv.wheel.now.Load()
-	c.heard.Store(now)
-	if c.closing.Load() {
-		return
-	}
-	err := c.dec.feed(p, c)
-	if c.answer {
-		c.answer = false
-		c.mu.Lock()
-		c.write()
-	}
-	if err != nil {
-		b, ok := errors.AsType[*breach](err)
-		if !ok {
-			b = &breach{ProtocolError, protocol.CloseProtocol, err.Error()}
-		}
-		c.shut(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
-		return
-	}
-	switch {
-	case !c.dec.unfinished():
-		if c.begun.Load() != 0 {
-			c.begun.Store(0)
-		}
-	case c.dec.rested || c.begun.Load() == 0:
-		c.begun.Store(now)
-		c.srv.wheel.schedule(c, now+c.srv.limits.message)
-	}
-}
-
-// message, ping and closed make the connection its decoder's sink.
-
-func (c *Conn) message(p []byte) bool {
-	if c.closing.Load() {
-		return false
-	}
-	c.srv.metrics.messages.add(c.shard, 1)
-	c.h.Message(p)
-	return !c.closing.Load()
-}
-
-// ping keeps the pong for the latest ping only, until all that came with it has
-// been decoded.
-func (c *Conn) ping(p []byte) bool {
-	pong := append([]byte{finBit | opPong, byte(len(p))}, p...)
-	c.mu.Lock()
-	c.pong = pong
-	c.mu.Unlock()
-	c.answer = true
-	return !c.closing.Load()
-}
-
-func (c *Conn) closed(code int, reason string) bool {
-	c.shut(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
-	return false
 }
 
 // end is the end of a connection that is read no more.
 func (c *Conn) end(err error) {
 	c.kill(false) // whoever is writing wakes
 	c.mu.Lock()
-	if c.cause == nil {
-		if c.writeErr != nil && !errors.Is(err, io.EOF) {
-			err = c.writeErr
+	x := c.more()
+	if x.cause == nil {
+		if x.writeErr != nil && !errors.Is(err, io.EOF) {
+			err = x.writeErr
 		}
-		c.cause = &Cause{Kind: Lost, Code: codeAbnormal, Err: err}
+		x.cause = &Cause{Kind: Lost, Code: codeAbnormal, Err: err}
 	}
 	c.closing.Store(true)
 	c.mute = true
 	if c.busy {
 		idle := make(chan struct{})
-		c.idle = idle
+		x.idle = idle
 		c.mu.Unlock()
 		<-idle
 		c.mu.Lock()
 	}
 	c.ended = true
-	c.pong, c.last, c.want = nil, nil, false
-	h, cause := c.h, *c.cause
+	x.pong, x.last, c.want = nil, nil, false
+	h, cause := c.h, *x.cause
 	c.h = nil
 	c.mu.Unlock()
+	if c.nc == nil {
+		c.releaseFD()
+	}
 
 	c.dec.release()
 	c.srv.metrics.closes[cause.Kind].Inc()
@@ -273,10 +208,19 @@ func (c *Conn) end(err error) {
 	c.srv.wheel.forget(c)
 }
 
-// kill closes the network connection at once; hard, with a reset instead of
-// leaving to the kernel what the peer does not take.
+// kill ends the network connection at once; hard, with a reset instead of leaving
+// to the kernel what the peer does not take.
 func (c *Conn) kill(hard bool) {
-	nc := transport(c.nc) // tls.Conn.Close may wait for its peer
+	if c.nc == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.ended {
+			c.killed = true
+			c.shutFD(hard)
+		}
+		return
+	}
+	nc := transport(c.nc.Conn) // tls.Conn.Close may wait for its peer
 	if l, ok := nc.(interface{ SetLinger(int) error }); ok && hard {
 		_ = l.SetLinger(0) // it is being thrown away
 	}

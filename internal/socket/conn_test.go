@@ -13,8 +13,9 @@ import (
 )
 
 // TestBreaches has a client commit every breach of RFC 6455 there is.
-func TestBreaches(t *testing.T) {
-	t.Parallel()
+func TestBreaches(t *testing.T) { onBoth(t, testBreaches) }
+
+func testBreaches(t *testing.T, via path) {
 	long := func(n uint64) []byte {
 		return append(binary.BigEndian.AppendUint64([]byte{finBit | opText, maskBit | 127}, n), 1, 2, 3, 4)
 	}
@@ -97,7 +98,7 @@ func TestBreaches(t *testing.T) {
 		{"deflated: too many final blocks", frame(0xc1, strings.Repeat("\x03\x00", 20)), 1007, BadData, "final"},
 		{"deflated: nothing, at length", frame(0xc1, strings.Repeat("\x00\x00\x00\xff\xff", 3000)), 1009, TooBig, "8192"},
 	}
-	s := newTestServer(t, Config{Deflate: true})
+	s := newTestServer(t, via.config(Config{Deflate: true}))
 	st := withTCP(newSite(t, s))
 	run := func(extra string, c breachCase) {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,10 +124,11 @@ func TestBreaches(t *testing.T) {
 }
 
 // TestMessages has a client send what is right, in all its forms.
-func TestMessages(t *testing.T) {
-	t.Parallel()
+func TestMessages(t *testing.T) { onBoth(t, testMessages) }
+
+func testMessages(t *testing.T, via path) {
 	big := strings.Repeat("歓", 2730) + "ab" // 8192 bytes
-	s := newTestServer(t, Config{Deflate: true})
+	s := newTestServer(t, via.config(Config{Deflate: true}))
 	st := withTCP(newSite(t, s))
 	zip := func(s string) string { return deflated(t, s) }
 	for _, c := range []struct {
@@ -180,9 +182,10 @@ func TestMessages(t *testing.T) {
 }
 
 // TestCloseByPeer checks that a close frame is answered with its code.
-func TestCloseByPeer(t *testing.T) {
-	t.Parallel()
-	st := withTCP(newSite(t, newTestServer(t, Config{})))
+func TestCloseByPeer(t *testing.T) { onBoth(t, testCloseByPeer) }
+
+func testCloseByPeer(t *testing.T, via path) {
+	st := withTCP(newSite(t, newTestServer(t, via.config(Config{}))))
 	for _, c := range []struct {
 		name    string
 		payload string
@@ -216,9 +219,10 @@ func TestCloseByPeer(t *testing.T) {
 	}
 }
 
-func TestCloseByServer(t *testing.T) {
-	t.Parallel()
-	st := withTCP(newSite(t, newTestServer(t, Config{})))
+func TestCloseByServer(t *testing.T) { onBoth(t, testCloseByServer) }
+
+func testCloseByServer(t *testing.T, via path) {
+	st := withTCP(newSite(t, newTestServer(t, via.config(Config{}))))
 	long := strings.Repeat("歓", 50)
 	for _, c := range []struct {
 		name   string
@@ -264,9 +268,10 @@ func TestCloseByServer(t *testing.T) {
 
 // TestCloseWithinMessage closes from within Message while further messages are in
 // the same segment.
-func TestCloseWithinMessage(t *testing.T) {
-	t.Parallel()
-	st := withTCP(newSite(t, newTestServer(t, Config{}), func(st *site) {
+func TestCloseWithinMessage(t *testing.T) { onBoth(t, testCloseWithinMessage) }
+
+func testCloseWithinMessage(t *testing.T, via path) {
+	st := withTCP(newSite(t, newTestServer(t, via.config(Config{})), func(st *site) {
 		st.prepare = func(v *viewer) {
 			v.onMessage = func(p []byte) {
 				v.got <- string(p)
@@ -284,9 +289,10 @@ func TestCloseWithinMessage(t *testing.T) {
 	}
 }
 
-func TestPing(t *testing.T) {
-	t.Parallel()
-	st := withTCP(newSite(t, newTestServer(t, Config{})))
+func TestPing(t *testing.T) { onBoth(t, testPing) }
+
+func testPing(t *testing.T, via path) {
+	st := withTCP(newSite(t, newTestServer(t, via.config(Config{}))))
 	p, _ := st.dial("")
 	for _, payload := range []string{"", "a", strings.Repeat("x", 125)} {
 		p.write(frame(finBit|opPing, payload))
@@ -314,9 +320,10 @@ func TestPing(t *testing.T) {
 }
 
 // TestLost ends connections without a close frame.
-func TestLost(t *testing.T) {
-	t.Parallel()
-	st := withTCP(newSite(t, newTestServer(t, Config{})))
+func TestLost(t *testing.T) { onBoth(t, testLost) }
+
+func testLost(t *testing.T, via path) {
+	st := withTCP(newSite(t, newTestServer(t, via.config(Config{}))))
 	for name, end := range map[string]func(*peer){
 		"end of stream":         func(p *peer) { _ = p.Close() },
 		"half-closed":           func(p *peer) { _ = p.Conn.(*net.TCPConn).CloseWrite() },
@@ -343,7 +350,7 @@ func TestCloseFrameBeforeReset(t *testing.T) {
 	c, p := pipe(t, s)
 	v := newViewer(t)
 	v.conn = c
-	c.broken(errors.New("taken no more"))
+	c.broken(new(turn), errors.New("taken no more"))
 	c.Start(v)
 	v.send(Prepare([]byte("to nobody"), false).Plain)
 	p.write(closing(1001, ""))
@@ -354,9 +361,10 @@ func TestCloseFrameBeforeReset(t *testing.T) {
 
 // TestTrickle sends a message a byte at a time: over TCP, so that the decoder gets
 // it in pieces.
-func TestTrickle(t *testing.T) {
-	t.Parallel()
-	s := newTestServer(t, Config{Deflate: true})
+func TestTrickle(t *testing.T) { onBoth(t, testTrickle) }
+
+func testTrickle(t *testing.T, via path) {
+	s := newTestServer(t, via.config(Config{Deflate: true}))
 	st := withTCP(newSite(t, s))
 	p, v := st.dial(offerDeflate)
 	stream := append(text("first"), frame(finBit|opPing, "now")...)

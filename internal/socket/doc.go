@@ -14,18 +14,32 @@
 // the control slots (the latest pong, a ping), then the source, then for a close
 // frame, after which nothing follows, and hands all of that to the kernel in one
 // system call that does not wait. Who comes while the token is taken leaves a mark
-// that the holder sees before it gives the token back. What the kernel does not
-// take is written by a goroutine that exists only while this viewer is behind; it
-// goes on fetching until nothing is left. Over TLS, over a connection without a
-// descriptor and on other systems than Linux that goroutine writes everything.
+// that the holder sees before it gives the token back. When the kernel does not
+// take all of it, the turn waits, token in hand, until a poll says that the peer
+// takes something again; it goes on fetching until nothing is left.
 //
 // # Reading
 //
 // A decoder of a few words a connection takes whatever bytes there are, in pieces
-// of any size; it holds memory only within an unfinished frame or message. One
-// goroutine a connection waits for bytes and holds no buffer while it waits. It
-// owns the end as well: it waits for the writer's token, forgets the connection,
-// and reports [Handler.Closed].
+// of any size; it holds memory only within an unfinished frame or message. The
+// reader is whoever runs a connection's turn of reading: a goroutine that a poll
+// starts when there is something to read, and that asks for the next report when it
+// has taken it. An idle viewer has no goroutine and no buffer. The reader owns the
+// end as well: it waits for the writer's token, closes the descriptor, forgets the
+// connection, and reports [Handler.Closed].
+//
+// # Descriptors
+//
+// On Linux a TCP connection is its descriptor and nothing else: it is taken from
+// package net, whose connection is closed, and closed by the reader at the end,
+// when nobody writes any more. Until then others than the reader and the writer use
+// it only under the connection's lock. Two epoll instances, each with one goroutine,
+// report once each time they are asked: one that there is something to read, the
+// other, known to connections that are behind only, that the peer takes something.
+//
+// TLS in this process, connections that hide what they are and other systems have
+// no such descriptor. There a goroutine a connection reads, and one that exists
+// only while there is something to write writes.
 //
 // # Time
 //

@@ -93,13 +93,14 @@ func (c gorillaClient) closed(err error) (int, string) {
 }
 
 // TestClients exchanges messages of every size with the clients that viewers use.
-func TestClients(t *testing.T) {
-	t.Parallel()
+func TestClients(t *testing.T) { onBoth(t, testClients) }
+
+func testClients(t *testing.T, via path) {
 	for name, dial := range map[string]func(string, bool) (client, error){"coder": dialCoder, "gorilla": dialGorilla} {
 		for _, deflate := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s deflate=%v", name, deflate), func(t *testing.T) {
 				t.Parallel()
-				st := withTCP(newSite(t, newTestServer(t, Config{Deflate: true, MaxMessage: 200000})))
+				st := withTCP(newSite(t, newTestServer(t, via.config(Config{Deflate: true, MaxMessage: 200000}))))
 				url := "ws" + strings.TrimPrefix(st.URL, "http")
 				c, err := dial(url, deflate)
 				if err != nil {

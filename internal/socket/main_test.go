@@ -20,12 +20,31 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/kansei-live/kansei/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// path is a way in which a TCP connection is held.
+type path struct {
+	name     string
+	portable bool
+}
+
+// config is c for connections that are held in this way.
+func (p path) config(c Config) Config {
+	c.portable = p.portable
+	return c
+}
+
+// onBoth runs a test for each way in which a connection is held.
+func onBoth(t *testing.T, test func(t *testing.T, via path)) {
+	t.Parallel()
+	for _, p := range paths {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, p)
+		})
+	}
+}
 
 // patience bounds what a test waits for; it is never what is measured.
 const patience = time.Minute

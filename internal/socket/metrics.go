@@ -38,7 +38,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, m.messages.total)
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kansei_slow_writers",
-		Help: "Viewers that are behind: a goroutine finishes writing to them.",
+		Help: "Viewers that are behind: something waits until they take it.",
 	}, func() float64 { return float64(m.slow.Load()) })
 	closes := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "kansei_closes_total",

@@ -26,6 +26,7 @@ type Server struct {
 	shards   atomic.Uint32
 
 	wheel wheel
+	polls polls
 	force atomic.Bool // connections that are being closed are ended at once
 
 	stopWheel  chan struct{}
@@ -43,6 +44,7 @@ func NewServer(config Config) *Server {
 		decoding:  newDecoding(config.MaxMessage),
 		stopWheel: make(chan struct{}),
 	}
+	s.polls.srv = s
 	s.wheel.empty = make(chan struct{})
 	s.wheel.now.Store(1) // 0 means none
 	// It ends when Close, which waits for it, closes stopWheel.
@@ -78,7 +80,10 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 		<-s.wheel.empty
 	}
-	s.closeOnce.Do(func() { close(s.stopWheel) })
+	s.closeOnce.Do(func() {
+		s.polls.close()
+		close(s.stopWheel)
+	})
 	s.goroutines.Wait()
 	return err
 }
@@ -88,7 +93,5 @@ func (s *Server) turn() *turn {
 	if t, ok := s.turns.Get().(*turn); ok {
 		return t
 	}
-	t := &turn{frames: make([][]byte, 0, 16)}
-	t.raw.init()
-	return t
+	return &turn{frames: make([][]byte, 0, 16)}
 }

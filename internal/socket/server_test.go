@@ -13,10 +13,11 @@ import (
 )
 
 // TestServerClose closes a server with peers of every kind.
-func TestServerClose(t *testing.T) {
-	t.Parallel()
+func TestServerClose(t *testing.T) { onBoth(t, testServerClose) }
+
+func testServerClose(t *testing.T, via path) {
 	m := NewMetrics(nil)
-	s := NewServer(Config{Metrics: m, CloseTimeout: 300 * time.Millisecond})
+	s := NewServer(via.config(Config{Metrics: m, CloseTimeout: 300 * time.Millisecond}))
 	st := withTCP(newSite(t, s))
 	good, _ := st.dial("")
 	var viewers []*viewer
@@ -61,10 +62,11 @@ func TestServerClose(t *testing.T) {
 }
 
 // TestServerCloseByForce: the context bounds Close.
-func TestServerCloseByForce(t *testing.T) {
-	t.Parallel()
+func TestServerCloseByForce(t *testing.T) { onBoth(t, testServerCloseByForce) }
+
+func testServerCloseByForce(t *testing.T, via path) {
 	m := NewMetrics(nil)
-	s := NewServer(Config{Metrics: m, CloseTimeout: time.Hour})
+	s := NewServer(via.config(Config{Metrics: m, CloseTimeout: time.Hour}))
 	st := withTCP(newSite(t, s))
 	_, v := st.dial("")
 	_, frozen := st.dial("")
@@ -80,10 +82,11 @@ func TestServerCloseByForce(t *testing.T) {
 
 // TestCloseDuringAccept closes servers while connections arrive: every connection
 // ends, and every started one is reported.
-func TestCloseDuringAccept(t *testing.T) {
-	t.Parallel()
+func TestCloseDuringAccept(t *testing.T) { onBoth(t, testCloseDuringAccept) }
+
+func testCloseDuringAccept(t *testing.T, via path) {
 	for range 20 {
-		s := NewServer(Config{CloseTimeout: 200 * time.Millisecond})
+		s := NewServer(via.config(Config{CloseTimeout: 200 * time.Millisecond}))
 		st := withTCP(newSite(t, s))
 		var wg sync.WaitGroup
 		for range 8 {
@@ -118,9 +121,10 @@ func TestCloseDuringAccept(t *testing.T) {
 
 // TestChurn opens, uses and ends connections in every way at once; goleak looks
 // for what is left.
-func TestChurn(t *testing.T) {
-	t.Parallel()
-	s := newTestServer(t, Config{Deflate: true})
+func TestChurn(t *testing.T) { onBoth(t, testChurn) }
+
+func testChurn(t *testing.T, via path) {
+	s := newTestServer(t, via.config(Config{Deflate: true}))
 	st := withTCP(newSite(t, s))
 	var wg sync.WaitGroup
 	for i := range 60 {

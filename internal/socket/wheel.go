@@ -177,8 +177,11 @@ func (s *Server) turnWheel(tick time.Duration, stop <-chan struct{}) {
 // again. closed tells that the server is.
 func (c *Conn) look(now uint32, closed bool) uint32 {
 	l := &c.srv.limits
+	var deadline, progress uint32
 	c.mu.Lock()
-	deadline := c.deadline
+	if x := c.extra; x != nil {
+		deadline, progress = x.deadline, x.progress
+	}
 	c.mu.Unlock()
 	switch {
 	case deadline != 0 && (now >= deadline || c.srv.force.Load()):
@@ -204,7 +207,7 @@ func (c *Conn) look(now uint32, closed bool) uint32 {
 		}
 		next = min(next, begun+l.message)
 	}
-	if progress := c.progress.Load(); progress != 0 {
+	if progress != 0 {
 		if now >= progress+l.write {
 			c.shut(Cause{Kind: TooSlow, Code: int(protocol.CloseTooSlow), Reason: "too slow"})
 			return now + 1

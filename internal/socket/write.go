@@ -5,8 +5,13 @@ type turn struct {
 	frames [][]byte // what to write, in order
 	next   int      // the first of frames that is not written whole
 	offset int      // what is written of it
-	last   bool     // frames ends with a close frame
-	raw    rawWrite
+
+	source  Handler // to be asked for what comes behind frames
+	close   []byte  // the close frame that comes behind that
+	fetched bool    // the source had something
+	last    bool    // frames ends with a close frame
+
+	raw rawWrite
 }
 
 // left tells whether something of the frames is not written.
@@ -39,19 +44,27 @@ func (c *Conn) write() {
 		return
 	}
 	c.busy = true
+	t := c.srv.turn()
+	c.take(t)
 	c.mu.Unlock()
 
-	t := c.srv.turn()
-	if c.rc != nil {
+	if !c.fetch(t) && !c.gather(t) {
+		return
+	}
+	if c.nc == nil {
 		for range maxTurns {
-			if !c.gather(t) {
-				c.srv.turns.Put(t)
+			if !c.attempt(t) {
+				c.await(t)
 				return
 			}
-			if !c.attempt(t) {
-				break
+			if !c.gather(t) {
+				return
 			}
 		}
+		// It ends when nothing is left to write or when the peer does not take it now.
+		// The reader waits for whoever goes on then.
+		c.srv.goroutines.Go(func() { c.goOn(t) })
+		return
 	}
 	// It ends when nothing is left to write or the connection is closed: by its
 	// reader, or by the wheel when the peer takes nothing. The reader waits for it.
@@ -60,69 +73,108 @@ func (c *Conn) write() {
 
 // pending tells whether there is something to write. The caller holds mu.
 func (c *Conn) pending() bool {
-	return !c.mute && (c.pong != nil || c.wantPing || c.last != nil || c.want && c.h != nil)
+	if c.mute {
+		return false
+	}
+	if c.want && c.h != nil || c.wantPing {
+		return true
+	}
+	return c.extra != nil && (c.extra.pong != nil || c.extra.last != nil)
 }
 
 // gather puts into t what is to be written next; what it held is written. When
-// that is nothing, it gives the token back and returns false.
+// that is nothing, it gives token and turn back and returns false.
 func (c *Conn) gather(t *turn) bool {
 	if t.last {
 		t.last = false
 		c.wroteLast()
 	}
 	for {
-		t.reset()
 		c.mu.Lock()
-		if !c.pending() {
-			c.busy = false
-			if c.progress.Load() != 0 {
-				c.progress.Store(0)
-			}
-			if c.idle != nil {
-				close(c.idle)
-			}
-			c.mu.Unlock()
+		more := c.take(t)
+		c.mu.Unlock()
+		if !more {
+			c.srv.turns.Put(t)
 			return false
 		}
-		t.frames = c.control(t.frames)
-		last, h := c.last, c.h
-		if !c.want {
-			h = nil
-		}
-		c.want = false
-		c.mute = last != nil
-		c.mu.Unlock()
-
-		if h != nil {
-			controls := len(t.frames)
-			t.frames = h.Next(t.frames)
-			if fetched := t.frames[controls:]; len(fetched) > 0 {
-				c.srv.metrics.countFrames(c.shard, fetched)
-				c.askAgain()
-			}
-		}
-		if last != nil {
-			t.frames, t.last = append(t.frames, last), true
-		}
-		if len(t.frames) > 0 {
+		if c.fetch(t) {
 			return true
 		}
 	}
 }
 
-// askAgain has the source asked until it has nothing any more; once more before
-// the close frame if it was the server that closed.
-func (c *Conn) askAgain() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.want = c.cause == nil || c.cause.Kind == ClosedByServer
+// take has t begin with what is pending, or gives the token back if that is
+// nothing. The caller holds mu.
+func (c *Conn) take(t *turn) bool {
+	t.reset()
+	if t.fetched {
+		// The source is asked until it has nothing any more; once more before the
+		// close frame if it was the server that closed.
+		t.fetched = false
+		c.want = !c.closing.Load() || c.extra.cause.Kind == ClosedByServer
+	}
+	if !c.pending() {
+		c.giveBack()
+		return false
+	}
+	t.frames = c.control(t.frames)
+	if c.want {
+		t.source = c.h
+		c.want = false
+	}
+	if x := c.extra; x != nil && x.last != nil {
+		t.close = x.last
+		c.mute = true
+	}
+	return true
+}
+
+// giveBack gives the token back. The caller holds mu.
+func (c *Conn) giveBack() {
+	c.busy = false
+	x := c.extra
+	if x == nil {
+		return
+	}
+	if x.progress != 0 {
+		x.progress = 0
+		c.srv.metrics.slow.Add(-1)
+		if c.nc == nil {
+			c.awaitNoMore()
+		}
+	}
+	if x.idle != nil {
+		close(x.idle)
+	}
+	if !c.closing.Load() && x.writeErr == nil {
+		c.extra = nil // nothing is waiting
+	}
+}
+
+// fetch asks the source for what t lacks. It tells whether there is something to
+// write then.
+func (c *Conn) fetch(t *turn) bool {
+	if h := t.source; h != nil {
+		t.source = nil
+		controls := len(t.frames)
+		t.frames = h.Next(t.frames)
+		if fetched := t.frames[controls:]; len(fetched) > 0 {
+			c.srv.metrics.countFrames(c.shard, fetched)
+			t.fetched = true
+		}
+	}
+	if t.close != nil {
+		t.frames, t.last = append(t.frames, t.close), true
+		t.close = nil
+	}
+	return len(t.frames) > 0
 }
 
 // control appends the control frames that are waiting. The caller holds mu.
 func (c *Conn) control(frames [][]byte) [][]byte {
-	if c.pong != nil {
-		frames = append(frames, c.pong)
-		c.pong = nil
+	if x := c.extra; x != nil && x.pong != nil {
+		frames = append(frames, x.pong)
+		x.pong = nil
 	}
 	if c.wantPing {
 		frames = append(frames, []byte{finBit | opPing, 0})
@@ -135,44 +187,54 @@ func (c *Conn) control(frames [][]byte) [][]byte {
 // peer reads its end and ends the rest; elsewhere the connection is over once both
 // close frames have passed.
 func (c *Conn) wroteLast() {
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+	if c.nc == nil {
+		c.endSending()
+		return
+	}
+	if half, ok := c.nc.Conn.(interface{ CloseWrite() error }); ok {
 		if half.CloseWrite() == nil {
 			return
 		}
 	}
 	c.mu.Lock()
-	answered := c.cause.Kind == ClosedByPeer
+	answered := c.extra.cause.Kind == ClosedByPeer
 	c.mu.Unlock()
 	if answered {
 		c.kill(false)
 	}
 }
 
-// catchUp writes for a viewer that is behind what t holds and what comes to be
-// fetched meanwhile. It waits for the peer, in pieces small enough that the wheel
-// sees whether the peer takes anything.
-func (c *Conn) catchUp(t *turn) {
-	slow := &c.srv.metrics.slow
-	slow.Add(1)
-	defer slow.Add(-1)
-	now := &c.srv.wheel.now
-	c.progress.Store(now.Load())
-	c.srv.wheel.schedule(c, now.Load()+c.srv.limits.write)
+// behind notes that something is left which the peer has not taken, and whether it
+// has taken some. The caller holds mu.
+func (c *Conn) behind(some bool) {
+	x, now := c.more(), c.srv.wheel.now.Load()
+	if x.progress == 0 {
+		some = true
+		c.srv.metrics.slow.Add(1)
+		c.srv.wheel.schedule(c, now+c.srv.limits.write)
+	}
+	if some {
+		x.progress = now
+	}
+}
 
+// catchUp writes for a connection without a descriptor what t holds and what comes
+// to be fetched meanwhile. It waits for the peer, in pieces small enough that the
+// wheel sees whether the peer takes anything.
+func (c *Conn) catchUp(t *turn) {
 	piece := c.srv.decoding.buffers.get()
 	for t.left() || c.gather(t) {
+		c.mu.Lock()
+		c.behind(true)
+		c.mu.Unlock()
 		piece.b = c.fill(piece.b[:0], t)
 		if _, err := c.nc.Write(piece.b); err != nil {
-			c.broken(err)
-			t.reset()
-			t.last = false
+			c.broken(t, err)
 			continue
 		}
 		c.srv.metrics.sentBytes.add(c.shard, len(piece.b))
-		c.progress.Store(now.Load())
 	}
 	c.srv.decoding.buffers.put(piece)
-	c.srv.turns.Put(t)
 }
 
 // fill appends to b, up to bufferSize bytes, the next piece of what t holds.
@@ -202,15 +264,17 @@ func (c *Conn) fillControl(b []byte) []byte {
 	return b
 }
 
-// broken notes that the peer takes nothing any more. The reader finds out what
-// happened, because what the peer said last may be waiting there; should it not,
-// the wheel ends the connection.
-func (c *Conn) broken(err error) {
+// broken lets go what t holds, because the peer takes nothing any more. The reader
+// finds out what happened, because what the peer said last may be waiting there;
+// should it not, the wheel ends the connection.
+func (c *Conn) broken(t *turn, err error) {
+	t.reset()
+	t.last = false
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mute = true
-	if c.writeErr == nil {
-		c.writeErr = err
+	if x := c.more(); x.writeErr == nil {
+		x.writeErr = err
 	}
 	c.expire()
 }

@@ -1,0 +1,227 @@
+package socket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// setNotSentLowat bounds what the kernel takes for a peer that reads nothing.
+func setNotSentLowat(nc net.Conn, n int) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if rc, err := sc.SyscallConn(); err == nil {
+		_ = rc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
+		})
+	}
+}
+
+// takeFD takes the descriptor of a TCP connection away from net, so that what net
+// and the runtime keep of it beside is let go, and so that only this package's
+// polls wake for it. It returns false, and leaves tcp as it is, if that cannot be
+// done.
+func takeFD(tcp *net.TCPConn) (fd int32, ok bool) {
+	rc, err := tcp.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	// net closes its own descriptor; the socket stays, non-blocking as it was.
+	dup := -1
+	if rc.Control(func(fd uintptr) {
+		dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	}) != nil || err != nil {
+		return 0, false
+	}
+	_ = tcp.Close()
+	return int32(dup), true
+}
+
+// shutFD ends both directions, so that whoever waits for one of them wakes, and
+// has releaseFD reset the connection if hard. The caller holds mu.
+func (c *Conn) shutFD(hard bool) {
+	fd := int(c.fd)
+	if hard {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+}
+
+// endSending follows the close frame. The holder of the token calls it.
+func (c *Conn) endSending() { _ = unix.Shutdown(int(c.fd), unix.SHUT_WR) }
+
+// releaseFD closes the descriptor: nobody uses it any more.
+func (c *Conn) releaseFD() {
+	c.srv.polls.forget(c)
+	_ = unix.Close(int(c.fd))
+}
+
+// readable reads what there is and asks to be told when there is more. It is the
+// reader, one call at a time: a peer that sends without end is read no oftener
+// than others.
+func (c *Conn) readable() {
+	if !c.armed.CompareAndSwap(true, false) {
+		return
+	}
+	buf := c.srv.decoding.buffers.get()
+	n, err := read(int(c.fd), buf.b)
+	if n > 0 {
+		c.received(buf.b[:n])
+	}
+	c.srv.decoding.buffers.put(buf)
+	switch {
+	case err != nil && !errors.Is(err, unix.EAGAIN):
+		err = os.NewSyscallError("read", err)
+	case n == 0 && err == nil:
+		err = c.endOfStream()
+	default:
+		err = c.arm()
+	}
+	if err != nil {
+		c.end(err)
+	}
+}
+
+// endOfStream tells whose end it is.
+func (c *Conn) endOfStream() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killed {
+		return net.ErrClosed
+	}
+	return io.EOF
+}
+
+// arm asks to be told when there is something to read. The reader calls it.
+func (c *Conn) arm() error { return c.srv.polls.awaitRead(c) }
+
+// writable goes on with the turn that is waiting.
+func (c *Conn) writable() {
+	c.mu.Lock()
+	x := c.extra
+	if x == nil || x.waiting == nil {
+		c.mu.Unlock()
+		return
+	}
+	t := x.waiting
+	x.waiting = nil
+	if !c.mute {
+		// Control frames go between the frames.
+		var room [2][]byte
+		at := t.next
+		if t.offset > 0 {
+			at++
+		}
+		t.frames = slices.Insert(t.frames, at, c.control(room[:0])...)
+	}
+	c.mu.Unlock()
+	c.goOn(t)
+}
+
+// goOn writes what t holds and what comes to be fetched meanwhile, until there is
+// nothing or the peer does not take it now.
+func (c *Conn) goOn(t *turn) {
+	for c.attempt(t) {
+		if !c.gather(t) {
+			return
+		}
+	}
+	c.await(t)
+}
+
+// await has writable go on with t, of which something is left.
+func (c *Conn) await(t *turn) {
+	c.mu.Lock()
+	c.behind(t.raw.taken > 0)
+	t.raw.taken = 0
+	c.extra.waiting = t
+	c.mu.Unlock()
+	if err := c.srv.polls.awaitWrite(c); err != nil {
+		c.mu.Lock()
+		c.extra.waiting = nil
+		c.mu.Unlock()
+		c.broken(t, err)
+		c.gather(t)
+	}
+}
+
+// awaitNoMore is for a connection that is not behind any more.
+func (c *Conn) awaitNoMore() { c.srv.polls.forgetWrite(c) }
+
+// maxVector is how many frames one system call writes.
+const maxVector = 64
+
+// rawWrite is one write(2) or writev(2) that does not wait.
+type rawWrite struct {
+	vector [maxVector]syscall.Iovec
+	taken  int // bytes, since somebody has looked at it
+}
+
+// attempt writes what t holds as far as the kernel takes it now. It returns true
+// when nothing of it is left.
+func (c *Conn) attempt(t *turn) bool {
+	for t.left() {
+		n, size, err := t.raw.write(int(c.fd), t)
+		if errors.Is(err, unix.EAGAIN) {
+			return false
+		}
+		if err != nil {
+			c.broken(t, os.NewSyscallError("write", err))
+			return true
+		}
+		c.srv.metrics.sentBytes.add(c.shard, n)
+		t.raw.taken += n
+		t.wrote(n)
+		if n < size {
+			return false
+		}
+	}
+	return true
+}
+
+// write is one system call; size is how much it would write at best.
+func (w *rawWrite) write(fd int, t *turn) (n, size int, err error) {
+	if t.next == len(t.frames)-1 {
+		p := t.frames[t.next][t.offset:]
+		n, err = ignoringEINTR(func() (int, error) { return unix.Write(fd, p) })
+		return n, len(p), err
+	}
+	used := 0
+	for i, offset := t.next, t.offset; i < len(t.frames) && used < maxVector; i, offset = i+1, 0 {
+		p := t.frames[i][offset:]
+		w.vector[used].Base = unsafe.SliceData(p)
+		w.vector[used].SetLen(len(p))
+		used++
+		size += len(p)
+	}
+	n, err = ignoringEINTR(func() (int, error) {
+		r, _, errno := syscall.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.vector[0])), uintptr(used))
+		if errno != 0 {
+			return 0, errno
+		}
+		return int(r), nil
+	})
+	clear(w.vector[:used])
+	return n, size, err
+}
+
+func read(fd int, p []byte) (int, error) {
+	return ignoringEINTR(func() (int, error) { return unix.Read(fd, p) })
+}
+
+func ignoringEINTR(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}

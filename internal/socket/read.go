@@ -1,0 +1,101 @@
+package socket
+
+import (
+	"errors"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// read starts the reader. The caller holds mu.
+func (c *Conn) read() {
+	if c.reading {
+		return
+	}
+	c.reading = true
+	if c.nc != nil {
+		// It ends at the end of the stream or at an error, which the wheel forces at
+		// the deadline of a connection that is being closed. Server.Close waits for it.
+		c.srv.goroutines.Go(c.receive)
+		return
+	}
+	if err := c.arm(); err != nil {
+		// It ends when whoever is writing has seen the end. Server.Close waits for it.
+		c.srv.goroutines.Go(func() { c.end(err) })
+	}
+}
+
+// receive is the reader of a connection that cannot tell when there is something
+// to read: it waits for it, buffer in hand.
+func (c *Conn) receive() {
+	buf := make([]byte, 512)
+	for {
+		n, err := c.nc.Read(buf)
+		if n > 0 {
+			c.received(buf[:n])
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+// received takes bytes from the peer, which become the connection's to change.
+// The reader calls it.
+func (c *Conn) received(p []byte) {
+	now := c.srv.wheel.now.Load()
+	c.heard.Store(now)
+	if c.closing.Load() {
+		return
+	}
+	err := c.dec.feed(p, c)
+	if c.answer {
+		c.answer = false
+		c.mu.Lock()
+		c.write()
+	}
+	if err != nil {
+		b, ok := errors.AsType[*breach](err)
+		if !ok {
+			b = &breach{ProtocolError, protocol.CloseProtocol, err.Error()}
+		}
+		c.shut(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
+		return
+	}
+	switch {
+	case !c.dec.unfinished():
+		if c.begun.Load() != 0 {
+			c.begun.Store(0)
+		}
+	case c.dec.rested || c.begun.Load() == 0:
+		c.begun.Store(now)
+		c.srv.wheel.schedule(c, now+c.srv.limits.message)
+	}
+}
+
+// message, ping and closed make the connection its decoder's sink.
+
+func (c *Conn) message(p []byte) bool {
+	if c.closing.Load() {
+		return false
+	}
+	c.srv.metrics.messages.add(c.shard, 1)
+	c.h.Message(p)
+	return !c.closing.Load()
+}
+
+// ping keeps the pong for the latest ping only, until all that came with it has
+// been decoded.
+func (c *Conn) ping(p []byte) bool {
+	pong := append([]byte{finBit | opPong, byte(len(p))}, p...)
+	c.mu.Lock()
+	c.more().pong = pong
+	c.mu.Unlock()
+	c.answer = true
+	return !c.closing.Load()
+}
+
+func (c *Conn) closed(code int, reason string) bool {
+	c.shut(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
+	return false
+}
