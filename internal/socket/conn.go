@@ -66,6 +66,7 @@ type Conn struct {
 	killed   bool        // fd was shut for whatever the peer does
 
 	answer    bool  // the reader's own: a pong may be waiting
+	deaf      bool  // the reader's own: nothing that comes matters any more
 	forgotten bool  // under the wheel's lock
 	shard     uint8 // of the counters
 }
@@ -81,6 +82,8 @@ type extra struct {
 	deadline uint32        // the tick at which the connection is ended by force; 0: none
 	progress uint32        // the tick when the peer took something last; 0: it is not behind
 	waiting  *turn         // goes on when the peer takes something again
+	said     bool          // the close frame is written
+	heard    bool          // the peer's close frame has come, or would not be found
 }
 
 // netConn is a connection that is used through package net.

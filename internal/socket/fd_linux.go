@@ -116,11 +116,7 @@ func (c *Conn) writable() {
 	if !c.mute {
 		// Control frames go between the frames.
 		var room [2][]byte
-		at := t.next
-		if t.offset > 0 {
-			at++
-		}
-		t.frames = slices.Insert(t.frames, at, c.control(room[:0])...)
+		t.frames = slices.Insert(t.frames, t.boundary(), c.control(room[:0])...)
 	}
 	c.mu.Unlock()
 	c.goOn(t)

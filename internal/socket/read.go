@@ -45,7 +45,7 @@ func (c *Conn) receive() {
 func (c *Conn) received(p []byte) {
 	now := c.srv.wheel.now.Load()
 	c.heard.Store(now)
-	if c.closing.Load() {
+	if c.deaf {
 		return
 	}
 	err := c.dec.feed(p, c)
@@ -60,9 +60,11 @@ func (c *Conn) received(p []byte) {
 			b = &breach{ProtocolError, protocol.CloseProtocol, err.Error()}
 		}
 		c.shut(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
+		c.heardLast()
 		return
 	}
 	switch {
+	case c.closing.Load():
 	case !c.dec.unfinished():
 		if c.begun.Load() != 0 {
 			c.begun.Store(0)
@@ -77,25 +79,29 @@ func (c *Conn) received(p []byte) {
 
 func (c *Conn) message(p []byte) bool {
 	if c.closing.Load() {
-		return false
+		return true // the peer's close frame is still to come
 	}
 	c.srv.metrics.messages.add(c.shard, 1)
 	c.h.Message(p)
-	return !c.closing.Load()
+	return true
 }
 
 // ping keeps the pong for the latest ping only, until all that came with it has
 // been decoded.
 func (c *Conn) ping(p []byte) bool {
+	if c.closing.Load() {
+		return true
+	}
 	pong := append([]byte{finBit | opPong, byte(len(p))}, p...)
 	c.mu.Lock()
 	c.more().pong = pong
 	c.mu.Unlock()
 	c.answer = true
-	return !c.closing.Load()
+	return true
 }
 
 func (c *Conn) closed(code int, reason string) bool {
 	c.shut(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
+	c.heardLast()
 	return false
 }
