@@ -211,7 +211,6 @@ func (c *Conn) wroteLast() {
 // heardLast follows the peer's close frame, or what keeps it from being found. The
 // reader calls it.
 func (c *Conn) heardLast() {
-	c.deaf = true
 	c.mu.Lock()
 	x := c.more()
 	x.heard = true
