@@ -28,6 +28,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		"loadtest":      {"protocol", "client"},
 		"internal/demo": {"protocol", "client", "loadtest"},
 		"internal/edge": append([]string{"protocol", "hub"}, adapters...),
+
+		"internal/conformance": {}, // tests alone
 	}
 	for _, a := range adapters {
 		allowed[a] = []string{"protocol", "hub", "internal/text"}
