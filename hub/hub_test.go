@@ -52,7 +52,7 @@ func TestEmptyRoomGivesACursor(t *testing.T) {
 }
 
 func TestOneRoundPerWindow(t *testing.T) {
-	inBubble(t, nil, func(t *testing.T, w *world) {
+	inBubble(t, func(c *Config) { c.Window = 50 * time.Millisecond }, func(t *testing.T, w *world) {
 		v, s := w.join("r", "")
 		s.take()
 		for i := range 12 {

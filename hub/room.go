@@ -44,7 +44,7 @@ type Room struct {
 	sent []int64 // when the items of the frames that are to be flushed entered the log
 
 	flushing []Socket      // scratch of the round that is under way
-	cost     time.Duration // of a processor, for a viewer, in the last round
+	cost     time.Duration // of a processor, for a viewer, in the last rounds
 }
 
 // shared is what every viewer gets the latest of, and nothing else.

@@ -66,7 +66,7 @@ func (r *Room) round() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := len(all); n > 0 {
-		r.cost = took * time.Duration(workers) / time.Duration(n)
+		r.cost += (took*time.Duration(workers)/time.Duration(n) - r.cost) / 8
 	}
 	clear(all)
 	if r.flushing = shrink(all); r.sent == nil {
@@ -82,7 +82,7 @@ func (r *Room) round() {
 }
 
 // workers is how many goroutines flush: as few as are done within half a window by
-// the measure of the last round, because a write costs a fifth more while another
+// the measure of the last rounds, because a write costs a fifth more while another
 // processor writes too, and because others have work for the processors as well.
 // Room.mu is held.
 func (r *Room) workers(viewers int) int {

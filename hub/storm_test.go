@@ -195,7 +195,7 @@ func TestWorkers(t *testing.T) {
 		want    int
 	}{
 		{0, 100_000, 1}, {5 * time.Microsecond, 5, 1}, {5 * time.Microsecond, 4000, 1},
-		{time.Second, 600, 1}, {time.Second, 100_000, most},
+		{time.Millisecond, 600, 1}, {time.Millisecond, 100_000, most},
 	} {
 		r := &Room{hub: New(Config{Window: 50 * time.Millisecond}), cost: c.cost}
 		if got := r.workers(c.viewers); got != c.want {

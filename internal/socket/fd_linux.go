@@ -72,7 +72,7 @@ func (c *Conn) readable() {
 		return
 	}
 	buf := c.srv.decoding.buffers.get()
-	n, err := read(int(c.fd), buf.b)
+	n, err := read(c.fd, buf.b)
 	if n > 0 {
 		c.received(buf.b[:n])
 	}
@@ -155,17 +155,18 @@ func (c *Conn) awaitNoMore() { c.srv.polls.forgetWrite(c) }
 // maxVector is how many frames one system call writes.
 const maxVector = 64
 
-// rawWrite is one write(2) or writev(2) that does not wait.
+// rawWrite is one system call that writes and does not wait.
 type rawWrite struct {
-	vector [maxVector]syscall.Iovec
-	taken  int // bytes, since somebody has looked at it
+	vector  [maxVector]unix.Iovec
+	message unix.Msghdr
+	taken   int // bytes, since somebody has looked at it
 }
 
 // attempt writes what t holds as far as the kernel takes it now. It returns true
 // when nothing of it is left.
 func (c *Conn) attempt(t *turn) bool {
 	for t.left() {
-		n, size, err := t.raw.write(int(c.fd), t)
+		n, size, err := t.raw.write(c.fd, t)
 		if errors.Is(err, unix.EAGAIN) {
 			return false
 		}
@@ -183,11 +184,14 @@ func (c *Conn) attempt(t *turn) bool {
 	return true
 }
 
-// write is one system call; size is how much it would write at best.
-func (w *rawWrite) write(fd int, t *turn) (n, size int, err error) {
+// write is one system call; size is how much it would write at best. It is send(2)
+// or sendmsg(2), which are the same as write(2) and writev(2) but for what those look
+// up about files.
+func (w *rawWrite) write(fd int32, t *turn) (n, size int, err error) {
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	if t.next == len(t.frames)-1 {
 		p := t.frames[t.next][t.offset:]
-		n, err = rawCall(unix.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
+		n, err = rawCall(unix.SYS_SENDTO, fd, unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p)), flags)
 		return n, len(p), err
 	}
 	used := 0
@@ -198,16 +202,22 @@ func (w *rawWrite) write(fd int, t *turn) (n, size int, err error) {
 		used++
 		size += len(p)
 	}
-	n, err = rawCall(unix.SYS_WRITEV, fd, unsafe.Pointer(&w.vector[0]), used)
+	w.message.Iov = &w.vector[0]
+	w.message.SetIovlen(used)
+	n, err = rawCall(unix.SYS_SENDMSG, fd, unsafe.Pointer(&w.message), flags, 0)
 	clear(w.vector[:used])
 	return n, size, err
 }
 
-// rawCall is a system call on n things at p that does not wait, so that the scheduler
-// need not be told of it.
-func rawCall(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
+func read(fd int32, p []byte) (int, error) {
+	return rawCall(unix.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(p)), uintptr(len(p)), 0)
+}
+
+// rawCall is a system call that does not wait, so that the scheduler need not be told
+// of it.
+func rawCall(trap uintptr, fd int32, p unsafe.Pointer, a, b uintptr) (int, error) {
 	for {
-		r, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(p), uintptr(n))
+		r, _, errno := syscall.RawSyscall6(trap, uintptr(fd), uintptr(p), a, b, 0, 0)
 		switch errno {
 		case 0:
 			return int(r), nil
@@ -216,8 +226,4 @@ func rawCall(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
 			return 0, errno
 		}
 	}
-}
-
-func read(fd int, p []byte) (int, error) {
-	return rawCall(unix.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
 }
