@@ -60,6 +60,9 @@ const (
 // welcome.
 func (r *run) connect(ctx context.Context, number int) (*publisher, *protocol.Welcome, error) {
 	user := fmt.Sprintf("load-%s-p%d", r.tag, number)
+	if r.cmd.UserIDs == idsUUID {
+		user = uuid(r.rng)
+	}
 	token, err := r.token(user, fmt.Sprintf("Publisher %d", number), protocol.RoleBroadcaster)
 	if err != nil {
 		return nil, nil, err
@@ -113,7 +116,7 @@ func (r *run) connectAll(ctx context.Context) error {
 	if over := r.plan.tooMany(n, w.Limits); over > 0 {
 		r.say("%d publishers at %v/s and %d at once are too few: about %d comments will be late", n, w.Limits.PerS, w.Limits.Burst, over)
 	}
-	if err := raiseFileLimit(r.cmd.Viewers + n); err != nil {
+	if err := RaiseFileLimit(r.cmd.Viewers + n); err != nil {
 		return err
 	}
 	for number := 1; number < n; number++ {
