@@ -72,16 +72,16 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s).
 		done; \
 	done
 
-bench: build bin/nats-server ## Measure a node against a bare program, then hub and socket alone. ARGS="--scenario hot" picks some.
-	@bin/kansei bench --report $(ARGS)
+bench: build bin/nats-server ## Measure a node against a bare program, into bin/bench.md, then hub and socket alone. ARGS="--scenario hot" picks some.
+	@bin/kansei bench --report --out bin/bench.md $(ARGS)
 	@$(MAKE) --no-print-directory bench-go PKG="./hub ./internal/socket"
 
 bench-go: ## Run the Go benchmarks, for benchstat; BENCH picks some, BENCHTIME and COUNT set how long and how often.
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PKG)
 
-profile: build bin/nats-server ## Take CPU and heap profiles of a node with a hot room into ./profiles.
-	@bin/kansei bench --report --scenario hot --pairs 1 --profiles profiles $(ARGS)
-	@echo "go tool pprof -top profiles/hot.cpu.pprof"
+profile: build bin/nats-server ## Take CPU and heap profiles of a node with a hot room into bin/profiles.
+	@bin/kansei bench --report --scenario hot --pairs 1 --profiles bin/profiles $(ARGS)
+	@echo "go tool pprof -top bin/profiles/hot.cpu.pprof"
 
 screenshots: build ## Take the pictures of the documents anew, with the audience of KANSEI_TRACE if set.
 	go run ./internal/shots -kansei bin/kansei -out docs

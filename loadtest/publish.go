@@ -59,11 +59,16 @@ const (
 // connect starts one publisher, which is done when ctx ends, and waits for its
 // welcome.
 func (r *run) connect(ctx context.Context, number int) (*publisher, *protocol.Welcome, error) {
-	user := fmt.Sprintf("load-%s-p%d", r.tag, number)
-	if r.cmd.UserIDs == idsUUID {
+	// Everybody gets id and name with each comment: they are as short as those of users.
+	name := fmt.Sprintf("p%d", number)
+	user := name
+	switch {
+	case r.cmd.UserIDs == idsUUID:
 		user = uuid(r.rng)
+	case r.cmd.Room != "": // another run may be in it
+		user = r.tag + name
 	}
-	token, err := r.token(user, fmt.Sprintf("Publisher %d", number), protocol.RoleBroadcaster)
+	token, err := r.token(user, name, protocol.RoleBroadcaster)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -34,6 +34,6 @@ func (c *floorCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 // its share of the CPU and its pauses.
 func goCollector() prometheus.Collector {
 	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
-		Matcher: regexp.MustCompile(`^/(cpu/classes/gc/total:cpu-seconds|sched/pauses/total/gc:seconds)$`),
+		Matcher: regexp.MustCompile(`^/(cpu/classes/(gc/total|total|idle):cpu-seconds|sched/pauses/total/gc:seconds)$`),
 	}))
 }

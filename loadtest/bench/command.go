@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -13,11 +14,12 @@ import (
 
 // Command is one run: its fields are the flags of "kansei bench", tagged for kong.
 type Command struct {
-	Scenario []string      `sep:"," placeholder:"NAME" help:"What to measure: memory, quiet, hot, storm, rooms, joins, wire, gc, frozen, slow; repeated or separated by commas. All by default."`
+	Scenario []string      `sep:"," placeholder:"NAME" help:"What to measure: memory, quiet, hot, storm, rooms, idle, joins, wire, gc, frozen, slow, curve; repeated or separated by commas. All by default."`
 	Pairs    int           `default:"5" help:"How many pairs of windows, node and floor, a ratio is the median of."`
 	Window   time.Duration `default:"10s" help:"Length of a window."`
 	Scale    float64       `default:"1" help:"Size of audiences, 1 being that of the goals."`
 	JoinRate float64       `default:"3000" placeholder:"N" help:"How many viewers come in a second."`
+	Quick    bool          `help:"A hundredth of the audience in short windows: shows that everything works, not what it costs."`
 	Compress bool          `default:"true" negatable:"" help:"Viewers take deflated messages, as browsers do."`
 
 	Trace string   `env:"KANSEI_TRACE" placeholder:"FILE" help:"Audience of the scenario wire, as of kansei load; made up without it."`
@@ -25,10 +27,11 @@ type Command struct {
 	Serve []string `sep:"none" placeholder:"FLAG" help:"A further flag of the node, as --serve=--coalesce=20ms; repeatable."`
 
 	Kansei      string `placeholder:"FILE" help:"The program of node and floor; this one by default."`
-	NATSServer  string `name:"nats-server" default:"nats-server" placeholder:"FILE" help:"NATS as a process of its own; empty, or not found: inside the node."`
-	RedisServer string `name:"redis-server" default:"redis-server" placeholder:"FILE" help:"Redis as a process of its own; empty, or not found: inside the node."`
+	NATSServer  string `name:"nats-server" default:"nats-server" placeholder:"FILE" help:"NATS as a process of its own, in PATH or beside this program; empty, or not found: inside the node."`
+	RedisServer string `name:"redis-server" default:"redis-server" placeholder:"FILE" help:"Redis as a process of its own; likewise."`
 
 	Profiles string `placeholder:"DIR" help:"Take CPU and heap profiles of the node in a further window of each scenario, into this directory."`
+	Out      string `placeholder:"FILE" help:"Write the report into this file too, as Markdown."`
 	JSON     bool   `name:"json" help:"Print the report as one JSON document."`
 	Report   bool   `help:"A missed bound is no failure."`
 	Quiet    bool   `help:"Show no progress."`
@@ -39,7 +42,7 @@ var ErrMissed = errors.New("bench: bounds missed")
 
 // names are the scenarios, in the order in which they run.
 func names() []string {
-	return []string{"memory", "quiet", "hot", "storm", "rooms", "joins", "wire", "gc", "frozen", "slow"}
+	return []string{"memory", "quiet", "hot", "storm", "rooms", "idle", "joins", "wire", "gc", "frozen", "slow", "curve"}
 }
 
 func (c *Command) check() error {
@@ -76,9 +79,23 @@ func (c *Command) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if c.Quiet {
 		stderr = io.Discard
 	}
-	report, failed := c.measure(ctx, stderr)
+	run := *c
+	if c.Quick {
+		run.Scale, run.Window, run.Pairs = c.Scale/100, min(c.Window, 500*time.Millisecond), min(c.Pairs, 2)
+	}
+	report, failed := run.measure(ctx, stderr)
 	if report == nil {
 		return failed
+	}
+	return errors.Join(failed, c.deliver(report, stdout))
+}
+
+// deliver prints the report, and says what is missed.
+func (c *Command) deliver(report *Report, stdout io.Writer) error {
+	if c.Out != "" {
+		if err := os.WriteFile(c.Out, []byte(report.String()), 0o644); err != nil {
+			return fmt.Errorf("bench: %w", err)
+		}
 	}
 	var err error
 	if c.JSON {
@@ -89,9 +106,9 @@ func (c *Command) Run(ctx context.Context, stdout, stderr io.Writer) error {
 		_, err = io.WriteString(stdout, report.String())
 	}
 	if missed := report.Missed(); err == nil && len(missed) > 0 && !c.Report {
-		err = fmt.Errorf("%w: %s", ErrMissed, strings.Join(missed, ", "))
+		return fmt.Errorf("%w: %s", ErrMissed, strings.Join(missed, ", "))
 	}
-	return errors.Join(failed, err)
+	return err
 }
 
 // Floor is "kansei floor": the bare program alone.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,19 @@ func eventually(t *testing.T, c *crowd, what string, ready func() bool) {
 	t.Helper()
 	if err := c.await(t.Context(), 10*time.Second, func() (bool, string) { return ready(), what }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Many viewers come from more than one address.
+func TestSources(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[int][4]byte{0: {127, 0, 0, 1}, perSource - 1: {127, 0, 0, 1}, perSource: {127, 0, 0, 2}, 300 * perSource: {127, 0, 1, 45}} {
+		if got := source(number).Addr; got != want {
+			t.Errorf("%d: %v, want %v", number, got, want)
+		}
+	}
+	if got := tcpAddress(netip.MustParseAddrPort("127.0.0.2:8080")); got != "0200007F:1F90" {
+		t.Errorf("%s", got)
 	}
 }
 

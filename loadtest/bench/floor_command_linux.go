@@ -50,7 +50,7 @@ func (f *Floor) Run(ctx context.Context, stdin io.Reader, stdout, _ io.Writer) e
 	}
 	runtime.LockOSThread() // the floor ends with the thread that started it
 	defer runtime.UnlockOSThread()
-	b, err := newBench(&Command{Kansei: f.Kansei, JoinRate: f.JoinRate}, io.Discard)
+	b, err := newBench(&Command{Kansei: f.Kansei, JoinRate: f.JoinRate, Window: f.Window}, io.Discard)
 	if err != nil {
 		return err
 	}
@@ -74,22 +74,27 @@ func (f *Floor) measure(ctx context.Context, b *bench) (*FloorReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := b.floorCrowd(p)
-	if err != nil {
+	g := &ground{bare: p, bench: b, held: f.Viewers}
+	if g.crowd, err = b.floorCrowd(p); err != nil {
 		return nil, err
 	}
 	before, err := p.cpu()
 	if err != nil {
 		return nil, err
 	}
-	if err := c.bring(ctx, 0, f.Viewers, f.JoinRate, normal); err != nil {
+	if err := g.crowd.bring(ctx, 0, f.Viewers, f.JoinRate, normal); err != nil {
 		return nil, err
 	}
 	after, err := p.cpu()
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.writes(ctx, p, c, f.Rate, f.Window, f.Viewers, f.Size, f.Group)
+	var s sample
+	if f.Group == 0 {
+		s, err = g.toAll(ctx, f.Rate, f.Size)
+	} else {
+		s, err = g.toSome(ctx, f.Rate*float64(f.Viewers/f.Group), f.Size, f.Group)
+	}
 	if err != nil {
 		return nil, err
 	}

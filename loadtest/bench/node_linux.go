@@ -23,21 +23,45 @@ import (
 // startEngines starts NATS and Redis as processes of their own, if they are there.
 func (b *bench) startEngines(ctx context.Context) error {
 	var inside []string
-	if path, err := exec.LookPath(b.cmd.NATSServer); b.cmd.NATSServer == "" || err != nil {
-		inside = append(inside, "NATS")
-	} else if err := b.startNATS(ctx, path); err != nil {
-		return err
-	}
-	if path, err := exec.LookPath(b.cmd.RedisServer); b.cmd.RedisServer == "" || err != nil {
-		inside = append(inside, "Redis")
-	} else if err := b.startRedis(ctx, path); err != nil {
-		return err
+	for _, e := range []struct {
+		engine, program string
+		start           func(context.Context, string) error
+	}{{"NATS", b.cmd.NATSServer, b.startNATS}, {"Redis", b.cmd.RedisServer, b.startRedis}} {
+		path, err := b.find(e.program)
+		if err != nil {
+			return err
+		}
+		if path == "" {
+			inside = append(inside, e.engine)
+			continue
+		}
+		if err := e.start(ctx, path); err != nil {
+			return err
+		}
 	}
 	b.report.Engines = "NATS and Redis beside the node"
 	if len(inside) > 0 {
 		b.report.Engines = strings.Join(inside, " and ") + " inside the node"
 	}
 	return nil
+}
+
+// find returns the path of a program: of a name in PATH or beside this program, "" if it is in
+// neither; a path must be right.
+func (b *bench) find(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	path, err := exec.LookPath(name)
+	if err != nil && name == filepath.Base(name) {
+		if path, err = exec.LookPath(filepath.Join(filepath.Dir(b.program), name)); err != nil {
+			return "", nil
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("bench: %w", err)
+	}
+	return path, nil
 }
 
 // shared tells whether more than one node can be in the same rooms: both engines are
@@ -89,8 +113,8 @@ type node struct {
 	secret  string
 }
 
-// startNode starts a node that ends with the scenario.
-func (b *bench) startNode(ctx context.Context) (*node, error) {
+// startNode starts a node that ends with the scenario, with these flags beside the usual ones.
+func (b *bench) startNode(ctx context.Context, flags ...string) (*node, error) {
 	dir, err := os.MkdirTemp(b.dir, "node-")
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
@@ -99,7 +123,7 @@ func (b *bench) startNode(ctx context.Context) (*node, error) {
 		"serve", "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0", "--data-dir=" + dir, "--auth-secret=" + b.secret,
 		"--guests=none", "--drain=0s", "--log-format=json",
 	}
-	p, err := spawn("node", b.program, append(append(args, b.engines...), b.cmd.Serve...)...)
+	p, err := spawn("node", b.program, slices.Concat(args, b.engines, flags, b.cmd.Serve)...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +229,7 @@ type who struct {
 func (b *bench) crowd(n *node, people func(i int) who) (*crowd, error) {
 	return b.newCrowd(n.address, true, func(i int) []byte {
 		w := people(i)
-		token, err := loadtest.Mint(n.secret, w.room, w.user, "Viewer "+w.user, w.role, time.Now())
+		token, err := loadtest.Mint(n.secret, w.room, w.user, w.user, w.role, time.Now())
 		if err != nil {
 			token = err.Error() // the node will say that it is no token
 		}
@@ -274,7 +298,7 @@ func (f *bare) write(ctx context.Context, s schedule, size, group int) (answer, 
 
 // floorCrowd makes a crowd for the floor.
 func (b *bench) floorCrowd(f *bare) (*crowd, error) {
-	token, err := loadtest.Mint(b.secret, "floor", "v0", "Viewer v0", protocol.RoleViewer, time.Now())
+	token, err := loadtest.Mint(b.secret, "floor", "v0", "v0", protocol.RoleViewer, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,6 +143,23 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
+// wakes is how often the process's threads have gone to sleep and were woken so far.
+func (p *process) wakes() (int64, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("bench: %w", err)
+	}
+	var sum int64
+	for _, t := range threads {
+		n, err := value(t, "voluntary_ctxt_switches:")
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH) { // a thread may have ended
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // resident is the process's resident memory in bytes: Rss of smaps_rollup, which is
 // VmRSS counted exactly.
 func (p *process) resident() (int64, error) {
@@ -149,6 +168,12 @@ func (p *process) resident() (int64, error) {
 
 // field reads a number of kB in a file of /proc, in bytes.
 func field(path, name string) (int64, error) {
+	kb, err := value(path, name)
+	return kb << 10, err
+}
+
+// value reads a number in a file of /proc.
+func value(path, name string) (int64, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0, fmt.Errorf("bench: %w", err)
@@ -156,8 +181,7 @@ func field(path, name string) (int64, error) {
 	for line := range bytes.Lines(b) {
 		f := strings.Fields(string(line))
 		if len(f) >= 2 && f[0] == name {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10, err
+			return strconv.ParseInt(f[1], 10, 64)
 		}
 	}
 	return 0, fmt.Errorf("bench: %s has no %s", path, name)
@@ -187,16 +211,15 @@ func kernel() (int64, error) {
 }
 
 // queued is what the kernel holds in the sending queue of the local end of a connection, in
-// bytes: local and remote are ports of 127.0.0.1.
-func queued(local, remote int) (int64, error) {
+// bytes. Both ends are as tcpAddress writes them.
+func queued(local, remote string) (int64, error) {
 	b, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		return 0, fmt.Errorf("bench: %w", err)
 	}
-	from, to := fmt.Sprintf("0100007F:%04X", local), fmt.Sprintf("0100007F:%04X", remote)
 	for line := range bytes.Lines(b) {
 		f := strings.Fields(string(line))
-		if len(f) > 4 && f[1] == from && f[2] == to {
+		if len(f) > 4 && f[1] == local && f[2] == remote {
 			tx, _, _ := strings.Cut(f[4], ":")
 			return strconv.ParseInt(tx, 16, 64)
 		}
@@ -204,14 +227,8 @@ func queued(local, remote int) (int64, error) {
 	return 0, nil // it is gone
 }
 
-// hostPort splits an address.
-func hostPort(address string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(address)
-	if err == nil {
-		port, err = strconv.Atoi(p)
-	}
-	if err != nil {
-		return "", 0, fmt.Errorf("bench: address %q: %w", address, err)
-	}
-	return host, port, nil
+// tcpAddress is an address as /proc/net/tcp has it.
+func tcpAddress(a netip.AddrPort) string {
+	ip := a.Addr().As4()
+	return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(ip[:]), a.Port())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Report is what a run measured.
@@ -13,6 +14,8 @@ type Report struct {
 	Engines string `json:"engines"` // where NATS and Redis are
 	Pairs   int    `json:"pairs"`
 	Rows    []Row  `json:"rows"`
+	// Curve is what a hot room costs against --coalesce, if that was measured.
+	Curve []Point `json:"curve,omitempty"`
 }
 
 // Row is one figure.
@@ -54,6 +57,15 @@ func (s Spread) String() string {
 		return number(s[0])
 	}
 	return fmt.Sprintf("%s (%s–%s)", number(s.Median()), number(slices.Min(s)), number(slices.Max(s)))
+}
+
+// less is each of s less the same of o.
+func (s Spread) less(o Spread) Spread {
+	out := make(Spread, 0, len(s))
+	for i := range s {
+		out = append(out, s[i]-o[i])
+	}
+	return out
 }
 
 // number has three digits that matter.
@@ -123,5 +135,24 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "| %d | %s | %s | %s %s | %s | %s | %s | %s | %s |\n", row.Goal, row.Scenario, row.Figure,
 			row.Values, row.Unit, bound, verdict, made(row.Node), made(row.Floor), row.Note)
 	}
+	if len(r.Curve) > 0 {
+		b.WriteString("\n| `--coalesce` | CPU of a delivery, µs | of the floor's write | comments in a frame | B a comment | p50, ms | p99, ms |\n")
+		b.WriteString("| --- | --- | --- | --- | --- | --- | --- |\n")
+	}
+	for i := range r.Curve {
+		p := &r.Curve[i]
+		fmt.Fprintf(&b, "| %v | %s | %s | %s | %s | %s | %s |\n", p.Coalesce, p.CostUS, p.Ratio, p.PerFrame, p.Size, p.P50MS, p.P99MS)
+	}
 	return b.String()
+}
+
+// Point is what a hot room costs with one setting of --coalesce.
+type Point struct {
+	Coalesce time.Duration `json:"coalesce_ns"`
+	CostUS   Spread        `json:"cpu_us_per_delivery"`
+	Ratio    Spread        `json:"of_floor"` // of the floor's cost of one write
+	PerFrame Spread        `json:"comments_per_frame"`
+	Size     Spread        `json:"bytes_per_comment"`
+	P50MS    Spread        `json:"p50_ms"`
+	P99MS    Spread        `json:"p99_ms"`
 }

@@ -54,6 +54,25 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// A bound that is missed is an error, after the report, unless only that is wanted.
+func TestMissed(t *testing.T) {
+	t.Parallel()
+	var r Report
+	r.add(Row{Goal: 3, Scenario: "hot", Figure: "delay", Bound: within(1), Value: 2})
+	r.Curve = []Point{{Coalesce: 25 * time.Millisecond, CostUS: Spread{1.5}}}
+	var out strings.Builder
+	err := (&Command{}).deliver(&r, &out)
+	if !errors.Is(err, ErrMissed) || !strings.Contains(err.Error(), "hot: delay") || !strings.Contains(out.String(), "| 25ms | 1.50 |") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := (&Command{Report: true}).deliver(&r, io.Discard); err != nil {
+		t.Error(err)
+	}
+	if err := (&Command{Out: t.TempDir()}).deliver(&r, io.Discard); err == nil {
+		t.Error("a directory is written")
+	}
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	good := Command{Pairs: 5, Window: time.Second, Scale: 1, JoinRate: 1, Speed: 1, Quiet: true}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ var built = sync.OnceValues(func() (string, error) {
 // they are good.
 func small(t *testing.T, scenario string) Command {
 	return Command{
-		Scenario: []string{scenario}, Pairs: 1, Window: 500 * time.Millisecond, Scale: 0.01, JoinRate: 500, Compress: true,
+		Scenario: []string{scenario}, Pairs: 2, Window: time.Second, Scale: 1, Quick: true, JoinRate: 500, Compress: true,
 		Speed: 5, Kansei: program(t), Report: true, Quiet: true, JSON: true,
 	}
 }
@@ -56,7 +57,8 @@ func TestScenarios(t *testing.T) {
 	t.Parallel()
 	goals := map[string][]int{
 		"memory": {1, 1, 1}, "quiet": {2, 2, 2, 2, 2}, "hot": {3, 3, 3, 3}, "storm": {3, 3, 3, 3, 3}, "rooms": {4, 4, 4, 4, 4},
-		"joins": {5, 5}, "wire": {6, 6, 6, 6}, "gc": {7, 7, 7}, "frozen": {8, 8}, "slow": {8, 8, 8, 8, 8},
+		"idle": {4, 4, 4, 4}, "joins": {5, 5}, "wire": {6, 6, 6, 6}, "gc": {7, 7, 7}, "frozen": {8, 8}, "slow": {8, 8, 8, 8, 8},
+		"curve": nil,
 	}
 	for _, name := range names() {
 		t.Run(name, func(t *testing.T) {
@@ -81,12 +83,15 @@ func TestScenarios(t *testing.T) {
 					t.Errorf("a row of %s", row.Scenario)
 				}
 				// Whatever the machine does meanwhile, nothing may be lost.
-				if row.Bound != nil && *row.Bound == 0 && row.Value != 0 {
+				if row.Bound != nil && *row.Bound == 0 && row.Value > 0 {
 					t.Errorf("%s: %v", row.Figure, row.Value)
 				}
 			}
 			if !slices.Equal(got, goals[name]) {
 				t.Errorf("rows of goals %v, want %v", got, goals[name])
+			}
+			if points := len(r.Curve); name == "curve" && points != 6 || name != "curve" && points != 0 {
+				t.Errorf("%d points of the curve", points)
 			}
 			if r.Engines != "NATS and Redis inside the node" || r.Version == "" {
 				t.Errorf("%q %q", r.Engines, r.Version)
@@ -95,25 +100,31 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// With servers in PATH, NATS and Redis are processes of their own, and profiles are
-// taken when they are wanted.
+// NATS and Redis as processes of their own let comments come from another node. Profiles are
+// taken, and the report is written, where that is wanted.
 func TestEnginesAndProfiles(t *testing.T) {
 	t.Parallel()
-	c := small(t, "hot")
+	c := small(t, "rooms")
 	c.NATSServer, c.RedisServer = natsServer(t), "redis-server"
 	if _, err := exec.LookPath(c.RedisServer); err != nil {
 		t.Fatalf("redis-server: run make setup (%v)", err)
 	}
-	c.Profiles = filepath.Join(t.TempDir(), "profiles")
+	dir := t.TempDir()
+	c.Profiles, c.Out = filepath.Join(dir, "profiles"), filepath.Join(dir, "report.md")
 	c.JSON = false
 	var out bytes.Buffer
 	if err := c.Run(t.Context(), &out, t.Output()); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "NATS and Redis beside the node") {
-		t.Errorf("%s", out.String())
+	for _, want := range []string{"NATS and Redis beside the node", "the floor's, comments from another node"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
 	}
-	for _, name := range []string{"hot.cpu.pprof", "hot.heap.pprof", "hot.allocs.pprof"} {
+	if written, err := os.ReadFile(c.Out); err != nil || string(written) != out.String() {
+		t.Errorf("%v\n%s", err, written)
+	}
+	for _, name := range []string{"rooms.cpu.pprof", "rooms.heap.pprof", "rooms.allocs.pprof"} {
 		if info, err := os.Stat(filepath.Join(c.Profiles, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -152,16 +163,13 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// A bound that is missed is an error, after the report.
-func TestMissed(t *testing.T) {
+// An engine that was asked for by its path is not replaced by another.
+func TestNoEngine(t *testing.T) {
 	t.Parallel()
-	c := small(t, "memory")
-	c.Report, c.JSON = false, false
-	c.Scale = 0.0002 // three viewers take more than 3 KiB each of a node
-	var out bytes.Buffer
-	err := c.Run(t.Context(), &out, t.Output())
-	if err == nil || !strings.Contains(err.Error(), "bounds missed: memory") || !strings.Contains(out.String(), "**missed**") {
-		t.Errorf("%v\n%s", err, out.String())
+	c := small(t, "quiet")
+	c.NATSServer = filepath.Join(t.TempDir(), "nats-server")
+	if err := c.Run(t.Context(), io.Discard, t.Output()); err == nil || !strings.Contains(err.Error(), c.NATSServer) {
+		t.Errorf("%v", err)
 	}
 }
 

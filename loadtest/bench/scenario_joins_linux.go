@@ -1,41 +1,10 @@
 package bench
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"math"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
-
-	"github.com/kansei-live/kansei/loadtest"
 )
-
-// longestPause is the upper end of the highest bucket of pauses that has got something
-// since before, in seconds.
-func longestPause(before, after map[string]float64) float64 {
-	const name = `go_sched_pauses_total_gc_seconds_bucket{le="`
-	total := after["go_sched_pauses_total_gc_seconds_count"] - before["go_sched_pauses_total_gc_seconds_count"]
-	least := math.Inf(1)
-	for k, v := range after {
-		rest, ok := strings.CutPrefix(k, name)
-		if !ok {
-			continue
-		}
-		le, err := strconv.ParseFloat(strings.TrimSuffix(rest, `"}`), 64)
-		if err == nil && v-before[k] >= total {
-			least = min(least, le)
-		}
-	}
-	if total == 0 || math.IsInf(least, 1) {
-		return 0
-	}
-	return least
-}
 
 const (
 	// restFor is how long after the last join memory is read.
@@ -188,19 +157,21 @@ func (b *bench) joins(ctx context.Context) error {
 	}
 	var node, floor, ratio, p50, p99, bareP99 Spread
 	for i := range b.cmd.Pairs {
-		mine, err := b.cost(ctx, n.process, c, viewers)
+		var mine, bare float64
+		err := inTurn(i, func() (err error) {
+			if mine, err = b.cost(ctx, n.process, c, viewers); err != nil {
+				return err
+			}
+			p50, p99 = append(p50, c.joins(50).Seconds()*1000), append(p99, c.joins(99).Seconds()*1000)
+			return n.settled(ctx, 1)
+		}, func() (err error) {
+			bare, err = b.cost(ctx, f.process, others, viewers)
+			bareP99 = append(bareP99, others.joins(99).Seconds()*1000)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		p50, p99 = append(p50, c.joins(50).Seconds()*1000), append(p99, c.joins(99).Seconds()*1000)
-		if err := n.settled(ctx, 1); err != nil {
-			return err
-		}
-		bare, err := b.cost(ctx, f.process, others, viewers)
-		if err != nil {
-			return err
-		}
-		bareP99 = append(bareP99, others.joins(99).Seconds()*1000)
 		node, floor, ratio = append(node, mine), append(floor, bare), append(ratio, mine/bare)
 		b.say("  pair %d: node %.1f µs a join, p99 %.1f ms; bare %.1f µs, p99 %.1f ms", i+1, mine, p99[i], bare, bareP99[i])
 	}
@@ -231,69 +202,4 @@ func (b *bench) cost(ctx context.Context, p *process, c *crowd, viewers int) (fl
 		return 0, err
 	}
 	return float64((after - before).Microseconds()) / float64(viewers), c.leave(ctx, 0, viewers)
-}
-
-const (
-	wireViewers = 500
-	mostWire    = 64  // bytes of a delivered comment, deflated
-	mostPlain   = 260 // not deflated
-)
-
-// wire is goal 6: kansei load's own count, of four audiences at once.
-func (b *bench) wire(ctx context.Context) error {
-	n, err := b.startNode(ctx)
-	if err != nil {
-		return err
-	}
-	type kind struct {
-		figure   string
-		compress bool
-		ids      string
-		bound    *float64
-		report   loadtest.Report
-		err      error
-	}
-	kinds := []*kind{
-		{figure: "a comment, deflated", compress: true, ids: "short", bound: within(mostWire)},
-		{figure: "a comment, plain", ids: "short", bound: within(mostPlain)},
-		{figure: "a comment, deflated, UUIDs as user ids", compress: true, ids: "uuid"},
-		{figure: "a comment, plain, UUIDs as user ids", ids: "uuid"},
-	}
-	if err := sockets(len(kinds)*(b.scaled(wireViewers)+spareFiles) + spareFiles); err != nil {
-		return err
-	}
-	var wg sync.WaitGroup
-	for i, k := range kinds {
-		load := loadtest.Command{
-			URL: []string{"http://" + n.address}, Room: fmt.Sprintf("wire-%d", i), AuthSecret: b.secret,
-			Viewers: b.scaled(wireViewers), JoinRate: b.cmd.JoinRate, UserIDs: k.ids, Compress: k.compress,
-			Trace: b.cmd.Trace, Speed: b.cmd.Speed, Rate: 100, Settle: 15 * time.Second, Seed: 1, JSON: true,
-		}
-		if b.cmd.Trace == "" {
-			load.Duration = b.cmd.Window
-		}
-		// Ends with its plan, or with ctx.
-		wg.Go(func() {
-			var out bytes.Buffer
-			if k.err = load.Run(ctx, &out, io.Discard); out.Len() > 0 {
-				if err := json.Unmarshal(out.Bytes(), &k.report); err != nil {
-					k.err = err
-				}
-			}
-		})
-	}
-	wg.Wait()
-	played := "made-up comments at 100/s"
-	if b.cmd.Trace != "" {
-		played = fmt.Sprintf("the trace at speed %g", b.cmd.Speed)
-	}
-	for _, k := range kinds {
-		if k.err != nil {
-			return fmt.Errorf("%s: %w", k.figure, k.err)
-		}
-		d := &k.report.Delivered
-		b.report.add(Row{Goal: 6, Scenario: "wire", Figure: k.figure, Unit: "B", Bound: k.bound, Value: d.BytesPerDelivery,
-			Note: fmt.Sprintf("%s, %s comments a frame, latency p99 %s ms", played, number(d.PerFrame), number(k.report.LatencyMS.P99))})
-	}
-	return nil
 }
