@@ -31,7 +31,7 @@ func (c *floorCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 }
 
 // goCollector tells of the Go runtime, and beside the usual what the collector costs:
-// its share of the CPU and its pauses.
+// its share of the CPU, what that is a share of, and its pauses.
 func goCollector() prometheus.Collector {
 	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
 		Matcher: regexp.MustCompile(`^/(cpu/classes/(gc/total|total|idle):cpu-seconds|sched/pauses/total/gc:seconds)$`),

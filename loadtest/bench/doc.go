@@ -16,13 +16,13 @@
 //   - Comments bear the number of their window and their own number in their text, and
 //     are due at a time that follows from these: latency is from then to the viewer, of
 //     the node and of the floor alike.
-//   - Scenarios (scenario_*.go) measure in pairs: a window of the node, a window of
-//     the floor, on the same machine within the same seconds, with all connections of
-//     both open. A goal holds for the median of the pairs.
+//   - Scenarios (scenario_*.go) measure in pairs (stage_linux.go): a window of the node
+//     (window_linux.go) and one of the floor, one after the other, every other time the
+//     other way round, with all connections of both open. A goal holds for the median.
 //   - The report (report.go) is a table, or one JSON document.
 //
 // The node's own engines would be inside its process: with nats-server and redis-server
-// in PATH they are processes of their own, so that a figure is the node's alone. What
-// is inside a figure of CPU: everything that the node's process does in the window, its
-// client of NATS, the collector, and the comments that come in, through the same node.
+// in PATH or beside the program they are processes of their own, so that a figure is the
+// node's alone. What is inside a figure of CPU: everything that the node's process does in
+// the window, its client of NATS, the collector, and the comments that come in through it.
 package bench

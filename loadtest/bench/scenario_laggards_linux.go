@@ -95,7 +95,7 @@ func (l *laggards) fill(ctx context.Context, laggards float64) (int, error) {
 	l.audience.begin(plan)
 	long := strings.Repeat("長", fillSize)
 	for n := range plan.count {
-		frame, err := say(plan.window, n, mark(plan.window, n)+" "+long)
+		frame, err := frameOf(plan.window, n, mark(plan.window, n)+" "+long)
 		if err != nil {
 			return 0, err
 		}

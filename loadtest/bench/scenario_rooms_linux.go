@@ -63,7 +63,7 @@ func (b *bench) rooms(ctx context.Context) error {
 		var own, other, spread, burst sample
 		err := inTurn(i, func() (err error) {
 			if outside != nil {
-				other, err = r.hear(ctx, outside, func(n int) int { return n % rooms }, b.cmd.Window)
+				other, err = r.playFrom(ctx, outside, func(n int) int { return n % rooms }, b.cmd.Window)
 			}
 			return err
 		}, func() (err error) {

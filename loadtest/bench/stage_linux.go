@@ -49,11 +49,11 @@ func (b *bench) room(ctx context.Context, f fanout, flags ...string) (*room, err
 
 // play is a window in which the viewers speak.
 func (r *room) play(ctx context.Context, length time.Duration) (sample, error) {
-	return r.hear(ctx, r.audience, r.speaker, length)
+	return r.playFrom(ctx, r.audience, r.speaker, length)
 }
 
-// hear is a window in which those of another crowd speak.
-func (r *room) hear(ctx context.Context, from *crowd, who speaker, length time.Duration) (sample, error) {
+// playFrom is a window in which those of another crowd speak.
+func (r *room) playFrom(ctx context.Context, from *crowd, who speaker, length time.Duration) (sample, error) {
 	s, err := r.bench.play(ctx, r.node, r.audience, from, r.rate, length, r.members, who)
 	s.viewers = r.viewers
 	return s, err

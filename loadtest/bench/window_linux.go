@@ -53,9 +53,9 @@ const (
 type speaker func(n int) int
 
 // comment is a viewer's frame with the n-th comment of a window.
-func comment(window uint32, n int) ([]byte, error) { return say(window, n, text(window, n)) }
+func comment(window uint32, n int) ([]byte, error) { return frameOf(window, n, text(window, n)) }
 
-func say(window uint32, n int, text string) ([]byte, error) {
+func frameOf(window uint32, n int, text string) ([]byte, error) {
 	ms := int64(n) * 1000
 	p, err := json.Marshal(struct {
 		Type    string          `json:"type"`
