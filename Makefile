@@ -33,7 +33,7 @@ cluster: build bin/nats-server ## Start a cluster on this machine: 3 NATS server
 	@go build -o bin/cluster ./deploy/cluster
 	@exec bin/cluster $(ARGS)
 
-setup: ## Install what the tests need: Chromium, fonts, Redis, a NATS server, npm packages.
+setup: ## Install what the tests need: browsers, fonts, Redis, a NATS server, npm packages.
 	@.ci/setup
 
 # Without flags of its own: lint has compiled most of it then.
@@ -87,4 +87,4 @@ screenshots: build ## Take the pictures of the documents anew, with the audience
 	go run ./internal/shots -kansei bin/kansei -out docs
 
 clean: ## Remove what was built. Leaves ./data alone.
-	rm -rf bin .tools web/node_modules
+	rm -rf bin .tools web/node_modules internal/conformance/node_modules

@@ -36,7 +36,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.JoinWait)
 	defer cancel()
 	r := h.Acquire(j.Room)
-	v.room, v.sock, v.user = r, j.Socket, j.User
+	v.room, v.user = r, j.User
 	v.deflates = j.Socket.Deflates()
 	v.view = r.views[audienceView]
 	if j.Staff {
@@ -53,11 +53,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	if v.view.ring.slots == nil {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
 	}
-	v.place = len(v.view.viewers)
-	v.view.viewers = append(v.view.viewers, v)
-	if v.deflates {
-		v.view.deflating++
-	}
+	v.view.admit(v, j.Socket)
 	// Between recover and here the items may have moved on past the viewer, if
 	// only after a minute; then it is not recovered after all.
 	known = known && since >= v.view.floor
@@ -74,13 +70,14 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	}
 	v.mu.Lock()
 	v.lane = append(v.lane, j.Welcome(known).Bytes(v.deflates))
+	v.waiting.Store(true)
 	v.mu.Unlock()
 	v.joined.Store(true)
 	r.mu.Unlock()
 
 	h.cfg.Metrics.viewers.Inc()
 	r.members.Join(v.user)
-	v.sock.Flush()
+	j.Socket.Flush()
 	return known
 }
 
@@ -123,7 +120,7 @@ func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, ui
 			}
 		}
 		missed += len(items)
-		past = append(past, encoder{r.hub.cfg.Frame, tag, true}.history(items)...)
+		past = append(past, encoder{r.hub.cfg.Frame, tag, 1}.history(items)...)
 		if !more {
 			since = max(since, floor)
 		}

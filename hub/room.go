@@ -24,9 +24,7 @@ type Room struct {
 	warm    chan struct{} // closed by the first Reset
 	counted chan struct{} // closed by the first counts
 
-	// Read by viewers without a lock, replaced under mu.
-	stateFrame  atomic.Pointer[Frame]
-	countsFrame atomic.Pointer[Frame]
+	shared atomic.Pointer[shared] // read by viewers without a lock, replaced under mu
 
 	mu     sync.Mutex
 	epoch  string
@@ -45,7 +43,14 @@ type Room struct {
 	pace pace
 	sent []int64 // when the items of the frames that are to be flushed entered the log
 
-	flushing []*Viewer // scratch of the round that is under way
+	flushing []Socket      // scratch of the round that is under way
+	cost     time.Duration // of a processor, for a viewer, in the last round
+}
+
+// shared is what every viewer gets the latest of, and nothing else.
+type shared struct {
+	state  *Frame
+	counts *Frame // nil until the roster has reported
 }
 
 // The indices of a room's views.
@@ -67,7 +72,7 @@ func newRoom(h *Hub, name string) *Room {
 
 func (r *Room) open() {
 	f := r.hub.cfg.Frame(protocol.Encode(&r.state), true)
-	r.stateFrame.Store(&f)
+	r.shared.Store(&shared{state: &f})
 	r.members = r.hub.cfg.Roster.Open(r.name, r.setCounts)
 	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
 }
@@ -85,7 +90,7 @@ func (r *Room) shut() {
 // Name is the name of the room.
 func (r *Room) Name() string { return r.name }
 
-func (r *Room) encoder(v *view) encoder { return encoder{r.hub.cfg.Frame, r.tag, v.deflating > 0} }
+func (r *Room) encoder(v *view) encoder { return encoder{r.hub.cfg.Frame, r.tag, v.deflating} }
 
 // Reset implements [Follower]. Viewers that are there already get the recent
 // events as history; a gap before them says that it is not the log they knew.
@@ -122,8 +127,8 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	if first {
 		close(r.warm)
 	}
-	if r.dirty {
-		r.kick()
+	if r.dirty && r.kick() {
+		go r.round()
 	}
 }
 
@@ -131,13 +136,29 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 func (r *Room) Deliver(events []Event) {
 	now := time.Now()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.pace.count(now, len(events))
 	for i := range events {
 		r.add(&events[i])
 	}
 	r.dirty = true
-	r.kick()
+	due := r.kick()
+	few := r.here() <= flushInPlace
+	r.mu.Unlock()
+	switch {
+	case due && few:
+		r.round()
+	case due:
+		go r.round()
+	}
+}
+
+// here is how many viewers there are on this node. r.mu is held.
+func (r *Room) here() int {
+	n := 0
+	for _, v := range r.views {
+		n += len(v.viewers)
+	}
+	return n
 }
 
 // add puts an event into the views that show it.
@@ -214,11 +235,7 @@ func (r *Room) Degraded(is bool) {
 func (r *Room) setCounts(c Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	here := 0
-	for _, v := range r.views {
-		here += len(v.viewers)
-	}
-	if r.closed || c.Connections < here {
+	if r.closed || c.Connections < r.here() {
 		return
 	}
 	if r.counts.At == 0 {

@@ -9,28 +9,34 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// flushShare is how many viewers one goroutine of a round flushes; with more, a
-// round uses as many goroutines as there are processors.
-const flushShare = 512
+const (
+	// flushInPlace is up to how many viewers whoever delivers an event flushes itself.
+	// Waking another goroutine costs as much as a few writes, which is most of what a
+	// small room costs.
+	flushInPlace = 32
+	// flushShare is how many viewers at least one goroutine of a round flushes.
+	flushShare = 512
+)
 
-// kick sees to it that a round comes: at once if the last one is a window ago, else
-// at the end of the window. Room.mu is held.
-func (r *Room) kick() {
+// kick sees to it that a round comes at the end of the window. If that is over, the
+// caller must call round when it has let go of Room.mu, which is held now: the first
+// event after silence is shown at once.
+func (r *Room) kick() (due bool) {
 	if r.rounding || r.closed {
-		return
+		return false
 	}
 	r.rounding = true
 	r.hub.wg.Add(1)
-	// A round ends by itself: nothing in it waits for a viewer.
 	if wait := r.window - time.Since(r.lastRound); wait > 0 {
+		// A round ends by itself: nothing in it waits for a viewer.
 		time.AfterFunc(wait, r.round)
-	} else {
-		go r.round()
+		return false
 	}
+	return true
 }
 
 // round makes frames of the items that have come and has every viewer's socket
-// write what is new for it.
+// write what is new for it. It ends by itself: nothing in it waits for a viewer.
 func (r *Room) round() {
 	defer r.hub.wg.Done()
 	start := time.Now()
@@ -41,13 +47,14 @@ func (r *Room) round() {
 	all := r.flushing[:0]
 	for _, v := range r.views {
 		r.makeFrames(v, start)
-		all = append(all, v.viewers...)
+		all = append(all, v.sockets...)
 	}
 	sent := r.sent
 	r.sent = nil
+	workers := r.workers(len(all))
 	r.mu.Unlock()
 
-	flush(all)
+	flush(all, workers)
 
 	took := time.Since(start)
 	m.roundViewers.Observe(float64(len(all)))
@@ -56,9 +63,12 @@ func (r *Room) round() {
 	for _, at := range sent {
 		m.delivery.Observe(float64(max(0, done-at)) / 1000)
 	}
-	clear(all)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if n := len(all); n > 0 {
+		r.cost = took * time.Duration(workers) / time.Duration(n)
+	}
+	clear(all)
 	if r.flushing = shrink(all); r.sent == nil {
 		r.sent = shrink(sent)
 	}
@@ -66,9 +76,19 @@ func (r *Room) round() {
 	// grows: fewer, larger frames.
 	r.window = max(r.hub.cfg.Window, 2*took)
 	r.rounding = false
-	if r.dirty {
-		r.kick()
+	if r.dirty && r.kick() {
+		go r.round()
 	}
+}
+
+// workers is how many goroutines flush: as few as are done within half a window by
+// the measure of the last round, because a write costs a fifth more while another
+// processor writes too, and because others have work for the processors as well.
+// Room.mu is held.
+func (r *Room) workers(viewers int) int {
+	most := min(runtime.GOMAXPROCS(0), viewers/flushShare)
+	need := int(2 * r.cost * time.Duration(viewers) / r.hub.cfg.Window)
+	return max(1, min(need+1, most))
 }
 
 // shrink gives up scratch space that is much larger than what was needed, so that
@@ -131,53 +151,51 @@ func (r *Room) makeFrame(v *view, enc encoder, part []item, now time.Time) {
 	}
 }
 
-// flush has the sockets of all viewers write, on as many processors as that is
-// worth.
-func flush(all []*Viewer) {
-	workers := min(runtime.GOMAXPROCS(0), (len(all)+flushShare-1)/flushShare)
-	if workers <= 1 {
-		for _, v := range all {
-			v.sock.Flush()
-		}
-		return
-	}
-	share := (len(all) + workers - 1) / workers
+// flush has all sockets write, shared out to so many goroutines.
+func flush(all []Socket, workers int) {
+	share := max(1, (len(all)+workers-1)/workers)
 	var wg sync.WaitGroup
-	for len(all) > 0 {
-		part := all[:min(share, len(all))]
-		all = all[len(part):]
+	for len(all) > share {
+		part := all[:share]
+		all = all[share:]
 		// Ends with its share: Flush never blocks.
-		wg.Go(func() {
-			for _, v := range part {
-				v.sock.Flush()
-			}
-		})
+		wg.Go(func() { flushPart(part) })
 	}
+	flushPart(all)
 	wg.Wait()
+}
+
+func flushPart(part []Socket) {
+	for _, s := range part {
+		s.Flush()
+	}
 }
 
 // publishState makes the shared frame of the room's state and has it sent. Room.mu is
 // held.
 func (r *Room) publishState() {
-	r.stateFrame.Store(r.shared(protocol.Encode(&r.state)))
+	r.publish(&shared{state: r.seal(&r.state), counts: r.shared.Load().counts})
 }
 
 // publishCounts does the same for the counts.
 func (r *Room) publishCounts(c Counts) {
-	r.countsFrame.Store(r.shared(protocol.Encode(&protocol.Viewers{
+	r.publish(&shared{state: r.shared.Load().state, counts: r.seal(&protocol.Viewers{
 		Connections: c.Connections, Users: c.Users, PeakUsers: c.PeakUsers, At: c.At,
-	})))
+	})})
 }
 
-// shared makes the frame of a message of which everybody gets the latest only, and
-// has it sent. Room.mu is held.
-func (r *Room) shared(message []byte) *Frame {
-	deflating := 0
-	for _, v := range r.views {
-		deflating += v.deflating
-	}
-	f := r.hub.cfg.Frame(message, deflating > 0)
+func (r *Room) publish(s *shared) {
+	r.shared.Store(s)
 	r.dirty = true
-	r.kick()
+	if r.kick() {
+		go r.round()
+	}
+}
+
+// seal makes the frame of a message to both views.
+func (r *Room) seal(m protocol.Message) *Frame {
+	e := r.encoder(r.views[audienceView])
+	e.deflating += r.views[staffView].deflating
+	f := e.seal(protocol.Encode(m))
 	return &f
 }

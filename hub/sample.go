@@ -63,7 +63,7 @@ type personal struct {
 
 func newPersonal(enc encoder, seq uint64, items []item, out []held) *personal {
 	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), of: len(items) + len(out)}
-	p.enc.deflate = false // for one viewer
+	p.enc.deflating = 0 // for one viewer
 	for _, h := range out {
 		p.own[h.author] = append(p.own[h.author], h.item)
 	}

@@ -3,11 +3,13 @@ package hub
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -153,16 +155,66 @@ func TestNextDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestViewerIsCompact: what a delivery looks at is one line of a processor's cache.
+func TestViewerIsCompact(t *testing.T) {
+	t.Parallel()
+	if at := unsafe.Offsetof(Viewer{}.lane); at > 64 {
+		t.Errorf("a delivery looks at %d bytes of a viewer", at)
+	}
+}
+
+// TestDeflateWhereItPays: few viewers of a small message get it plain.
+func TestDeflateWhereItPays(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		deflating, bytes int
+		want             bool
+	}{
+		{0, 1 << 20, false}, {1, 200, false}, {5, 200, false}, {1, 12 << 10, true}, {50, 200, true}, {5000, 130, true},
+	} {
+		got := false
+		e := encoder{deflating: c.deflating, frame: func(m []byte, deflate bool) Frame {
+			got = deflate
+			return Frame{Plain: m}
+		}}
+		e.seal(make([]byte, c.bytes))
+		if got != c.want {
+			t.Errorf("%d viewers, %d bytes: deflated %v, want %v", c.deflating, c.bytes, got, c.want)
+		}
+	}
+}
+
+// TestWorkers: a round uses another processor only when one would not be done within
+// half a window.
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	most := runtime.GOMAXPROCS(0)
+	for _, c := range []struct {
+		cost    time.Duration
+		viewers int
+		want    int
+	}{
+		{0, 100_000, 1}, {5 * time.Microsecond, 5, 1}, {5 * time.Microsecond, 4000, 1},
+		{time.Second, 600, 1}, {time.Second, 100_000, most},
+	} {
+		r := &Room{hub: New(Config{Window: 50 * time.Millisecond}), cost: c.cost}
+		if got := r.workers(c.viewers); got != c.want {
+			t.Errorf("%v a viewer, %d viewers: %d workers, want %d", c.cost, c.viewers, got, c.want)
+		}
+	}
+}
+
 // BenchmarkRound measures what one round costs beside the system calls.
 func BenchmarkRound(b *testing.B) {
 	for _, viewers := range []int{5, 2000, 15000} {
 		b.Run(fmt.Sprint(viewers), func(b *testing.B) {
 			w := newWorld(b, nil)
 			defer w.hub.Close()
-			all := make([]*Viewer, viewers)
+			all, sockets := make([]*Viewer, viewers), make([]Socket, viewers)
 			for i := range all {
 				all[i] = new(Viewer)
-				w.hub.Join(b.Context(), all[i], Join{Room: "r", User: "u", Socket: &ready{viewer: all[i]},
+				sockets[i] = &ready{viewer: all[i]}
+				w.hub.Join(b.Context(), all[i], Join{Room: "r", User: "u", Socket: sockets[i],
 					Welcome: func(bool) Frame { return Frame{Plain: []byte("w")} }})
 			}
 			r := all[0].room
@@ -175,7 +227,7 @@ func BenchmarkRound(b *testing.B) {
 				r.makeFrames(r.views[audienceView], time.Now())
 				r.sent = r.sent[:0]
 				r.mu.Unlock()
-				flush(all)
+				flush(sockets, 1)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*viewers), "ns/delivery")
 			for _, v := range all {

@@ -29,6 +29,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		"loadtest/bench": {"protocol", "loadtest"},
 		"internal/demo":  {"protocol", "client", "loadtest"},
 		"internal/edge":  append([]string{"protocol", "hub"}, adapters...),
+
+		"internal/conformance": {}, // tests alone
 	}
 	for _, a := range adapters {
 		allowed[a] = []string{"protocol", "hub", "internal/text"}

@@ -63,7 +63,6 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	s.tune(h.nc)
 	c := &Conn{srv: s, shard: uint8(s.shards.Add(1))}
 	c.dec = decoder{
-		env:      s.decoding,
 		deflates: strings.HasPrefix(w.Header().Get(headerExtensions), "permessage-deflate"),
 	}
 	c.hold(h.nc)

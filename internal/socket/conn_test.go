@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +252,12 @@ func testCloseByServer(t *testing.T, via path) {
 			if code != c.want || reason != c.sent || !utf8.ValidString(reason) {
 				t.Errorf("closed with %d %q, want %d %q", code, reason, c.want, c.sent)
 			}
+			// The stream does not end before the peer has closed too.
+			_ = p.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if b, err := p.br.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("behind the close frame, before its answer: %#x, %v", b, err)
+			}
+			_ = p.SetReadDeadline(time.Now().Add(patience))
 			p.write(text("on its way already"), closing(code, ""))
 			if rest, err := io.ReadAll(p.br); err != nil || len(rest) > 0 {
 				t.Fatalf("behind the close frame: %q, %v", rest, err)
@@ -389,7 +396,7 @@ func TestStartAfterEnd(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		c, p := pipe(t, s)
 		c.Close(4401, "token expired")
-		p.expectClose(4401, "token expired")
+		p.expectCloseFrame(4401, "token expired")
 		if ended {
 			_ = p.Close()
 			eventually(t, "the connection ends", func() bool { return s.Len() == 0 })

@@ -47,19 +47,17 @@ func tooBig(limit int) error {
 	return &breach{TooBig, protocol.CloseTooBig, fmt.Sprintf("a message has more than %d bytes", limit)}
 }
 
-// sink takes what a decoder finds. The bytes are valid during the call only. Each
-// call tells whether to go on.
+// sink takes what is found. The bytes are valid during the call only.
 type sink interface {
-	message(p []byte) bool // one text message, inflated, valid UTF-8
-	ping(p []byte) bool
-	closed(code int, reason string) bool // the last call
+	message(p []byte) // one text message, inflated, valid UTF-8
+	ping(p []byte)
+	closed(code int, reason string) // the last call
 }
 
-// decoder finds messages and control frames in the bytes that a client sent,
-// in pieces of any size. It holds buffers only while a frame or a message is
-// unfinished. Whoever reads the connection owns it.
+// decoder is how far decoding has come in the bytes that a client sent, in pieces
+// of any size. It holds buffers only while a frame or a message is unfinished. Whoever
+// reads the connection owns it.
 type decoder struct {
-	env *decoding
 	// part is a frame of which some bytes are missing, as it came.
 	part *buffer
 	// open is the payload so far of a message of which frames are missing;
@@ -67,11 +65,13 @@ type decoder struct {
 	open         *buffer
 	openDeflated bool
 	deflates     bool // permessage-deflate is agreed on
-	// rested: the latest piece had a point where nothing was unfinished.
-	rested bool
+	rested       bool // the latest piece had a point where nothing was unfinished
+	pinged       bool // the latest piece had a ping
+	over         bool // nothing that comes matters any more
 }
 
-// decoding is what all decoders of a server share.
+// decoding finds messages and control frames. It is shared by all connections of a
+// server.
 type decoding struct {
 	limit     int // bytes of a message
 	buffers   buffers
@@ -93,61 +93,63 @@ func (e *decoding) wireLimit(deflated bool) int {
 func (d *decoder) unfinished() bool { return d.part != nil || d.open != nil }
 
 // feed takes the next bytes of the stream, which become the decoder's to change
-// for the time of the call. An error is a *breach; after it, and after a sink has
-// said to stop, the decoder must not be fed again.
-func (d *decoder) feed(in []byte, to sink) error {
-	d.rested = !d.unfinished()
-	for len(in) > 0 {
-		if d.part == nil {
-			h, err := d.header(in)
-			if err != nil {
-				return err
-			}
-			if !h.whole || len(in) < h.size {
-				d.part = d.env.buffers.get()
-				d.part.b = append(d.part.b[:0], in...)
-				return nil
-			}
-			frame := in[:h.size]
-			in = in[h.size:]
-			if more, err := d.frame(h, frame, to); err != nil || !more {
-				return err
-			}
-			continue
-		}
-		// The frame began in an earlier piece: take what completes its header, then
-		// what completes it.
-		h, err := d.header(d.part.b)
+// for the time of the call. An error is a *breach. After it, and after a close frame,
+// nothing is taken any more.
+func (e *decoding) feed(d *decoder, in []byte, to sink) error {
+	d.rested, d.pinged = !d.unfinished(), false
+	for len(in) > 0 && !d.over {
+		n, err := e.next(d, in, to)
 		if err != nil {
+			d.over = true
 			return err
 		}
-		n := min(h.size-len(d.part.b), len(in))
-		d.part.b = append(d.part.b, in[:n]...)
 		in = in[n:]
-		if h, err = d.header(d.part.b); err != nil {
-			return err
-		}
-		if !h.whole || len(d.part.b) < h.size {
-			continue
-		}
-		part := d.part
-		d.part = nil
-		more, err := d.frame(h, part.b, to)
-		d.env.buffers.put(part)
-		if err != nil || !more {
-			return err
-		}
 	}
 	return nil
 }
 
+// next takes a frame, or what there is of it, and returns how many bytes that is.
+func (e *decoding) next(d *decoder, in []byte, to sink) (n int, err error) {
+	if d.part == nil {
+		h, err := e.header(d, in)
+		if err != nil {
+			return 0, err
+		}
+		if !h.whole || len(in) < h.size {
+			d.part = e.buffers.get()
+			d.part.b = append(d.part.b[:0], in...)
+			return len(in), nil
+		}
+		return h.size, e.frame(d, h, in[:h.size], to)
+	}
+	// The frame began in an earlier piece: take what completes its header, then what
+	// completes it.
+	h, err := e.header(d, d.part.b)
+	if err != nil {
+		return 0, err
+	}
+	n = min(h.size-len(d.part.b), len(in))
+	d.part.b = append(d.part.b, in[:n]...)
+	if h, err = e.header(d, d.part.b); err != nil {
+		return 0, err
+	}
+	if !h.whole || len(d.part.b) < h.size {
+		return n, nil
+	}
+	part := d.part
+	d.part = nil
+	err = e.frame(d, h, part.b, to)
+	e.buffers.put(part)
+	return n, err
+}
+
 // release gives back what the decoder holds.
-func (d *decoder) release() {
+func (e *decoding) release(d *decoder) {
 	if d.part != nil {
-		d.env.buffers.put(d.part)
+		e.buffers.put(d.part)
 	}
 	if d.open != nil {
-		d.env.buffers.put(d.open)
+		e.buffers.put(d.open)
 	}
 	d.part, d.open = nil, nil
 }
@@ -162,7 +164,7 @@ type header struct {
 
 // header reads the header of the frame that p begins with and refuses it as soon
 // as the bytes that are wrong are there.
-func (d *decoder) header(p []byte) (h header, err error) {
+func (e *decoding) header(d *decoder, p []byte) (h header, err error) {
 	h.first = p[0]
 	if err := d.checkFirst(h.first); err != nil {
 		return h, err
@@ -210,8 +212,8 @@ func (d *decoder) header(p []byte) (h header, err error) {
 		if d.open != nil {
 			room, deflated = len(d.open.b), d.openDeflated
 		}
-		if length > uint64(d.env.wireLimit(deflated)-room) {
-			return h, tooBig(d.env.limit)
+		if length > uint64(e.wireLimit(deflated)-room) {
+			return h, tooBig(e.limit)
 		}
 	}
 	h.whole, h.size = true, h.head+int(length)
@@ -251,70 +253,76 @@ func (d *decoder) checkFirst(first byte) error {
 }
 
 // frame takes a whole frame.
-func (d *decoder) frame(h header, p []byte, to sink) (more bool, err error) {
+func (e *decoding) frame(d *decoder, h header, p []byte, to sink) error {
 	payload := p[h.head:]
 	unmask(payload, p[h.head-4:h.head])
 	fin := h.first&finBit != 0
 	switch h.first & opBits {
 	case opPing:
-		return to.ping(payload), nil
+		d.pinged = true
+		to.ping(payload)
+		return nil
 	case opPong:
-		return true, nil
+		return nil
 	case opClose:
-		return d.close(payload, to)
+		d.over = true
+		return closed(payload, to)
 	}
 	if fin && d.open == nil {
 		d.rested = true
-		return d.message(payload, h.first&rsv1Bit != 0, to)
+		return e.message(payload, h.first&rsv1Bit != 0, to)
 	}
 	if d.open == nil {
-		d.open, d.openDeflated = d.env.buffers.get(), h.first&rsv1Bit != 0
+		d.open, d.openDeflated = e.buffers.get(), h.first&rsv1Bit != 0
 		d.open.b = d.open.b[:0]
 	}
 	d.open.b = append(d.open.b, payload...)
 	if !fin {
-		return true, nil
+		return nil
 	}
 	d.rested = true
 	open := d.open
 	d.open = nil
-	more, err = d.message(open.b, d.openDeflated, to)
-	d.env.buffers.put(open)
-	return more, err
+	err := e.message(open.b, d.openDeflated, to)
+	e.buffers.put(open)
+	return err
 }
 
 // message hands on the payload of a whole message.
-func (d *decoder) message(p []byte, deflated bool, to sink) (more bool, err error) {
+func (e *decoding) message(p []byte, deflated bool, to sink) (err error) {
 	if deflated {
-		out := d.env.buffers.get()
-		defer d.env.buffers.put(out)
-		if out.b, err = d.env.inflaters.inflate(out.b[:0], p, d.env.limit); err != nil {
-			return false, err
+		out := e.buffers.get()
+		defer e.buffers.put(out)
+		if out.b, err = e.inflaters.inflate(out.b[:0], p, e.limit); err != nil {
+			return err
 		}
 		p = out.b
 	}
 	if !utf8.Valid(p) {
-		return false, badData("a text message is not UTF-8")
+		return badData("a text message is not UTF-8")
 	}
-	return to.message(p), nil
+	to.message(p)
+	return nil
 }
 
-// close hands on a close frame.
-func (d *decoder) close(p []byte, to sink) (more bool, err error) {
+// closed hands on a close frame.
+func closed(p []byte, to sink) error {
 	if len(p) == 0 {
-		return to.closed(codeNoStatus, ""), nil
+		to.closed(codeNoStatus, "")
+		return nil
 	}
 	if len(p) == 1 {
-		return false, protocolError("a close frame has 1 byte")
+		return protocolError("a close frame has 1 byte")
 	}
 	code, reason := int(binary.BigEndian.Uint16(p)), p[2:]
 	if !validCode(code) {
-		return false, protocolError("close code %d is reserved", code)
+		return protocolError("close code %d is reserved", code)
 	}
 	if !utf8.Valid(reason) {
-		return false, badData("the reason of a close frame is not UTF-8")
+		return badData("the reason of a close frame is not UTF-8")
 	}
-	return to.closed(code, string(reason)), nil
+	to.closed(code, string(reason))
+	return nil
 }
 
 // unmask undoes the masking of a client's payload in place.

@@ -52,7 +52,11 @@
 //
 // # Closing
 //
-// The close frame goes out behind what was written; then the sending side is shut
-// and input is discarded until its end or the deadline, so that the frame is not
-// lost to a reset. The first reason to close is the one that counts.
+// The close frame goes out behind what was written; nothing follows it, and input is
+// searched for the peer's alone. When that has come too, or cannot come any more
+// because the peer broke the protocol, the sending side is shut. Then input is
+// discarded until its end or the deadline, so that the frame is not lost to a reset.
+// The sending side is not shut earlier: Firefox forgets messages that it has not
+// shown yet when it finds the end before it has closed, and calls the end unclean.
+// The first reason to close is the one that counts.
 package socket

@@ -116,11 +116,7 @@ func (c *Conn) writable() {
 	if !c.mute {
 		// Control frames go between the frames.
 		var room [2][]byte
-		at := t.next
-		if t.offset > 0 {
-			at++
-		}
-		t.frames = slices.Insert(t.frames, at, c.control(room[:0])...)
+		t.frames = slices.Insert(t.frames, t.boundary(), c.control(room[:0])...)
 	}
 	c.mu.Unlock()
 	c.goOn(t)
@@ -191,7 +187,7 @@ func (c *Conn) attempt(t *turn) bool {
 func (w *rawWrite) write(fd int, t *turn) (n, size int, err error) {
 	if t.next == len(t.frames)-1 {
 		p := t.frames[t.next][t.offset:]
-		n, err = ignoringEINTR(func() (int, error) { return unix.Write(fd, p) })
+		n, err = rawCall(unix.SYS_WRITE, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
 		return n, len(p), err
 	}
 	used := 0
@@ -202,26 +198,26 @@ func (w *rawWrite) write(fd int, t *turn) (n, size int, err error) {
 		used++
 		size += len(p)
 	}
-	n, err = ignoringEINTR(func() (int, error) {
-		r, _, errno := syscall.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.vector[0])), uintptr(used))
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(r), nil
-	})
+	n, err = rawCall(unix.SYS_WRITEV, fd, unsafe.Pointer(&w.vector[0]), used)
 	clear(w.vector[:used])
 	return n, size, err
 }
 
-func read(fd int, p []byte) (int, error) {
-	return ignoringEINTR(func() (int, error) { return unix.Read(fd, p) })
-}
-
-func ignoringEINTR(call func() (int, error)) (int, error) {
+// rawCall is a system call on n things at p that does not wait, so that the scheduler
+// need not be told of it.
+func rawCall(trap uintptr, fd int, p unsafe.Pointer, n int) (int, error) {
 	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return max(n, 0), err
+		r, _, errno := syscall.RawSyscall(trap, uintptr(fd), uintptr(p), uintptr(n))
+		switch errno {
+		case 0:
+			return int(r), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
+}
+
+func read(fd int, p []byte) (int, error) {
+	return rawCall(unix.SYS_READ, fd, unsafe.Pointer(unsafe.SliceData(p)), len(p))
 }

@@ -114,9 +114,9 @@ func BenchmarkPrepare(b *testing.B) {
 // nowhere is a sink that keeps nothing.
 type nowhere struct{}
 
-func (nowhere) message([]byte) bool     { return true }
-func (nowhere) ping([]byte) bool        { return true }
-func (nowhere) closed(int, string) bool { return false }
+func (nowhere) message([]byte)     {}
+func (nowhere) ping([]byte)        {}
+func (nowhere) closed(int, string) {}
 
 func BenchmarkDecode(b *testing.B) {
 	beat := `{"type":"beat","visible":true,"media_ms":123456}`
@@ -131,12 +131,12 @@ func BenchmarkDecode(b *testing.B) {
 		{"ping", frame(finBit|opPing, "x")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			d := decoder{env: newDecoding(8192), deflates: true}
+			d, e := decoder{deflates: true}, newDecoding(8192)
 			in := make([]byte, len(c.frame))
 			b.ReportAllocs()
 			for b.Loop() {
 				copy(in, c.frame) // a decoder unmasks in place
-				if err := d.feed(in, nowhere{}); err != nil {
+				if err := e.feed(&d, in, nowhere{}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -147,7 +147,7 @@ func BenchmarkDecode(b *testing.B) {
 // TestDecodeAllocatesNothing is not parallel: it counts the allocations of the
 // whole process.
 func TestDecodeAllocatesNothing(t *testing.T) {
-	d := decoder{env: newDecoding(8192), deflates: true}
+	d, e := decoder{deflates: true}, newDecoding(8192)
 	for _, f := range [][]byte{
 		text("hello"),
 		frame(0xc1, deflated(t, strings.Repeat("hello ", 100))),
@@ -161,7 +161,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 		got := testing.AllocsPerRun(1000, func() {
 			copy(in, f)
 			half := len(in) / 2
-			if d.feed(in[:half], nowhere{}) != nil || d.feed(in[half:], nowhere{}) != nil {
+			if e.feed(&d, in[:half], nowhere{}) != nil || e.feed(&d, in[half:], nowhere{}) != nil {
 				t.Error("refused")
 			}
 		})
@@ -177,13 +177,13 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 // TestIdleHoldsNothing: after whole messages a decoder holds no memory.
 func TestIdleHoldsNothing(t *testing.T) {
 	t.Parallel()
-	d := decoder{env: newDecoding(8192)}
+	d, e := decoder{}, newDecoding(8192)
 	stream := append(frame(opText, "a"), frame(0x80, "b")...)
 	for i := range stream {
 		if i > 0 && !d.unfinished() {
 			t.Fatalf("nothing is unfinished after %d bytes", i)
 		}
-		if err := d.feed(stream[i:i+1], nowhere{}); err != nil {
+		if err := e.feed(&d, stream[i:i+1], nowhere{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,13 +191,13 @@ func TestIdleHoldsNothing(t *testing.T) {
 		t.Error("it holds a buffer")
 	}
 	// Unfinished ones are given back when the connection ends.
-	if err := d.feed(append(frame(opText, "a"), binary.BigEndian.AppendUint16(nil, 0x80fe)...), nowhere{}); err != nil {
+	if err := e.feed(&d, append(frame(opText, "a"), binary.BigEndian.AppendUint16(nil, 0x80fe)...), nowhere{}); err != nil {
 		t.Fatal(err)
 	}
 	if d.part == nil || d.open == nil {
 		t.Fatal("nothing is unfinished")
 	}
-	if d.release(); d.unfinished() {
+	if e.release(&d); d.unfinished() {
 		t.Error("release leaves something")
 	}
 }

@@ -26,26 +26,23 @@ type transcript struct {
 	all      []string // messages, pings and the close frame
 }
 
-func (s *transcript) message(p []byte) bool {
+func (s *transcript) message(p []byte) {
 	s.messages = append(s.messages, string(p))
 	s.all = append(s.all, "message "+string(p))
-	return true
 }
 
-func (s *transcript) ping(p []byte) bool {
+func (s *transcript) ping(p []byte) {
 	s.all = append(s.all, "ping "+string(p))
-	return true
 }
 
-func (s *transcript) closed(code int, reason string) bool {
+func (s *transcript) closed(code int, reason string) {
 	s.all = append(s.all, fmt.Sprint("close ", code, reason))
-	return false
 }
 
 // decode feeds a stream in pieces, whose lengths come from cuts over and over; no
 // cuts: in one.
 func decode(stream []byte, deflates bool, cuts []byte) (*transcript, *decoder, error) {
-	d := &decoder{env: newDecoding(fuzzLimit), deflates: deflates}
+	d, e := &decoder{deflates: deflates}, newDecoding(fuzzLimit)
 	to := new(transcript)
 	rest := bytes.Clone(stream)
 	for i := 0; len(rest) > 0; i++ {
@@ -56,7 +53,7 @@ func decode(stream []byte, deflates bool, cuts []byte) (*transcript, *decoder, e
 		// A copy that is wiped afterwards: a decoder must not keep what it was fed.
 		piece := bytes.Clone(rest[:n])
 		rest = rest[n:]
-		err := d.feed(piece, to)
+		err := e.feed(d, piece, to)
 		for j := range piece {
 			piece[j] = 0xee
 		}

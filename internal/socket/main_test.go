@@ -311,8 +311,8 @@ func (p *peer) expect(first byte, payload string) {
 	}
 }
 
-// expectClose reads up to the close frame, and then the end of the stream.
-func (p *peer) expectClose(code int, reason string) {
+// expectCloseFrame reads up to the close frame.
+func (p *peer) expectCloseFrame(code int, reason string) {
 	p.t.Helper()
 	for {
 		f, b, err := p.read()
@@ -328,8 +328,16 @@ func (p *peer) expectClose(code int, reason string) {
 		if got := int(binary.BigEndian.Uint16(b)); got != code || !strings.Contains(string(b[2:]), reason) {
 			p.t.Fatalf("closed with %d %q, want %d %q", got, b[2:], code, reason)
 		}
-		break
+		return
 	}
+}
+
+// expectClose reads up to the close frame, answers it, and reads the end of the
+// stream.
+func (p *peer) expectClose(code int, reason string) {
+	p.t.Helper()
+	p.expectCloseFrame(code, reason)
+	_, _ = p.Write(closing(code, "")) // the server may not wait for it
 	if _, ok := p.Conn.(*net.TCPConn); !ok {
 		return
 	}

@@ -34,17 +34,20 @@ func TestIdleHasNoGoroutine(t *testing.T) {
 		}
 	}
 	// The polls, and HTTP's handlers that have not ended yet.
-	eventually(t, "idle viewers have no goroutine", func() bool { return runtime.NumGoroutine() <= before+4 })
-	if got := m.slow.Load(); got != n/2 {
-		t.Errorf("%d are behind, want %d", got, n/2)
-	}
+	eventually(t, "half of them are behind, and none has a goroutine", func() bool {
+		return m.slow.Load() == n/2 && runtime.NumGoroutine() <= before+4
+	})
 }
 
-// TestConnIsSmall: a field more costs every viewer.
+// TestConnIsSmall: a field more costs every viewer, and what a delivery looks at is
+// one line of a processor's cache: objects of 128 bytes lie on borders of 64.
 func TestConnIsSmall(t *testing.T) {
 	t.Parallel()
-	if got := unsafe.Sizeof(Conn{}); got > 144 { // a size class of the allocator
+	if got := unsafe.Sizeof(Conn{}); got > 128 { // a size class of the allocator
 		t.Errorf("a connection has %d bytes", got)
+	}
+	if got := unsafe.Offsetof(Conn{}.generation); got > 64 {
+		t.Errorf("a delivery looks at %d bytes of a connection", got)
 	}
 }
 

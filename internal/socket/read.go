@@ -45,12 +45,11 @@ func (c *Conn) receive() {
 func (c *Conn) received(p []byte) {
 	now := c.srv.wheel.now.Load()
 	c.heard.Store(now)
-	if c.closing.Load() {
+	if c.dec.over {
 		return
 	}
-	err := c.dec.feed(p, c)
-	if c.answer {
-		c.answer = false
+	err := c.srv.decoding.feed(&c.dec, p, c)
+	if c.dec.pinged {
 		c.mu.Lock()
 		c.write()
 	}
@@ -60,9 +59,11 @@ func (c *Conn) received(p []byte) {
 			b = &breach{ProtocolError, protocol.CloseProtocol, err.Error()}
 		}
 		c.shut(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
-		return
 	}
 	switch {
+	case c.dec.over:
+		c.heardLast()
+	case c.closing.Load():
 	case !c.dec.unfinished():
 		if c.begun.Load() != 0 {
 			c.begun.Store(0)
@@ -73,29 +74,29 @@ func (c *Conn) received(p []byte) {
 	}
 }
 
-// message, ping and closed make the connection its decoder's sink.
+// message, ping and closed make the connection its decoder's sink. Once it is being
+// closed only the peer's close frame matters.
 
-func (c *Conn) message(p []byte) bool {
+func (c *Conn) message(p []byte) {
 	if c.closing.Load() {
-		return false
+		return
 	}
 	c.srv.metrics.messages.add(c.shard, 1)
 	c.h.Message(p)
-	return !c.closing.Load()
 }
 
 // ping keeps the pong for the latest ping only, until all that came with it has
 // been decoded.
-func (c *Conn) ping(p []byte) bool {
+func (c *Conn) ping(p []byte) {
+	if c.closing.Load() {
+		return
+	}
 	pong := append([]byte{finBit | opPong, byte(len(p))}, p...)
 	c.mu.Lock()
 	c.more().pong = pong
 	c.mu.Unlock()
-	c.answer = true
-	return !c.closing.Load()
 }
 
-func (c *Conn) closed(code int, reason string) bool {
+func (c *Conn) closed(code int, reason string) {
 	c.shut(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
-	return false
 }

@@ -124,7 +124,7 @@ func testCloseDuringAccept(t *testing.T, via path) {
 func TestChurn(t *testing.T) { onBoth(t, testChurn) }
 
 func testChurn(t *testing.T, via path) {
-	s := newTestServer(t, via.config(Config{Deflate: true}))
+	s := newTestServer(t, via.config(Config{Deflate: true, CloseTimeout: time.Second}))
 	st := withTCP(newSite(t, s))
 	var wg sync.WaitGroup
 	for i := range 60 {

@@ -215,7 +215,7 @@ func TestCloseTimeout(t *testing.T) {
 		v, p := started(t, s)
 		v.conn.Close(1012, "")
 		start := time.Now()
-		p.expectClose(1012, "")
+		p.expectCloseFrame(1012, "")
 		for range 3 { // what it says now is discarded, and keeps nothing alive
 			time.Sleep(time.Second)
 			p.write(text("hello"))

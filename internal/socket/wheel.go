@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,9 @@ import (
 // wheelSlots is how many ticks ahead a connection can be due. Limits further away
 // are looked at more than once.
 const wheelSlots = 128
+
+// gone is when a connection is due that was let go.
+const gone = math.MaxUint32
 
 // wheel holds every connection of a server, each in the slot of the tick at which
 // it is due, or in none while it is being looked at. Its lock is a leaf: who holds
@@ -42,7 +46,7 @@ func (w *wheel) forget(c *Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.unlink(c)
-	c.forgotten = true
+	c.due.Store(gone)
 	w.live--
 	w.checkEmpty()
 }
@@ -54,13 +58,10 @@ func (w *wheel) schedule(c *Conn, at uint32) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.forgotten {
-		return
-	}
 	if w.closed {
 		at = 0 // Close may have missed it: look at once
 	}
-	if d := c.due.Load(); d != 0 && d <= at {
+	if d := c.due.Load(); d != 0 && d <= at || d == gone {
 		return
 	}
 	w.unlink(c)

@@ -32,6 +32,19 @@ func (t *turn) reset() {
 	t.frames, t.next, t.offset = t.frames[:0], 0, 0
 }
 
+// boundary is the first of frames before which control frames that came later may
+// go: behind one that is begun, and behind control frames that were there first.
+func (t *turn) boundary() int {
+	at := t.next
+	if t.offset > 0 {
+		at++
+	}
+	for at < len(t.frames) && t.frames[at][0]&opClose != 0 {
+		at++
+	}
+	return at
+}
+
 // maxTurns bounds how often one call of Flush asks the source. If it has more
 // even then, a goroutine goes on, so that nobody waits for one viewer.
 const maxTurns = 8
@@ -183,10 +196,37 @@ func (c *Conn) control(frames [][]byte) [][]byte {
 	return frames
 }
 
-// wroteLast follows the close frame. Where the sending side can be shut alone, the
-// peer reads its end and ends the rest; elsewhere the connection is over once both
-// close frames have passed.
+// wroteLast follows the close frame.
 func (c *Conn) wroteLast() {
+	c.mu.Lock()
+	x := c.extra
+	x.said = true
+	both := x.heard
+	c.mu.Unlock()
+	if both {
+		c.part()
+	}
+}
+
+// heardLast follows the peer's close frame, or what keeps it from being found. The
+// reader calls it.
+func (c *Conn) heardLast() {
+	c.mu.Lock()
+	x := c.more()
+	x.heard = true
+	both := x.said
+	c.mu.Unlock()
+	if both {
+		c.part()
+	}
+}
+
+// part ends the sending side, which is the server's to do first, once both close
+// frames have passed. A peer that finds the end before it has sent its own takes
+// the connection for lost, and Firefox forgets messages that it has not shown yet.
+// The peer reads its end and ends the rest. The holder of the token or the reader
+// calls it.
+func (c *Conn) part() {
 	if c.nc == nil {
 		c.endSending()
 		return
@@ -196,12 +236,7 @@ func (c *Conn) wroteLast() {
 			return
 		}
 	}
-	c.mu.Lock()
-	answered := c.extra.cause.Kind == ClosedByPeer
-	c.mu.Unlock()
-	if answered {
-		c.kill(false)
-	}
+	c.kill(false)
 }
 
 // behind notes that something is left which the peer has not taken, and whether it
@@ -241,7 +276,7 @@ func (c *Conn) catchUp(t *turn) {
 // Control frames that wait go between the frames.
 func (c *Conn) fill(b []byte, t *turn) []byte {
 	for t.left() && len(b) < bufferSize {
-		if t.offset == 0 {
+		if t.offset == 0 && t.boundary() == t.next {
 			b = c.fillControl(b)
 		}
 		n := min(len(t.frames[t.next])-t.offset, max(bufferSize-len(b), 0))

@@ -74,6 +74,36 @@ func (v *viewer) behind(m *Metrics) (n int) {
 	return n
 }
 
+// TestBoundary says where control frames go that came after a turn began.
+func TestBoundary(t *testing.T) {
+	t.Parallel()
+	data, pong := plain("data"), []byte{finBit | opPong, 0}
+	for _, c := range []struct {
+		name         string
+		frames       [][]byte
+		next, offset int
+		want         int
+	}{
+		{"nothing left", nil, 0, 0, 0},
+		{"before data", [][]byte{data, data}, 0, 0, 0},
+		{"behind data that is begun", [][]byte{data, data}, 0, 1, 1},
+		{"behind an older pong", [][]byte{pong, data}, 0, 0, 1},
+		{"behind an older pong that is begun", [][]byte{pong, data}, 0, 1, 1},
+		{"behind the last, begun", [][]byte{pong, data}, 1, 1, 2},
+		{"behind control frames alone", [][]byte{pong, pong}, 0, 0, 2},
+	} {
+		if got := (&turn{frames: c.frames, next: c.next, offset: c.offset}).boundary(); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	// The goroutine that writes for a connection without a descriptor keeps to it.
+	c := &Conn{extra: &extra{pong: []byte{finBit | opPong, 1, '2'}}}
+	got := c.fill(nil, &turn{frames: [][]byte{{finBit | opPong, 1, '1'}, {finBit | opText, 1, 'x'}}})
+	if want := "\x8a\x011\x8a\x012\x81\x01x"; string(got) != want {
+		t.Errorf("filled %q, want %q", got, want)
+	}
+}
+
 // TestSlowPeer has a peer read a byte at a time while pings, frames and a close
 // go in between: it gets every frame, whole and in order, and the writing goroutine
 // ends.
