@@ -6,6 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 10s
 BENCH ?= .
 BENCHTIME ?= 1s
+COUNT ?= 1
 # Packages and arguments to narrow things down: make test PKG=./hub, make run ARGS="--listen :8080"
 PKG ?= ./...
 ARGS ?=
@@ -17,7 +18,7 @@ ifneq ($(KANSEI_TRACE),)
 export KANSEI_TRACE := $(abspath $(KANSEI_TRACE))
 endif
 
-.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench screenshots clean
+.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench bench-go profile screenshots clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,8 +72,16 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s).
 		done; \
 	done
 
-bench: ## Run the benchmarks; BENCH picks some, BENCHTIME sets how long.
-	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem $(PKG)
+bench: build bin/nats-server ## Measure a node against a bare program, into bin/bench.md, then hub and socket alone. ARGS="--scenario hot" picks some.
+	@bin/kansei bench --report --out bin/bench.md $(ARGS)
+	@$(MAKE) --no-print-directory bench-go PKG="./hub ./internal/socket"
+
+bench-go: ## Run the Go benchmarks, for benchstat; BENCH picks some, BENCHTIME and COUNT set how long and how often.
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -benchmem $(PKG)
+
+profile: build bin/nats-server ## Take CPU and heap profiles of a node with a hot room into bin/profiles.
+	@bin/kansei bench --report --scenario hot --pairs 1 --profiles bin/profiles $(ARGS)
+	@echo "go tool pprof -top bin/profiles/hot.cpu.pprof"
 
 screenshots: build ## Take the pictures of the documents anew, with the audience of KANSEI_TRACE if set.
 	go run ./internal/shots -kansei bin/kansei -out docs

@@ -23,7 +23,7 @@ type Command struct {
 
 	Viewers  int     `default:"100" help:"How many viewers."`
 	JoinRate float64 `default:"500" placeholder:"N" help:"How many viewers come in a second."`
-	UserIDs  string  `name:"user-ids" enum:"short,uuid" default:"short" help:"The form of the viewers' user ids: short or uuid."`
+	UserIDs  string  `name:"user-ids" enum:"short,uuid" default:"short" help:"The form of all user ids, which everybody gets with the comments: short or uuid."`
 	Compress bool    `help:"Viewers take deflated messages."`
 
 	Trace      string        `placeholder:"FILE" help:"Play the comments of a trace: JSON lines with media_ms, text, position, size, color."`
@@ -135,7 +135,7 @@ func (c *Command) measure(ctx context.Context, stderr io.Writer, dial dialFunc) 
 	if r.room == "" {
 		r.room = "load-" + r.tag
 	}
-	if err := raiseFileLimit(c.Viewers + max(c.Publishers, 1)); err != nil {
+	if err := RaiseFileLimit(c.Viewers + max(c.Publishers, 1)); err != nil {
 		return nil, err
 	}
 	return r.execute(ctx)

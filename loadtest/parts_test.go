@@ -195,7 +195,7 @@ func TestEnoughPublishers(t *testing.T) {
 func TestMint(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	s, err := mint(testSecret, "room", "u1", "名", protocol.RoleBroadcaster, now)
+	s, err := Mint(testSecret, "room", "u1", "名", protocol.RoleBroadcaster, now)
 	if err != nil {
 		t.Fatal(err)
 	}

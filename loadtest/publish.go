@@ -59,8 +59,16 @@ const (
 // connect starts one publisher, which is done when ctx ends, and waits for its
 // welcome.
 func (r *run) connect(ctx context.Context, number int) (*publisher, *protocol.Welcome, error) {
-	user := fmt.Sprintf("load-%s-p%d", r.tag, number)
-	token, err := r.token(user, fmt.Sprintf("Publisher %d", number), protocol.RoleBroadcaster)
+	// Everybody gets id and name with each comment: they are as short as those of users.
+	name := fmt.Sprintf("p%d", number)
+	user := name
+	switch {
+	case r.cmd.UserIDs == idsUUID:
+		user = uuid(r.rng)
+	case r.cmd.Room != "": // another run may be in it
+		user = r.tag + name
+	}
+	token, err := r.token(user, name, protocol.RoleBroadcaster)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -113,7 +121,7 @@ func (r *run) connectAll(ctx context.Context) error {
 	if over := r.plan.tooMany(n, w.Limits); over > 0 {
 		r.say("%d publishers at %v/s and %d at once are too few: about %d comments will be late", n, w.Limits.PerS, w.Limits.Burst, over)
 	}
-	if err := raiseFileLimit(r.cmd.Viewers + n); err != nil {
+	if err := RaiseFileLimit(r.cmd.Viewers + n); err != nil {
 		return err
 	}
 	for number := 1; number < n; number++ {

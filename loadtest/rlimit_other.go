@@ -2,5 +2,5 @@
 
 package loadtest
 
-// raiseFileLimit has nothing to do where the system sets no such limit.
-func raiseFileLimit(int) error { return nil }
+// RaiseFileLimit has nothing to do where the system sets no such limit.
+func RaiseFileLimit(int) error { return nil }

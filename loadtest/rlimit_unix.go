@@ -11,9 +11,9 @@ import (
 // spareFiles are descriptors for everything but viewers and publishers.
 const spareFiles = 64
 
-// raiseFileLimit raises the limit of open files to what the system allows, and
+// RaiseFileLimit raises the limit of open files to what the system allows, and
 // says if that is not enough for so many connections.
-func raiseFileLimit(connections int) error {
+func RaiseFileLimit(connections int) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("loadtest: limit of open files: %w", err)

@@ -55,7 +55,7 @@ func (r *run) token(user, name string, role protocol.Role) (string, error) {
 	if r.cmd.AuthSecret == "" {
 		return "", nil
 	}
-	return mint(r.cmd.AuthSecret, r.room, user, name, role, time.Now())
+	return Mint(r.cmd.AuthSecret, r.room, user, name, role, time.Now())
 }
 
 // execute makes the run. The end of ctx shortens it; everything else lives until

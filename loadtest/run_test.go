@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -193,6 +195,31 @@ func TestUnusable(t *testing.T) {
 					t.Errorf("error %v, want one with %q", err, tc.want)
 				}
 			})
+		})
+	}
+}
+
+// TestPublisherIDs are as short as those of users in a room of the run's own; elsewhere they
+// differ from those of other runs.
+func TestPublisherIDs(t *testing.T) {
+	t.Parallel()
+	for room, want := range map[string]string{"": `^p[0-9]$`, "theirs": `^[0-9a-f]{8}p[0-9]$`} {
+		synctest.Test(t, func(t *testing.T) {
+			cl := newCluster(t, faults{}, "one.test", "two.test")
+			defer cl.close()
+			if _, err := command(func(c *Command) { c.Room = room }).measure(t.Context(), io.Discard, cl.dial); err != nil {
+				t.Fatal(err)
+			}
+			cl.mu.Lock()
+			defer cl.mu.Unlock()
+			if len(cl.log) == 0 {
+				t.Error("nothing was said")
+			}
+			for _, c := range cl.log {
+				if !regexp.MustCompile(want).MatchString(c.User.ID) {
+					t.Fatalf("in room %q %s speaks, want %s", room, c.User.ID, want)
+				}
+			}
 		})
 	}
 }

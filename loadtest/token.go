@@ -14,8 +14,8 @@ import (
 // tokenLife is how long the tokens of a run are valid: longer than any run.
 const tokenLife = 24 * time.Hour
 
-// mint makes a token for one user of one room, signed with HS256.
-func mint(secret, room, user, name string, role protocol.Role, now time.Time) (string, error) {
+// Mint makes a token for one user of one room, signed with HS256.
+func Mint(secret, room, user, name string, role protocol.Role, now time.Time) (string, error) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"sub": user, "name": name, "role": role, "rooms": []string{room},
 		"exp": now.Add(tokenLife).Unix(),

@@ -21,13 +21,14 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/redisroster", "internal/socket", "internal/text",
 	}
 	allowed := map[string][]string{
-		"protocol":      {},
-		"hub":           {"protocol"},
-		"client":        {"protocol"},
-		"web":           {"protocol"},
-		"loadtest":      {"protocol", "client"},
-		"internal/demo": {"protocol", "client", "loadtest"},
-		"internal/edge": append([]string{"protocol", "hub"}, adapters...),
+		"protocol":       {},
+		"hub":            {"protocol"},
+		"client":         {"protocol"},
+		"web":            {"protocol"},
+		"loadtest":       {"protocol", "client"},
+		"loadtest/bench": {"protocol", "loadtest"},
+		"internal/demo":  {"protocol", "client", "loadtest"},
+		"internal/edge":  append([]string{"protocol", "hub"}, adapters...),
 
 		"internal/conformance": {}, // tests alone
 	}

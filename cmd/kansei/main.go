@@ -23,6 +23,8 @@ import (
 type commands struct {
 	Serve    serveCommand    `cmd:"" help:"Run a node."`
 	Load     loadCommand     `cmd:"" help:"Send virtual viewers to nodes and check what they get."`
+	Bench    benchCommand    `cmd:"" help:"Measure a node against a bare program, on this machine."`
+	Floor    floorCommand    `cmd:"" help:"Measure the bare program alone."`
 	Token    tokenCommand    `cmd:"" help:"Make a token and print it."`
 	Settings settingsCommand `cmd:"" help:"Print every setting of a node, as Markdown."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`

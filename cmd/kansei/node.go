@@ -83,7 +83,7 @@ func start(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, erro
 
 func (n *node) start(ctx context.Context) error {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	reg.MustRegister(goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
 	// The listeners first: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
