@@ -43,7 +43,7 @@ type Config struct {
 	Roster Roster
 	Frame  Framer
 
-	// Window is the least time between two rounds of a room; 75 ms by default.
+	// Window is the least time between two rounds of a room; 90 ms by default.
 	Window time.Duration
 	// RoomRate is how many comments a second viewers are shown when a room has
 	// more: all of the staff's, one's own, and a fair sample of the rest; 0: all.
@@ -73,7 +73,7 @@ func (c *Config) setDefaults() {
 			*d = v
 		}
 	}
-	def(&c.Window, 75*time.Millisecond)
+	def(&c.Window, 90*time.Millisecond)
 	def(&c.JoinWait, 3*time.Second)
 	def(&c.Linger, 30*time.Second)
 	if c.Ring <= 0 {

@@ -63,7 +63,7 @@ type Serve struct {
 	Drain      time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
 
 	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
-	Coalesce time.Duration `group:"delivery" default:"75ms" help:"How long comments of a busy room are gathered into one frame, up to 5s."`
+	Coalesce time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`
 	Ring     int           `group:"delivery" default:"256" help:"Frames that a slow viewer may lag behind, 16 to 65536."`
 	Compress bool          `group:"delivery" default:"true" negatable:"" help:"Deflate for viewers who take it."`
 

@@ -81,7 +81,7 @@ func TestDefaults(t *testing.T) {
 		LogPartitions: 1, LogMaxAge: 168 * time.Hour, LogSync: LogSync(2 * time.Minute), AppendTimeout: 12 * time.Second,
 		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, MaxMessage: 8192,
 		MaxViewers: 50000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,
-		Coalesce: 50 * time.Millisecond, Ring: 256, Compress: true, PresenceLease: 6 * time.Second,
+		Coalesce: 90 * time.Millisecond, Ring: 256, Compress: true, PresenceLease: 6 * time.Second,
 		Log: Log{LogLevel: "info", LogFormat: "text"},
 	}
 	if got := fmt.Sprintf("%+v", c.Serve.Serve); got != fmt.Sprintf("%+v", want) {

@@ -87,7 +87,7 @@ func (s *Serve) Validate() error {
 	within(&p, "beat", s.Beat, time.Second, time.Minute)
 	within(&p, "drain", s.Drain, 0, 10*time.Minute)
 	within(&p, "room-rate", s.RoomRate, 0, 1_000_000)
-	within(&p, "coalesce", s.Coalesce, 0, 5*time.Second)
+	within(&p, "coalesce", s.Coalesce, time.Millisecond, 5*time.Second)
 	within(&p, "ring", s.Ring, 16, 65_536)
 	within(&p, "presence-buckets", s.PresenceBuckets, 0, 1024)
 	within(&p, "presence-lease", s.PresenceLease, 3*time.Second, time.Minute)

@@ -43,13 +43,15 @@
 //	Log       the connection; readiness; start and end
 //	appender  appends: one goroutine publishes, one keeps the deadlines
 //	caller    requests and their answers, over one inbox
+//	dialer    the network connection; reads are paced when there are very many
 //	stream    one JetStream stream: two goroutines, one tends it, one moves its live
 //	          messages to the rooms they are for; a pool of workers that read back
 //	follow    one room that is followed: no goroutine; whoever works for it owns it
 //	pool      a bounded number of workers, which exist while there is work
 //
-// A follow is worked for by one worker at a time: of the log's pool while there is
-// only something to report, of its stream's pool while something must be read.
+// A follow is worked for by one worker at a time: whoever moves live messages, when
+// they are few, or of the log's pool while there is only something to report, of its
+// stream's pool while something must be read.
 // That is what puts the reports of a room in order and keeps rooms from waiting for
 // each other. Stop and the reports meet at follow.reporting.
 //

@@ -132,10 +132,24 @@ func (f *follow) unpark() {
 // schedule puts the follow into the queue of the pool that can do what is to be
 // done, unless a worker has it already. f.mu is held.
 func (f *follow) schedule() {
+	if f.claim() {
+		f.queue()
+	}
+}
+
+// claim makes the caller the follow's worker, unless there is one. f.mu is held.
+func (f *follow) claim() bool {
 	if f.busy {
-		return
+		return false
 	}
 	f.busy = true
+	return true
+}
+
+// handOver gives a follow that was claimed to a pool.
+func (f *follow) handOver() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.queue()
 }
 
@@ -147,17 +161,16 @@ func (f *follow) queue() {
 	}
 }
 
-// push takes a live message from a stream. It does not wait: what is too much is
-// dropped and read back.
-func (f *follow) push(s *stream, m *nats.Msg) {
+// push takes a live message from a stream, and tells whether the caller has claimed
+// the follow by it. It does not wait: what is too much is dropped and read back.
+func (f *follow) push(s *stream, m *nats.Msg) (claimed bool) {
 	if s.isState() {
 		rec, ok := parseRecord(m)
 		if !ok {
 			f.l.metrics.skip(skipEnvelope)
-			return
+			return false
 		}
-		f.pushState(liveState{rec, m.Subject})
-		return
+		return f.pushState(liveState{rec, m.Subject})
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,12 +179,10 @@ func (f *follow) push(s *stream, m *nats.Msg) {
 	} else {
 		f.tasks |= taskCheck
 	}
-	if !f.parked {
-		f.schedule()
-	}
+	return !f.parked && f.claim()
 }
 
-func (f *follow) pushState(st liveState) {
+func (f *follow) pushState(st liveState) (claimed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.states) < heldStates {
@@ -179,9 +190,7 @@ func (f *follow) pushState(st liveState) {
 	} else {
 		f.tasks |= taskState
 	}
-	if !f.parked {
-		f.schedule()
-	}
+	return !f.parked && f.claim()
 }
 
 // position is how far the follow has come in a stream.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,9 @@ import (
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/protocol"
 )
+
+// connectTimeout bounds each attempt to connect to one server.
+const connectTimeout = 2 * time.Second
 
 // Log is the log and the state of every room, in NATS. Make one with [Open].
 type Log struct {
@@ -133,7 +137,8 @@ func (l *Log) options() []nats.Option {
 		// A frozen server goes unnoticed for minutes otherwise.
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
-		nats.Timeout(2 * time.Second),
+		nats.Timeout(connectTimeout),
+		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}}),
 		// What could not be written is dropped by the connection, subscriptions
 		// too; connecting again makes them anew.
 		nats.FlusherTimeout(l.cfg.RequestTimeout),

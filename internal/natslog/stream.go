@@ -21,6 +21,7 @@ const (
 	believeAfter = 30 * time.Second       // of a leader that says that the log is shorter than it was
 	liveMessages = 8192                   // of all rooms of a stream, on their way to them
 	readers      = 16                     // rooms of a stream that are read back at once
+	moveInPlace  = 16                     // rooms that are shown without waking another goroutine
 )
 
 // stream is one JetStream stream: a partition of the log, or the states.
@@ -174,21 +175,41 @@ func (s *stream) follows() []*follow {
 }
 
 // move hands live messages to the follows that they are for, until the context
-// ends. It does nothing else: while it does not read, the connection drops.
+// ends. Those that have come together are handed on together. A few follows are shown
+// from here, because to wake somebody for it costs more than to do it; many go to the
+// pool, because what waits here too long is dropped.
 func (s *stream) move(ctx context.Context) {
+	var claimed []*follow
 	for {
 		select {
 		case m := <-s.live:
-			s.mu.Lock()
-			f := s.subs[m.Sub]
-			s.mu.Unlock()
-			if f != nil {
-				f.push(s, m)
-			}
+			claimed = s.push(claimed[:0], m)
 		case <-ctx.Done():
 			return
 		}
+		for range len(s.live) {
+			claimed = s.push(claimed, <-s.live)
+		}
+		for _, f := range claimed {
+			if len(claimed) <= moveInPlace {
+				f.report()
+			} else {
+				f.handOver()
+			}
+		}
+		clear(claimed)
 	}
+}
+
+// push hands on one live message and appends the follow if it is to be worked for now.
+func (s *stream) push(claimed []*follow, m *nats.Msg) []*follow {
+	s.mu.Lock()
+	f := s.subs[m.Sub]
+	s.mu.Unlock()
+	if f != nil && f.push(s, m) {
+		claimed = append(claimed, f)
+	}
+	return claimed
 }
 
 // tend looks after the stream until the context ends.

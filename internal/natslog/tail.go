@@ -180,7 +180,9 @@ func (s *stream) found(rec record) {
 	}
 	for _, f := range s.of(rec.subject[len(s.subjects):]) {
 		if s.isState() {
-			f.pushState(liveState{record: rec})
+			if f.pushState(liveState{record: rec}) {
+				f.handOver()
+			}
 		} else if f.expect(rec.seq) {
 			s.overtaken[f] = true
 		}

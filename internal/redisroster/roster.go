@@ -61,6 +61,7 @@ type Roster struct {
 	log     *slog.Logger
 	scripts scripts
 	now     func() time.Time
+	began   time.Time
 	id      string // of this life of the node
 	incs    atomic.Uint64
 	buckets []*bucket
@@ -138,6 +139,7 @@ func newRoster(cfg Config) *Roster {
 		log:     cfg.Logger,
 		scripts: newScripts(),
 		now:     time.Now,
+		began:   time.Now(),
 		id:      strings.ToLower(rand.Text()[:13]), // 65 random bits
 		due:     make(chan *bucket, cfg.Buckets),
 		sick:    make(chan *bucket, cfg.Buckets),

@@ -91,9 +91,19 @@ func (b *bucket) finish(err error) int {
 	case b.urgent:
 		b.arm(b.lastChange.Add(interval))
 	case b.live:
-		b.arm(b.began.Add(interval + rand.N(interval/50+1)))
+		b.arm(b.r.align(b.began.Add(interval)))
 	}
 	return 0
+}
+
+// align moves the time of a round in which nothing may have changed to one at which
+// others are due as well, four times an interval: a node is woken once for many buckets
+// then. It moves back by a little of what the last round came late, never forward by
+// more than a quarter of an interval.
+func (r *Roster) align(at time.Time) time.Time {
+	step, late := r.cfg.Interval/4, r.cfg.Interval/20
+	off := at.Sub(r.began)
+	return r.began.Add((off - late + step - 1) / step * step)
 }
 
 // sweep looks after one bucket an interval, in turn, among those in which this
