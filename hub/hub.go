@@ -193,6 +193,15 @@ func (r *Room) Ready(ctx context.Context) bool { return wait(ctx, r.warm, r.hub.
 // reported the room's counts.
 func (r *Room) Counted(ctx context.Context) bool { return wait(ctx, r.counted, time.Second) }
 
+func (r *Room) isReady() bool {
+	select {
+	case <-r.warm:
+		return true
+	default:
+		return false
+	}
+}
+
 func wait(ctx context.Context, done <-chan struct{}, limit time.Duration) bool {
 	select {
 	case <-done: // the usual case, without a timer

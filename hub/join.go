@@ -13,6 +13,9 @@ type Join struct {
 	Staff  bool   // sees what is meant for the staff
 	Socket Socket
 	Since  string // a cursor, or empty
+	// Wait, if set, is called before Join waits for anything, so that the socket can be
+	// started; otherwise it may be started behind Join.
+	Wait func()
 	// Welcome makes the first message, which says whether everything after Since
 	// follows it.
 	Welcome func(recovered bool) Frame
@@ -33,8 +36,6 @@ type Join struct {
 // leader does not confirm, and one that is more than Config.RecoverMax comments
 // old, are not followed: the viewer starts from now, with the recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.JoinWait)
-	defer cancel()
 	r := h.Acquire(j.Room)
 	v.room, v.user = r, j.User
 	v.deflates = j.Socket.Deflates()
@@ -45,8 +46,15 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 
 	var past []Frame
 	since, known := uint64(0), false
-	if r.Ready(ctx) && j.Since != "" {
-		past, since, known = r.recover(ctx, v.view, j.Since)
+	if j.Since != "" || !r.isReady() {
+		ctx, cancel := context.WithTimeout(ctx, h.cfg.JoinWait)
+		defer cancel()
+		if j.Wait != nil {
+			j.Wait()
+		}
+		if r.Ready(ctx) && j.Since != "" {
+			past, since, known = r.recover(ctx, v.view, j.Since)
+		}
 	}
 
 	r.mu.Lock()

@@ -29,6 +29,7 @@ func Encode(m Message) []byte {
 // encode puts the type in front of the fields of v, a pointer to a struct.
 func encode(typ string, v any) []byte {
 	var b bytes.Buffer
+	b.Grow(320) // a welcome
 	b.WriteString(`{"type":`)
 	appendJSON(&b, typ)
 	head := b.Len()

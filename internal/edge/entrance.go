@@ -43,17 +43,25 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	if no == nil && !s.enroll(v) {
 		no = s.closed()
 	}
-	conn.Start(v)
 	if no != nil {
+		conn.Start(v)
 		s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
 		conn.Close(int(no.close), protocol.CloseReason(no.message, no.retryMS))
 		return
 	}
 	since := query.Get("since")
+	started := false
+	begin := func() {
+		if !started {
+			started = true
+			conn.Start(v)
+		}
+	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
-		Room: room, User: who.id, Staff: who.role.Staff(), Socket: conn, Since: since,
+		Room: room, User: who.id, Staff: who.role.Staff(), Socket: conn, Since: since, Wait: begin,
 		Welcome: func(recovered bool) hub.Frame { return socket.Prepare(v.welcome(recovered), false) },
 	})
+	begin()            // the answer to the handshake and all that Join has to say leave together
 	if v.gone.Load() { // while it was joining
 		v.Leave()
 	}

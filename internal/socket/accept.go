@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -30,8 +29,10 @@ const (
 )
 
 // Accept completes the handshake of a WebSocket request with the subprotocol of
-// [protocol.Subprotocol]. The caller has checked the origin. The connection must
-// be started or closed by the caller. After an error the request has been answered.
+// [protocol.Subprotocol], which it leaves as the only one that r offers. The caller
+// has checked the origin, and must start or close the connection: where it can wait the
+// answer leaves together with the first frames. After an error the request has been
+// answered.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if s.wheel.isClosed() {
 		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
@@ -42,7 +43,6 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 		return nil, ErrSubprotocol
 	}
 	// Beside the subprotocol a client may offer its token, which must not be kept.
-	r = shallow(r)
 	r.Header[headerProtocol] = []string{protocol.Subprotocol}
 	w.Header().Del(headerExtensions)
 
@@ -65,7 +65,9 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	c.dec = decoder{
 		deflates: strings.HasPrefix(w.Header().Get(headerExtensions), "permessage-deflate"),
 	}
-	c.hold(h.nc)
+	if err := c.hold(h); err != nil {
+		return nil, fmt.Errorf("socket: handshake: %w", err)
+	}
 	now := s.wheel.now.Load()
 	c.heard.Store(now)
 	if !s.wheel.add(c, now+s.limits.ping) {
@@ -79,16 +81,24 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 }
 
 // hold takes the network connection: by its descriptor alone where that is
-// possible, which is TCP without TLS on Linux.
-func (c *Conn) hold(nc net.Conn) {
-	if tcp, ok := nc.(*net.TCPConn); ok && !c.srv.config.portable && c.srv.polls.open() {
+// possible, which is TCP without TLS on Linux. There the answer to the handshake waits
+// for the first frames, to leave together with them; elsewhere it is sent here.
+func (c *Conn) hold(h *handshake) error {
+	if tcp, ok := h.nc.(*net.TCPConn); ok && !c.srv.config.portable && c.srv.polls.open() {
 		if fd, ok := takeFD(tcp); ok {
 			c.fd = fd
+			c.more().answer = h.answer
 			c.srv.polls.add(c)
-			return
+			return nil
 		}
 	}
-	c.nc = &netConn{nc}
+	if err := h.send(); err != nil {
+		_ = h.nc.Close()
+		return err
+	}
+	c.srv.metrics.sentBytes.add(c.shard, len(h.answer))
+	c.nc = &netConn{h.nc}
+	return nil
 }
 
 // tune sets what the kernel should know. It is a matter of memory and works
@@ -115,21 +125,14 @@ func offers(h http.Header, subprotocol string) bool {
 	return false
 }
 
-// shallow copies a request so that its header can be changed.
-func shallow(r *http.Request) *http.Request {
-	c := *r
-	c.Header = maps.Clone(r.Header)
-	return &c
-}
-
 // handshake is the response as websocket.Accept sees it. It takes the connection
-// before the answer is sent, so that a failure can still be answered properly, and
-// sends the answer itself.
+// before the answer is sent, so that a failure can still be answered properly.
 type handshake struct {
 	http.ResponseWriter
 	timeout time.Duration
 	nc      net.Conn
-	taken   bool // the connection is not HTTP's any more, and ended
+	answer  []byte // the 101, which is still to be sent
+	taken   bool   // the connection is not HTTP's any more, and ended
 }
 
 // WriteHeader keeps back the 101 until the connection is taken.
@@ -139,8 +142,8 @@ func (h *handshake) WriteHeader(status int) {
 	}
 }
 
-// Hijack takes the connection, sends the 101, and returns a connection that does
-// nothing. Buffers are as small as they can be: they are thrown away.
+// Hijack takes the connection, writes the 101 down, and returns a connection that
+// does nothing. Buffers are as small as they can be: they are thrown away.
 func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
@@ -153,23 +156,26 @@ func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, h.refuse(nc, ErrEarlyData)
 	}
 	var answer bytes.Buffer
+	answer.Grow(320)
 	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	if err := h.Header().Write(&answer); err != nil {
 		return nil, nil, h.refuse(nc, err)
 	}
 	answer.WriteString("\r\n")
-	if err := nc.SetWriteDeadline(time.Now().Add(h.timeout)); err != nil {
-		return nil, nil, h.refuse(nc, err)
-	}
-	if _, err := nc.Write(answer.Bytes()); err != nil {
-		return nil, nil, h.refuse(nc, err)
-	}
-	if err := nc.SetWriteDeadline(time.Time{}); err != nil {
-		return nil, nil, h.refuse(nc, err)
-	}
-	h.nc = nc
+	h.nc, h.answer = nc, answer.Bytes()
 	d := deaf{nc}
 	return d, bufio.NewReadWriter(bufio.NewReaderSize(d, 16), bufio.NewWriterSize(d, 16)), nil
+}
+
+// send sends the 101.
+func (h *handshake) send() error {
+	if err := h.nc.SetWriteDeadline(time.Now().Add(h.timeout)); err != nil {
+		return err
+	}
+	if _, err := h.nc.Write(h.answer); err != nil {
+		return err
+	}
+	return h.nc.SetWriteDeadline(time.Time{})
 }
 
 // refuse ends a connection that was taken already.

@@ -70,6 +70,7 @@ type Conn struct {
 // extra is what a connection has while something is waiting to be written, while
 // it is behind, and from its cause on. It is under the connection's mu.
 type extra struct {
+	answer   []byte        // the answer to the handshake, which precedes all frames
 	pong     []byte        // the pong to be sent: a frame
 	last     []byte        // the close frame to be sent
 	idle     chan struct{} // closed by whoever gives the token back; nil: nobody waits

@@ -23,7 +23,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{closes: make(map[Kind]prometheus.Counter)}
 	f.NewCounterFunc(prometheus.CounterOpts{
 		Name: "kansei_sent_bytes_total",
-		Help: "Bytes of WebSocket frames that the kernel took.",
+		Help: "Bytes that the kernel took for viewers: frames, and the answers to handshakes.",
 	}, m.sentBytes.total)
 	for form, c := range map[string]*counter{"plain": &m.plain, "deflated": &m.deflated} {
 		f.NewCounterFunc(prometheus.CounterOpts{
@@ -83,5 +83,5 @@ func (c *counter) total() float64 {
 	return float64(sum)
 }
 
-// SentBytes is how many bytes of frames the kernel has taken so far.
+// SentBytes is how many bytes the kernel has taken for viewers so far.
 func (s *Server) SentBytes() uint64 { return uint64(s.metrics.sentBytes.total()) }

@@ -33,13 +33,14 @@ func (t *turn) reset() {
 }
 
 // boundary is the first of frames before which control frames that came later may
-// go: behind one that is begun, and behind control frames that were there first.
+// go: behind one that is begun, behind the answer to the handshake, which is none, and
+// behind control frames that were there first.
 func (t *turn) boundary() int {
 	at := t.next
 	if t.offset > 0 {
 		at++
 	}
-	for at < len(t.frames) && t.frames[at][0]&opClose != 0 {
+	for at < len(t.frames) && (t.frames[at][0]&finBit == 0 || t.frames[at][0]&opClose != 0) {
 		at++
 	}
 	return at
@@ -92,7 +93,8 @@ func (c *Conn) pending() bool {
 	if c.want && c.h != nil || c.wantPing {
 		return true
 	}
-	return c.extra != nil && (c.extra.pong != nil || c.extra.last != nil)
+	x := c.extra
+	return x != nil && (x.pong != nil || x.last != nil || x.answer != nil && c.h != nil)
 }
 
 // gather puts into t what is to be written next; what it held is written. When
@@ -129,6 +131,10 @@ func (c *Conn) take(t *turn) bool {
 	if !c.pending() {
 		c.giveBack()
 		return false
+	}
+	if x := c.extra; x != nil && x.answer != nil {
+		t.frames = append(t.frames, x.answer)
+		x.answer = nil
 	}
 	t.frames = c.control(t.frames)
 	if c.want {

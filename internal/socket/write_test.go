@@ -91,6 +91,7 @@ func TestBoundary(t *testing.T) {
 		{"behind an older pong that is begun", [][]byte{pong, data}, 0, 1, 1},
 		{"behind the last, begun", [][]byte{pong, data}, 1, 1, 2},
 		{"behind control frames alone", [][]byte{pong, pong}, 0, 0, 2},
+		{"behind the answer to the handshake", [][]byte{[]byte("HTTP/1.1 101"), data}, 0, 0, 1},
 	} {
 		if got := (&turn{frames: c.frames, next: c.next, offset: c.offset}).boundary(); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
@@ -406,9 +407,9 @@ func flushSite(t testing.TB, n int) ([]*Conn, []*constant) {
 		p := newPeer(t, nc)
 		p.write([]byte(request("")))
 		c := <-accepted
-		p.handshake()
 		src := &constant{frame: f}
 		c.Start(src)
+		p.handshake()
 		go func() { // ends when the test closes the connection
 			_, _ = io.Copy(io.Discard, nc)
 		}()
