@@ -85,6 +85,47 @@ func TestRoomRate(t *testing.T) {
 	}
 }
 
+// A viewer that reads nothing holds up nobody: while it is behind rounds go on, and
+// whoever reads gets every comment.
+func TestFrozenViewer(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--rate-staff=10000", "--burst-staff=10000", "--compress=false")
+	staff := n.token("boss", protocol.RoleBroadcaster, "*")
+	frozen, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = frozen.Close() }()
+	_ = frozen.(*net.TCPConn).SetReadBuffer(4 << 10)
+	if _, err := fmt.Fprintf(frozen, "GET /v1/rooms/r/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", protocol.Subprotocol); err != nil {
+		t.Fatal(err)
+	}
+	other := n.mustDial("r", "")
+	other.next("comments")
+	n.counted("r", 2)
+	behind := func() bool {
+		_, body := n.get(n.ops + "/metrics")
+		return strings.Contains(body, "\nkansei_slow_writers 1\n")
+	}
+	long := strings.Repeat("歓", 1000)
+	for i, since := 0, -1; since < 0 || i < since+30; i++ {
+		if i == 2000 {
+			t.Fatal("a viewer that reads nothing is never behind")
+		}
+		if status, body := n.do("POST", n.url+"/v1/rooms/r/comments", staff, fmt.Sprintf(`{"text":%q}`, long)); status != 201 {
+			t.Fatalf("POST: %d %s", status, body)
+		}
+		other.next("comments")
+		if since < 0 && i%10 == 0 && behind() {
+			since = i
+		}
+	}
+	if !behind() {
+		t.Error("it was not behind all the time")
+	}
+}
+
 func TestSlowHeaders(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
