@@ -27,6 +27,7 @@ type fakeLog struct {
 	stopped int
 	silent  bool // Follow reports nothing
 	reads   int
+	slow    time.Duration // of each Read
 }
 
 type fakeFollow struct {
@@ -129,6 +130,7 @@ func (f *fakeFollow) Stop() {
 }
 
 func (l *fakeLog) Read(_ context.Context, room string, after uint64, limit int) ([]Event, bool, error) {
+	time.Sleep(l.slow)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reads++

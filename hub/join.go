@@ -30,7 +30,7 @@ type Join struct {
 // # Where a viewer goes on
 //
 // With a cursor that the room knows, behind it: from the room's items, and when it
-// lies before those, from the log up to where they begin. A cursor ahead of what
+// lies before those, from the log (past.go). A cursor ahead of what
 // this node has heard is confirmed with the log's leader, and then this node waits
 // until it has heard as much. A cursor of another room or epoch, one that the
 // leader does not confirm, and one that is more than Config.RecoverMax comments
@@ -98,41 +98,17 @@ func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, ui
 		return nil, 0, false
 	}
 	tag := cursor[:tagLen]
-	var past []Frame
-	missed := 0
-	for {
-		r.mu.Lock()
-		floor, ahead := v.floor, int(v.end()-v.after(since))
-		same := r.tag == tag
-		r.mu.Unlock()
-		switch {
-		case !same || missed+ahead > r.hub.cfg.RecoverMax:
-			return nil, 0, false
-		case since >= floor:
-			return past, since, true
-		}
-		events, more, err := r.hub.cfg.Log.Read(ctx, r.name, since, min(1000, r.hub.cfg.RecoverMax-missed+1))
-		if err != nil {
-			return nil, 0, false
-		}
-		var items []item
-		for i := range events {
-			e := &events[i]
-			if e.Seq > floor { // from here on the room's items have them
-				more = false
-				break
-			}
-			since = e.Seq
-			if v.sees(e) && e.Kind == KindComment && r.shows(e) {
-				items = append(items, makeItem(e))
-			}
-		}
-		missed += len(items)
-		past = append(past, encoder{r.hub.cfg.Frame, tag, 1}.history(items)...)
-		if !more {
-			since = max(since, floor)
-		}
+	r.mu.Lock()
+	floor, ahead := v.floor, int(v.end()-v.after(since))
+	same := r.tag == tag
+	r.mu.Unlock()
+	switch {
+	case !same || ahead > r.hub.cfg.RecoverMax:
+		return nil, 0, false
+	case since >= floor:
+		return nil, since, true
 	}
+	return r.readBack(ctx, v, tag, since)
 }
 
 // await waits until this node has heard of a position that it has not heard of

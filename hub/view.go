@@ -49,6 +49,8 @@ type view struct {
 	sockets   []Socket // of the viewers
 	deflating int      // viewers that take deflated frames
 
+	past past // has its own turn
+
 	snapshot []Frame            // for who comes now; nil: to be made
 	resumes  map[uint64][]Frame // for who comes back, by the first ordinal; good until the next frame
 	chunks   map[uint64][]Frame // whole chunks of resumes, by ordinal / chunkItems

@@ -1,0 +1,93 @@
+package hub
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Everybody who was on a node that died comes back at once, with nearly the same
+// cursors: the log is read for all of them together, while comments go on, and each
+// gets what it has missed, once and in order.
+func TestComeBackTogether(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		_, first := w.join("r", "")
+		first.take()
+		var cursors []string
+		said := 0
+		say := func(pause time.Duration) {
+			w.log.say(fmt.Sprint(said))
+			said++
+			time.Sleep(pause)
+		}
+		for range 300 {
+			say(time.Second)
+			cursors = append(cursors, cursor(first.take()))
+		}
+		w.log.mu.Lock()
+		w.log.slow, w.log.reads = 200*time.Millisecond, 0
+		w.log.mu.Unlock()
+
+		const viewers = 200
+		comeBack := func() (reads int) {
+			sockets := make([]*fakeSocket, viewers)
+			var wg sync.WaitGroup
+			for i := range viewers {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					var v *Viewer
+					v, sockets[i] = w.join("r", cursors[100+i%7])
+					defer v.Leave()
+					time.Sleep(10 * time.Second)
+				})
+			}
+			for range 100 {
+				say(20 * time.Millisecond)
+			}
+			wg.Wait()
+			for i, s := range sockets {
+				next := 101 + i%7
+				for _, m := range s.take() {
+					switch m := m.(type) {
+					case *protocol.Welcome:
+						if !m.Recovered {
+							t.Fatalf("viewer %d is not recovered", i)
+						}
+					case *protocol.Gap:
+						t.Fatalf("viewer %d is told of a gap of %d", i, m.Missed)
+					case *protocol.Comments:
+						for _, c := range m.Items {
+							if c.Text != fmt.Sprint(next) {
+								t.Fatalf("viewer %d got %s, want %d", i, c.Text, next)
+							}
+							next++
+						}
+					}
+				}
+				if next != said {
+					t.Fatalf("viewer %d got everything before %d, want %d", i, next, said)
+				}
+			}
+			w.log.mu.Lock()
+			defer w.log.mu.Unlock()
+			reads, w.log.reads = w.log.reads, 0
+			return reads
+		}
+		if n := comeBack(); n < 1 || n > 7 {
+			t.Errorf("%d reads of the log for %d viewers with 7 cursors", n, viewers)
+		}
+		time.Sleep(keepPast)
+		synctest.Wait()
+		if p := &first.viewer.view.past; len(p.items) > 0 || len(p.frames) > 0 {
+			t.Error("what was read is kept")
+		}
+		if n := comeBack(); n < 1 || n > 7 {
+			t.Errorf("%d reads of the log the second time", n)
+		}
+		first.viewer.Leave()
+	})
+}
