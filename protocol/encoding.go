@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Encode encodes a message for a viewer. Lists that are nil are encoded as empty.
@@ -31,7 +32,13 @@ func encode(typ string, v any) []byte {
 	var b bytes.Buffer
 	b.Grow(320) // a welcome
 	b.WriteString(`{"type":`)
-	appendJSON(&b, typ)
+	if strings.Trim(typ, "abcdefghijklmnopqrstuvwxyz_") == "" { // all types of this version
+		b.WriteByte('"')
+		b.WriteString(typ)
+		b.WriteByte('"')
+	} else {
+		appendJSON(&b, typ)
+	}
 	head := b.Len()
 	appendJSON(&b, v)
 	// The fields go on where the type ended.
