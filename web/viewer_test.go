@@ -187,7 +187,9 @@ func testRefusals(t *testing.T, view func(*fakeServer, view) *tab) {
 	} {
 		refuse(code, 0)
 		p.wait(fmt.Sprintf(`document.getElementById("say-note").textContent === %q`, want))
-		if got := eval[string](p, `document.getElementById("say").value`); got != "keep me" {
+		// A driver's Enter is a key and a character; on a busy machine the character may
+		// come when the page takes text again.
+		if got := eval[string](p, `document.getElementById("say").value`); strings.TrimSpace(got) != "keep me" {
 			t.Errorf("%s: the text is lost: %q", code, got)
 		}
 	}
@@ -321,7 +323,7 @@ func testEmbed(t *testing.T, view func(*fakeServer, view) *tab) {
 		return n
 	}
 	p.goTo(other.URL)
-	for deadline := time.Now().Add(10 * time.Second); joins() < 2; {
+	for deadline := time.Now().Add(time.Minute); joins() < 2; {
 		if time.Now().After(deadline) {
 			t.Fatalf("the other page does not join; console: %v", p.consoleErrors())
 		}

@@ -92,7 +92,7 @@ func runNode(t testing.TB, args ...string) *testNode {
 func (n *testNode) ready() {
 	n.t.Helper()
 	body := ""
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		var status int
 		if status, body = n.get(n.ops + "/readyz"); status == http.StatusOK {
 			return
@@ -143,7 +143,7 @@ type wsConn struct {
 
 // dial opens a WebSocket to a room; query begins with ? if it is not empty.
 func (n *testNode) dial(room, query string, header http.Header) (*wsConn, *http.Response, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
 	defer cancel()
 	c, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(n.url, "http")+"/v1/rooms/"+room+"/ws"+query,
 		&websocket.DialOptions{Subprotocols: []string{protocol.Subprotocol}, HTTPHeader: header})
@@ -174,7 +174,7 @@ func (c *wsConn) say(m string) {
 // next returns the next message of one of the types; without any, of all.
 func (c *wsConn) next(types ...string) map[string]any {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		_, p, err := c.Read(ctx)
@@ -199,7 +199,7 @@ func (c *wsConn) next(types ...string) map[string]any {
 // closed waits for the close frame.
 func (c *wsConn) closed() (websocket.StatusCode, string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		if _, _, err := c.Read(ctx); err != nil {

@@ -71,7 +71,7 @@ func TestCluster(t *testing.T) {
 
 	// NATS: a stream with three copies takes a message on one server and gives it on
 	// another.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	first, err := nats.Connect(c.NATS[0].URL)
 	if err != nil {
