@@ -40,6 +40,10 @@ type appender struct {
 	refused []func()      // answers to appends that never were in flight
 	ended   bool          // keepTime has ended
 	idle    chan struct{} // closed when closed and nothing is in flight
+	// answering is how many drafts are not pending any more and being answered; settled
+	// tells that idle is closed.
+	answering int
+	settled   bool
 }
 
 // draft is an append in flight.
@@ -225,11 +229,10 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 	if d.index >= 0 {
 		heap.Remove(&a.due, d.index)
 	}
-	if a.closed && len(a.pending) == 0 {
-		close(a.idle)
-	}
+	a.answering++
 	unknown := err != nil && d.tries > 0
 	a.mu.Unlock()
+	defer a.answered()
 
 	a.l.metrics.appendSeconds.Observe(time.Since(d.start).Seconds())
 	result := resultOK
@@ -246,6 +249,22 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 	}
 	a.l.metrics.appends.WithLabelValues(result).Inc()
 	d.done(r, err)
+}
+
+// answered follows the answer to a draft: whoever closes the log waits for the last one.
+func (a *appender) answered() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answering--
+	a.settle()
+}
+
+// settle tells whoever closes the log when nothing is in flight any more. a.mu is held.
+func (a *appender) settle() {
+	if a.closed && !a.settled && len(a.pending)+a.answering == 0 {
+		a.settled = true
+		close(a.idle)
+	}
 }
 
 // keepTime has what is due happen, and refuses what is refused, until the log ends.
@@ -335,9 +354,7 @@ func (a *appender) resend() {
 func (a *appender) finish(ctx context.Context) error {
 	a.mu.Lock()
 	a.closed = true
-	if len(a.pending) == 0 {
-		close(a.idle)
-	}
+	a.settle()
 	a.mu.Unlock()
 	select {
 	case <-a.idle:
