@@ -96,7 +96,7 @@ func serve(t *testing.T, args ...string) *running {
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case <-r.done:
+		case _ = <-r.done: // ended has seen its error
 		case <-time.After(30 * time.Second):
 			t.Error("the node still runs")
 		}

@@ -26,6 +26,9 @@ const (
 	lookAgain = 50 * time.Millisecond
 	// comeBack is the time within which who was closed is to come back, at random.
 	comeBack = time.Second
+	// countLag is how long whoever has left is counted still: longer than it takes the
+	// other node to count it, or the counts would sink while viewers move.
+	countLag = 1500 * time.Millisecond
 )
 
 // leaver is a viewer, as far as a drain has to do with it.
@@ -44,10 +47,21 @@ type drain struct {
 	all    []leaver        // in the order in which they leave
 	at     []time.Duration // their moments, since began
 
-	gone chan struct{} // closed by the server when nobody is left
-	done chan struct{} // closed when run has ended
-	rush func()        // has everybody closed at once
-	now  <-chan struct{}
+	gone    chan struct{} // closed by the server when nobody is left
+	done    chan struct{} // closed when run has ended
+	counted chan struct{} // closed when discount has ended
+	rush    func()        // has everybody closed at once
+	now     <-chan struct{}
+
+	mu      sync.Mutex
+	left    []departure // in the order of time
+	stopped bool        // nobody is counted any longer than it is here
+}
+
+// departure is somebody who has left and is still counted.
+type departure struct {
+	at       time.Time
+	discount func()
 }
 
 func newDrain(all []leaver, spread time.Duration) *drain {
@@ -55,7 +69,7 @@ func newDrain(all []leaver, spread time.Duration) *drain {
 	now := make(chan struct{})
 	return &drain{
 		began: time.Now(), spread: spread, all: all, at: moments(len(all), spread),
-		gone: make(chan struct{}), done: make(chan struct{}),
+		gone: make(chan struct{}), done: make(chan struct{}), counted: make(chan struct{}),
 		rush: sync.OnceFunc(func() { close(now) }), now: now,
 	}
 }
@@ -70,8 +84,8 @@ func moments(n int, spread time.Duration) []time.Duration {
 	return at
 }
 
-// left is how much of the spread there is still to come.
-func (d *drain) left() time.Duration { return max(0, d.spread-time.Since(d.began)) }
+// toCome is how much of the spread there is still to come.
+func (d *drain) toCome() time.Duration { return max(0, d.spread-time.Since(d.began)) }
 
 // run tells everybody and closes who does not go. It ends when everybody is closed or
 // gone: soon after the spread, or after rush.
@@ -115,12 +129,75 @@ func (d *drain) run() {
 	}
 }
 
+// later has f, which takes somebody out of the counts, called when another node has
+// had the time to count it.
+func (d *drain) later(f func()) {
+	d.mu.Lock()
+	stopped := d.stopped
+	if !stopped {
+		d.left = append(d.left, departure{time.Now(), f})
+	}
+	d.mu.Unlock()
+	if stopped {
+		f()
+	}
+}
+
+// end ends run and discount.
+func (d *drain) end() {
+	d.rush()
+	d.mu.Lock()
+	d.stopped = true
+	d.mu.Unlock()
+	<-d.done
+	<-d.counted
+}
+
+// discount calls what later was given. It ends when all have gone and are discounted,
+// or soon after end.
+func (d *drain) discount() {
+	defer close(d.counted)
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		gone, lag := isClosed(d.gone), countLag
+		if isClosed(d.now) {
+			lag = 0
+		}
+		d.mu.Lock()
+		n := 0
+		for n < len(d.left) && time.Since(d.left[n].at) >= lag {
+			n++
+		}
+		due := d.left[:n]
+		d.left = d.left[n:]
+		over := (gone || d.stopped) && len(d.left) == 0
+		d.mu.Unlock()
+		for _, one := range due {
+			one.discount()
+		}
+		if over {
+			return
+		}
+		<-tick.C
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // Drain begins the leaving of this node: see [Server.Leave]. It returns at once, with
 // how many viewers are here and how much of the spread is to come. Only the first call
 // counts; further ones tell the same.
 func (s *Server) Drain(spread time.Duration) (viewers int, left time.Duration) {
 	d, viewers := s.beginDrain(spread)
-	return viewers, d.left()
+	return viewers, d.toCome()
 }
 
 func (s *Server) beginDrain(spread time.Duration) (*drain, int) {
@@ -136,7 +213,8 @@ func (s *Server) beginDrain(spread time.Duration) (*drain, int) {
 		if len(all) == 0 {
 			close(s.drain.gone)
 		}
-		go s.drain.run() // ends by itself; Leave and Close wait for it
+		go s.drain.run()      // ends by itself; Leave and Close wait for it
+		go s.drain.discount() // the same
 	}
 	return s.drain, len(s.sessions)
 }
@@ -150,6 +228,10 @@ func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
 	var err error
 	select {
 	case <-d.gone:
+		select {
+		case <-d.counted:
+		case <-ctx.Done(): // the roster takes out whoever is left
+		}
 	case <-ctx.Done():
 		err = ctx.Err()
 		d.rush()

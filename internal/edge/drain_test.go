@@ -157,3 +157,45 @@ func TestDrainEndsEarly(t *testing.T) {
 		})
 	}
 }
+
+// Whoever leaves is counted until another node has had the time to count it.
+func TestDrainDiscountsLater(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		end func(*drain)
+		at  time.Duration // of the discount
+	}{
+		"after a while": {func(*drain) {}, time.Second + countLag},
+		"hurried":       {func(d *drain) { d.rush() }, 2 * time.Second},
+		"ended":         {func(d *drain) { d.end() }, 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				d, _ := guests(1, 10*time.Second, nil)
+				go d.run()      // ends by itself, and is waited for
+				go d.discount() // the same
+				time.Sleep(time.Second)
+				var at time.Duration
+				d.later(func() { at = time.Since(d.began) })
+				time.Sleep(time.Second)
+				c.end(d)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if at < c.at || at > c.at+lookAgain {
+					t.Errorf("discounted at %v, want %v", at, c.at)
+				}
+				late := false
+				if name == "ended" {
+					d.later(func() { late = true })
+					if !late {
+						t.Error("whoever leaves behind the end is not discounted")
+					}
+				}
+				close(d.gone)
+				<-d.done
+				<-d.counted
+			})
+		})
+	}
+}

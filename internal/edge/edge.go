@@ -114,8 +114,7 @@ func (s *Server) Ready() error {
 func (s *Server) Close() {
 	s.egress.close()
 	if d := s.leaving(); d != nil {
-		d.rush()
-		<-d.done
+		d.end()
 	}
 }
 

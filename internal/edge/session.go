@@ -126,7 +126,11 @@ func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
 // Closed implements [socket.Handler].
 func (v *session) Closed(cause socket.Cause) {
 	v.gone.Store(true)
-	v.Leave()
+	if d := v.server.leaving(); d != nil {
+		d.later(v.Leave)
+	} else {
+		v.Leave()
+	}
 	v.server.viewers.Add(-1)
 	if v.server.dismiss(v) {
 		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()
