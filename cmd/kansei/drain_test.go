@@ -96,7 +96,10 @@ func serve(t *testing.T, args ...string) *running {
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case _ = <-r.done: // ended has seen its error
+		case err := <-r.done:
+			if err != nil {
+				t.Errorf("the node ended with %v", err)
+			}
 		case <-time.After(30 * time.Second):
 			t.Error("the node still runs")
 		}

@@ -112,7 +112,7 @@ func TestDrainWaitsForAnswers(t *testing.T) {
 		}
 		for i, g := range all {
 			switch at := g.closed[0]; {
-			case len(g.closed) != 1, i%3 == 0 && at > g.told[0]+linger+lookAgain, i%3 == 1 && (g.forced || at < g.busy),
+			case len(g.closed) != 1, i%3 == 0 && at > g.told[0]+linger+lookAgain+time.Millisecond, i%3 == 1 && (g.forced || at < g.busy),
 				i%3 == 2 && !g.forced:
 				t.Errorf("viewer %d: told %v, busy until %v, closed at %v, forced: %v", i, g.told, g.busy, g.closed, g.forced)
 			}
