@@ -31,11 +31,8 @@ func (c *Client) next(e ending) (wait time.Duration, again bool) {
 		}
 		told = max(told, re.RetryAfter)
 	}
-	// The times that a leaving node tells are spread by it.
-	if !errors.Is(e.err, ErrMoved) {
-		told += jitter(c.window(c.failures))
-		c.failures++
-	}
+	told += jitter(c.window(c.failures))
+	c.failures++
 	c.address = (c.address + 1) % len(c.cfg.URLs)
 	return told, true
 }

@@ -51,7 +51,9 @@ type Handler struct {
 	// until Frame returns. A message that no other callback wants is never decoded.
 	Frame func(raw []byte)
 
-	// Welcome begins each connection.
+	// Welcome begins each connection. When a node that is leaving has sent the client to
+	// another, the connection before has ended just then, with [ErrMoved]: messages go
+	// on where they stopped.
 	Welcome func(*protocol.Welcome)
 	// NotRecovered follows a Welcome that could not go on from the cursor since:
 	// comments after it may be missing, and the recent ones that come next may have
@@ -185,7 +187,16 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) run(ctx context.Context) error {
 	for {
 		began := time.Now()
-		end := c.connection(ctx)
+		l, end := c.connect(ctx)
+		for l != nil {
+			var next *link
+			if end, next = c.serve(ctx, l); next != nil {
+				if c.cfg.Handler.Disconnected != nil {
+					c.cfg.Handler.Disconnected(end.err, 0)
+				}
+			}
+			l = next
+		}
 		if ctx.Err() != nil {
 			if c.cfg.Handler.Disconnected != nil {
 				c.cfg.Handler.Disconnected(ctx.Err(), 0)
@@ -214,53 +225,70 @@ type ending struct {
 	told time.Duration // what the server asked to wait
 }
 
-// connection makes one connection and serves it to its end.
-func (c *Client) connection(ctx context.Context) ending {
+// connect makes a connection, or says why there is none.
+func (c *Client) connect(ctx context.Context) (*link, ending) {
 	if c.cfg.Token != nil && !c.haveToken {
 		token, err := c.cfg.Token(ctx)
 		if err != nil {
-			return ending{err: fmt.Errorf("client: token: %w", err)}
+			return nil, ending{err: fmt.Errorf("client: token: %w", err)}
 		}
 		if token == c.refused && c.refusal != nil {
-			return ending{err: fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)}
+			return nil, ending{err: fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)}
 		}
 		c.token, c.haveToken = token, true
 	}
 	since := c.Cursor()
 	dialCtx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	conn, err := Dial(dialCtx, Options{
+	conn, err := c.dial(dialCtx, since)
+	cancel()
+	if err != nil {
+		return nil, ending{err: err}
+	}
+	return newLink(ctx, conn, c.cfg.ConnectTimeout, since), ending{}
+}
+
+func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
+	return Dial(ctx, Options{
 		URL: c.cfg.URLs[c.address], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
 		Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
 		ReadLimit: c.cfg.ReadLimit, Buffers: c.cfg.Buffers,
 	})
-	cancel()
-	if err != nil {
-		return ending{err: err}
-	}
-	return c.serve(ctx, newLink(ctx, conn, c.cfg.ConnectTimeout), since)
 }
 
-// serve reads a connection to its end.
-func (c *Client) serve(ctx context.Context, l *link, since string) ending {
+// serve reads a connection to its end, or until there is another to go on with.
+func (c *Client) serve(ctx context.Context, l *link) (ending, *link) {
+	l.mover = func() { c.move(ctx, l) }
 	stop := context.AfterFunc(ctx, func() { l.leave(ctx.Err()) })
 	defer l.close() // after stop: it waits for a leave that has begun
 	defer stop()
 	defer c.setLink(nil)
+	if l.first != nil {
+		if err := c.handle(l, l.first); err != nil {
+			return l.ended(err), nil
+		}
+	}
 	for {
 		// The link ends the read by closing the connection: a context that can end
 		// would cost a registration for every message.
 		raw, err := l.conn.ReadRaw(context.WithoutCancel(ctx))
-		if err == nil {
-			err = c.handle(l, raw, since)
+		l.turn <- struct{}{}
+		next := l.next
+		if err == nil && next == nil { // what comes when there is another comes there too
+			err = c.handle(l, raw)
 		}
-		if err != nil {
-			return l.ended(err)
+		<-l.turn
+		switch {
+		case err == nil:
+		case next != nil:
+			return ending{err: ErrMoved}, next
+		default:
+			return l.ended(err), nil
 		}
 	}
 }
 
 // handle takes one message in.
-func (c *Client) handle(l *link, raw []byte, since string) error {
+func (c *Client) handle(l *link, raw []byte) error {
 	if c.cfg.Handler.Frame != nil {
 		c.cfg.Handler.Frame(raw)
 	}
@@ -271,7 +299,7 @@ func (c *Client) handle(l *link, raw []byte, since string) error {
 	h := &c.cfg.Handler
 	switch string(typ) {
 	case protocol.TypeWelcome:
-		err = c.welcome(l, raw, since)
+		err = c.welcome(l, raw)
 	case protocol.TypeBeat:
 		l.beatAnswered()
 	case protocol.TypeOK:
@@ -314,7 +342,7 @@ func tell[M protocol.Message](raw []byte, f func(M)) error {
 	return nil
 }
 
-func (c *Client) welcome(l *link, raw []byte, since string) error {
+func (c *Client) welcome(l *link, raw []byte) error {
 	w, err := decode[*protocol.Welcome](raw)
 	if err != nil {
 		return err
@@ -325,8 +353,8 @@ func (c *Client) welcome(l *link, raw []byte, since string) error {
 	if c.cfg.Handler.Welcome != nil {
 		c.cfg.Handler.Welcome(w)
 	}
-	if since != "" && !w.Recovered && c.cfg.Handler.NotRecovered != nil {
-		c.cfg.Handler.NotRecovered(since)
+	if l.since != "" && !w.Recovered && c.cfg.Handler.NotRecovered != nil {
+		c.cfg.Handler.NotRecovered(l.since)
 	}
 	c.setLink(l)
 	return nil

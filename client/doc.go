@@ -5,7 +5,8 @@
 // it ends when either side ends it. A [Client] is a place in a room that
 // outlives connections: [Client.Run] dials, beats, and comes back, after any
 // loss that the contract lets it come back from, to the next of its addresses
-// with its session and its cursor, so that it goes on where it stopped.
+// with its session and its cursor, so that it goes on where it stopped. A node that
+// says that it is leaving is left only when another has taken the client in.
 // [Client.Comment] publishes across such losses.
 //
 // What happens is told through the callbacks of a [Handler], all of which Run

@@ -20,7 +20,7 @@ var (
 	// ErrSilent says that a beat was not answered in time, or a new connection was not
 	// welcomed in time.
 	ErrSilent = errors.New("client: the server is silent")
-	// ErrMoved says that the server asked to reconnect and its time has come.
+	// ErrMoved says that the server asked to reconnect, and that the client has done so.
 	ErrMoved = errors.New("client: the server asked to reconnect")
 	// ErrStaleToken says that the token source gave the refused token again.
 	ErrStaleToken = errors.New("client: the token source gave the refused token again")

@@ -14,11 +14,20 @@ import (
 // beats, and for a reconnect that the server asked for. The functions of the
 // clocks run on goroutines of their own; close waits for them.
 type link struct {
-	conn *Conn
-	ctx  context.Context // for writing; it has no end, the connection has
-	done chan struct{}   // closed when the connection is over
+	conn  *Conn
+	ctx   context.Context // for writing; it has no end, the connection has
+	done  chan struct{}   // closed when the connection is over
+	since string          // the cursor that it came with
+	first []byte          // a message that has been read already; nil: none
+	mover func()          // goes elsewhere; set before anything is read
 
 	session string // of the welcome; set before the link is shared
+
+	// turn holds one place, for whoever may take in messages and has the cursor to itself:
+	// the goroutine of Run, and mover while it looks for another connection.
+	turn  chan struct{}
+	next  *link // the connection that takes the place of this one
+	moves int   // attempts to find it that failed
 
 	mu       sync.Mutex
 	cause    error // why this side ended the connection
@@ -33,8 +42,8 @@ type link struct {
 	welcomed bool
 }
 
-func newLink(ctx context.Context, conn *Conn, timeout time.Duration) *link {
-	l := &link{conn: conn, ctx: context.WithoutCancel(ctx), done: make(chan struct{})}
+func newLink(ctx context.Context, conn *Conn, timeout time.Duration, since string) *link {
+	l := &link{conn: conn, ctx: context.WithoutCancel(ctx), done: make(chan struct{}), since: since, turn: make(chan struct{}, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silence = l.after(timeout, func() {
@@ -103,16 +112,24 @@ func (l *link) beatAnswered() {
 	}
 }
 
-// moveAfter leaves the node when the time that it told is over, or earlier if
-// the node closes first; the rest of the time is waited then.
+// moveAfter goes to another node when the time that this one told is over. If it
+// closes first, the rest of the time is waited then.
 func (l *link) moveAfter(ms int64) {
 	d := time.Duration(min(max(ms, 0), maxTold.Milliseconds())) * time.Millisecond
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.told = time.Now().Add(d)
-	if l.move == nil {
-		l.move = l.after(d, func() { l.leave(ErrMoved) })
-	} else {
+	l.mu.Unlock()
+	l.moveIn(d)
+}
+
+func (l *link) moveIn(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.over:
+	case l.move == nil:
+		l.move = l.after(d, l.mover)
+	default:
 		l.move.Reset(d)
 	}
 }

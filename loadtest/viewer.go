@@ -53,12 +53,14 @@ func newTransport(dial dialFunc, metered bool) *http.Transport {
 	return t
 }
 
-// viewer is one virtual viewer. Its fields belong to the goroutine of its client.
+// viewer is one virtual viewer. Its fields belong to the goroutine of its client, but
+// for dialled.
 type viewer struct {
 	run       *run
 	track     *track
 	begun     int64 // when it set out to join
 	meter     *meter
+	dialled   atomic.Pointer[meter] // of the connection that was made last, until its first message
 	connected bool
 	wasIn     bool
 	lostAt    int64 // when the last message of the last connection came
@@ -70,7 +72,10 @@ func (r *run) view(ctx context.Context, number int, token string) {
 	if r.cmd.Compress {
 		// The connection that a request gets is told to the context of the request.
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			GotConn: func(info httptrace.GotConnInfo) { v.meter, _ = info.Conn.(*meter) },
+			GotConn: func(info httptrace.GotConnInfo) {
+				m, _ := info.Conn.(*meter)
+				v.dialled.Store(m)
+			},
 		})
 	}
 	err := r.keep(ctx, client.Config{
@@ -124,6 +129,9 @@ func (r *run) addresses(n int) []string {
 func (v *viewer) frame(raw []byte) {
 	at := v.run.check.now()
 	wire := len(raw)
+	if v.meter == nil {
+		v.meter = v.dialled.Swap(nil)
+	}
 	if v.meter != nil {
 		wire = v.meter.take()
 	}

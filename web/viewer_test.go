@@ -31,6 +31,7 @@ func TestViewerPage(t *testing.T) {
 		"scrolled up":    testScrolledUp,
 		"switches":       testSwitches,
 		"reconnect":      testReconnect,
+		"moved":          testMoved,
 		"closed":         testClosed,
 		"watch only":     testWatchOnly,
 		"unknown things": testUnknownThings,
@@ -239,6 +240,37 @@ func testReconnect(t *testing.T, view func(*fakeServer, view) *tab) {
 	p.wait(`document.getElementById("link-text").textContent === "Connected; comments may be late"`)
 	s.send(&protocol.Gap{Missed: 37, Cursor: "c9"})
 	p.wait(`document.querySelector("#list .gap")?.textContent === "37 comments were missed here"`)
+}
+
+// A server that is leaving: the page comes in again before it leaves, and shows
+// nothing of it.
+func testMoved(t *testing.T, view func(*fakeServer, view) *tab) {
+	s := newFakeServer(t, Config{})
+	p := view(s, desktop)
+	s.say(protocol.Comment{Text: "before"})
+	p.wait(`document.querySelectorAll("#list .item").length === 1`)
+	eval[bool](p, `window.seen = new Set(), new MutationObserver(() => seen.add(document.getElementById("link").dataset.state))
+		.observe(document.getElementById("link"), { attributes: true }), true`)
+	s.send(&protocol.Reconnect{AfterMS: 200})
+	deadline := time.Now().Add(20 * time.Second)
+	for moved := false; !moved; time.Sleep(10 * time.Millisecond) {
+		s.set(func(s *fakeServer) { moved = len(s.joins) == 2 && len(s.conns) == 1 })
+		if time.Now().After(deadline) {
+			t.Fatal("the page did not move")
+		}
+	}
+	s.set(func(s *fakeServer) {
+		if q := s.joins[1].query; q.Get("since") != "c1" || q.Get("session") != "session-0123456789" {
+			t.Errorf("came back with %v", q)
+		}
+	})
+	s.say(protocol.Comment{Text: "after"})
+	p.wait(`document.querySelectorAll("#list .item").length === 2`)
+	p.do(chromedp.SendKeys(chromedp.ID("say"), "still here\r"))
+	p.wait(`document.querySelectorAll("#list .item").length === 3`)
+	if got := eval[string](p, `[...seen].join()`); got != "" && got != "live" {
+		t.Errorf("the page said that it was %s", got)
+	}
 }
 
 func testClosed(t *testing.T, view func(*fakeServer, view) *tab) {

@@ -33,9 +33,10 @@ type commands struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the process at once, unless it is the same one come twice,
-	// as from timeout(1). The timer ends with the process.
-	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
+	// A second signal ends the process at once, unless a command makes something else of
+	// it, or it is the same one come twice, as from timeout(1). The timer ends with the
+	// process.
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

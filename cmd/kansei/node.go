@@ -45,7 +45,8 @@ type node struct {
 	ops    string // of the operators'
 	edge   *edge.Server
 	stops  []func(context.Context) error
-	failed chan error // a listener that ended by itself
+	failed chan error    // a listener that ended by itself
+	leave  chan struct{} // has something when an operator has asked the node to leave
 
 	mu    sync.Mutex
 	crowd *demo.Crowd
@@ -74,7 +75,7 @@ func (n *node) stop(ctx context.Context) error {
 // start builds a node and starts it. It does not wait for NATS or Redis. When it
 // fails nothing is left running.
 func start(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 2)}
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 2), leave: make(chan struct{}, 1)}
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.stop(context.WithoutCancel(ctx)))
 	}
@@ -146,7 +147,7 @@ func (n *node) start(ctx context.Context) error {
 	n.serve("the public listener", public, mux)
 	n.serve("the operators' listener", ops, edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
-	}))
+	}, n.drain))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
 	if n.cfg.Demo {
@@ -260,6 +261,16 @@ func (n *node) serve(what string, l net.Listener, h http.Handler) {
 		<-done
 		return err
 	})
+}
+
+// drain begins to send the viewers away, and has whoever runs the node stop it.
+func (n *node) drain() (viewers int, left time.Duration) {
+	viewers, left = n.edge.Drain(n.cfg.Drain)
+	select {
+	case n.leave <- struct{}{}:
+	default: // it knows already
+	}
+	return viewers, left
 }
 
 func (n *node) viewerToken(user, name string) (string, error) {

@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9/logging"
@@ -17,10 +21,17 @@ type serveCommand struct {
 	config.Serve
 }
 
-// graceAfterDrain is how much longer than --drain a node may take to stop.
-const graceAfterDrain = 10 * time.Second
+const (
+	// graceAfterDrain is how much longer than --drain a node may take to stop.
+	graceAfterDrain = 10 * time.Second
+	// hurriedGrace is how long a node may take that was told twice.
+	hurriedGrace = 3 * time.Second
+	// sameSignal is how long another signal is taken for the first one, come twice, as
+	// from timeout(1).
+	sameSignal = time.Second
+)
 
-// Run runs a node until ctx ends.
+// Run runs a node until ctx ends or an operator has it drained.
 func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorStream) error {
 	log := c.Logger(stderr)
 	logging.Disable() // go-redis would print each failed dial; the roster says what is wrong
@@ -40,17 +51,59 @@ func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 	log.Info("the node runs", "version", version(), "listen", n.url, "ops", n.ops, "embedded", c.Embedded())
 	select {
 	case <-ctx.Done():
-		log.Info("the node is leaving", "drain", c.Drain)
+		viewers, _ := n.drain()
+		log.Info("the node is leaving", "drain", c.Drain, "viewers", viewers)
+	case <-n.leave:
+		log.Info("the node is leaving, as an operator wants it", "drain", c.Drain)
 	case err = <-n.failed:
 		log.Error("the node stops", "error", err)
 	}
+	told := ctx
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Drain+graceAfterDrain)
 	defer cancel()
+	done := make(chan struct{})
+	var hurrying sync.WaitGroup
+	// Ends with done.
+	hurrying.Go(func() {
+		if !secondSignal(told, done) {
+			return
+		}
+		log.Warn("the node stops at once")
+		n.edge.Hurry()
+		defer time.AfterFunc(hurriedGrace, cancel).Stop()
+		<-done
+	})
+	defer hurrying.Wait()
+	defer close(done)
 	if stopErr := n.stop(ctx); err == nil {
 		err = stopErr
 	}
 	log.Info("the node has stopped")
 	return err
+}
+
+// secondSignal waits for a signal behind the one that ends told; false when done is
+// closed before. A third one ends the process as if nobody listened.
+func secondSignal(told context.Context, done <-chan struct{}) bool {
+	select {
+	case <-told.Done():
+	case <-done:
+		return false
+	}
+	began := time.Now()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-signals:
+			if time.Since(began) >= sameSignal {
+				return true
+			}
+		case <-done:
+			return false
+		}
+	}
 }
 
 // greet tells a newcomer what to do next.

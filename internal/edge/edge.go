@@ -5,17 +5,15 @@
 // (limits, upgrade), becomes a session (session.go), and is taken into its room by
 // the hub. What it sends comes back to the session; a comment goes through
 // publish.go, the one way into the room log, which POST uses too. rest.go has the
-// HTTP entrances and ops.go the operators'.
+// HTTP entrances and ops.go the operators'; drain.go is how a node leaves.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
 package edge
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -76,7 +74,7 @@ type Server struct {
 	viewers atomic.Int64 // accepted and not closed
 
 	mu       sync.Mutex
-	leaving  bool
+	drain    *drain                // nil: the node is not leaving
 	sessions map[*session]struct{} // let in and not closed
 }
 
@@ -98,36 +96,9 @@ func (s *Server) Register(mux *http.ServeMux) {
 	}))
 }
 
-// Leave makes the node leave: it takes nobody in any more, and everybody who is
-// here is told to come back within a spread and closed. It returns when all are
-// gone or ctx is over.
-func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
-	s.mu.Lock()
-	s.leaving = true
-	all := make([]*session, 0, len(s.sessions))
-	for v := range s.sessions {
-		all = append(all, v)
-	}
-	s.mu.Unlock()
-	for _, v := range all {
-		after := rand.N(spread + time.Millisecond).Milliseconds()
-		v.conn.Close(int(protocol.CloseRestart), protocol.CloseReason("this node is leaving", max(1, after)))
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for s.viewers.Load() > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
 // Ready says why this node should get no more viewers; nil when it should.
 func (s *Server) Ready() error {
-	if s.isLeaving() {
+	if s.leaving() != nil {
 		return errors.New("edge: this node is leaving")
 	}
 	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
@@ -140,19 +111,18 @@ func (s *Server) Ready() error {
 }
 
 // Close ends what New began.
-func (s *Server) Close() { s.egress.close() }
-
-func (s *Server) isLeaving() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.leaving
+func (s *Server) Close() {
+	s.egress.close()
+	if d := s.leaving(); d != nil {
+		d.end()
+	}
 }
 
 // enroll lets a session in, unless the node is leaving.
 func (s *Server) enroll(v *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving {
+	if s.drain != nil {
 		return false
 	}
 	s.sessions[v] = struct{}{}
@@ -169,5 +139,8 @@ func (s *Server) dismiss(v *session) bool {
 	}
 	delete(s.sessions, v)
 	s.cfg.Metrics.connections.Dec()
+	if s.drain != nil && len(s.sessions) == 0 {
+		close(s.drain.gone) // once: nobody is let in any more
+	}
 	return true
 }

@@ -61,7 +61,8 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		Room: room, User: who.id, Staff: who.role.Staff(), Socket: conn, Since: since, Wait: begin,
 		Welcome: func(recovered bool) hub.Frame { return socket.Prepare(v.welcome(recovered), false) },
 	})
-	begin()            // the answer to the handshake and all that Join has to say leave together
+	begin() // the answer to the handshake and all that Join has to say leave together
+	v.settle()
 	if v.gone.Load() { // while it was joining
 		v.Leave()
 	}
@@ -76,10 +77,10 @@ func errFull() *protocol.Error {
 
 // closed is the verdict on everybody who comes while this node is leaving.
 func (s *Server) closed() *verdict {
-	if !s.isLeaving() {
+	if s.leaving() == nil {
 		return nil
 	}
-	return &verdict{protocol.CloseRestart, protocol.CodeUnavailable, "this node is leaving", 1000}
+	return &verdict{protocol.CloseRestart, protocol.CodeUnavailable, "this node is leaving", comeBack.Milliseconds()}
 }
 
 func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {

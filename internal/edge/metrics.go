@@ -45,6 +45,8 @@ type Metrics struct {
 	refused     *prometheus.CounterVec
 	comments    *prometheus.CounterVec
 	joinSeconds prometheus.Histogram
+	draining    prometheus.Gauge
+	told        prometheus.Counter
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -77,6 +79,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+		}),
+		draining: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_draining", Help: "1 while the node is leaving.",
+		}),
+		told: f.NewCounter(prometheus.CounterOpts{
+			Name: "kansei_drain_told_total", Help: "Viewers that were told when to come back elsewhere, because the node is leaving.",
 		}),
 	}
 }

@@ -2,8 +2,10 @@ package edge
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -15,12 +17,20 @@ type Check struct {
 	Ready func() error
 }
 
-// Ops is the operators' listener: /metrics, /healthz, /readyz, /debug/pprof/.
-func Ops(reg *prometheus.Registry, checks []Check) http.Handler {
+// Ops is the operators' listener: /metrics, /healthz, /readyz, /drain, /debug/pprof/.
+// drain makes the node leave, returns at once and may be called again; it tells how
+// many viewers are here and how long it takes to send them away.
+func Ops(reg *prometheus.Registry, checks []Check, drain func() (viewers int, left time.Duration)) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, checks) })
+	// A page in an operator's browser must not be able to stop a node.
+	mux.Handle("POST /drain", http.NewCrossOriginProtection().Handler(http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) {
+			viewers, left := drain()
+			writeJSON(w, http.StatusAccepted, draining{viewers, math.Ceil(left.Seconds()*10) / 10})
+		})))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -28,6 +38,12 @@ func Ops(reg *prometheus.Registry, checks []Check) http.Handler {
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// draining is the answer to POST /drain.
+type draining struct {
+	Viewers int     `json:"viewers"` // still here
+	Seconds float64 `json:"seconds"` // until the last one is to have left
 }
 
 // readyz says line by line what is ready and what is not.

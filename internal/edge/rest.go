@@ -69,19 +69,24 @@ func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed p
 	})
 }
 
-// enter judges a request about a room as the WebSocket entrance would. It has
-// answered when it returns false.
+// enter judges a request about a room as the WebSocket entrance would, but for a node
+// that is leaving: what is done when it is answered is done until the end, and the
+// next request goes to another node. It has answered when it returns false.
 func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (string, person, bool) {
 	room := r.PathValue("room")
 	who, no := s.identify(r, room, session)
-	if no == nil {
-		no = s.closed()
-	}
 	if no != nil {
-		writeProblem(w, 0, &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}, no.close)
+		writeVerdict(w, no)
 		return "", person{}, false
 	}
+	if s.leaving() != nil {
+		w.Header().Set("Connection", "close")
+	}
 	return room, who, true
+}
+
+func writeVerdict(w http.ResponseWriter, no *verdict) {
+	writeProblem(w, 0, &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}, no.close)
 }
 
 // body reads the JSON body of a request; it has answered when it returns false.
@@ -107,6 +112,10 @@ const anyone = "somebody-who-reads"
 func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 	name, _, ok := s.enter(w, r, anyone)
 	if !ok {
+		return
+	}
+	if no := s.closed(); no != nil {
+		writeVerdict(w, no)
 		return
 	}
 	if s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full() {

@@ -24,7 +24,12 @@ type session struct {
 	room   string
 	id     string // of the session
 
-	gone      atomic.Bool
+	gone     atomic.Bool
+	settled  atomic.Bool  // it has its welcome
+	parting  atomic.Bool  // it is to be closed, and may not comment any more
+	underWay atomic.Int32 // comments without an answer
+	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
+
 	comments  bucket // of the comments that it publishes
 	messages  bucket // of everything that it sends
 	malformed int
@@ -95,7 +100,9 @@ func (v *session) Message(p []byte) {
 
 func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
 	s := v.server
+	v.underWay.Add(1)
 	answer := func(id string, e *protocol.Error) {
+		defer v.underWay.Add(-1)
 		switch {
 		case e != nil:
 			e.Ref = req.Ref
@@ -103,6 +110,11 @@ func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
 		case req.Ref != "":
 			v.send(&protocol.OK{Ref: req.Ref, ID: id})
 		}
+	}
+	if v.parting.Load() {
+		answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: comeBack.Milliseconds(),
+			Message: "the comment was not published: this node is leaving; try again on another"})
+		return
 	}
 	if wait := v.comments.take(s.rateOf(v.role), now); wait > 0 {
 		answer("", s.tooOften(wait))
@@ -114,7 +126,11 @@ func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
 // Closed implements [socket.Handler].
 func (v *session) Closed(cause socket.Cause) {
 	v.gone.Store(true)
-	v.Leave()
+	if d := v.server.leaving(); d != nil {
+		d.later(v.Leave)
+	} else {
+		v.Leave()
+	}
 	v.server.viewers.Add(-1)
 	if v.server.dismiss(v) {
 		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()

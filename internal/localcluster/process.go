@@ -113,6 +113,29 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.start(ctx)
 }
 
+// End has the process end and waits until it has, or ctx ends. ask asks it to; nil: with
+// SIGTERM. It returns the status that the process exited with, -1 for one that a signal
+// ended.
+func (p *Process) End(ctx context.Context, ask func() error) (status int, err error) {
+	r := p.current()
+	if r == nil {
+		return 0, p.fail(ErrNotRunning)
+	}
+	r.want()
+	if ask == nil {
+		ask = func() error { return r.cmd.Process.Signal(syscall.SIGTERM) }
+	}
+	if err := ask(); err != nil {
+		return 0, p.fail(err)
+	}
+	select {
+	case <-r.ended:
+		return r.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, p.fail(ctx.Err())
+	}
+}
+
 // current returns the life that has not ended; nil if there is none.
 func (p *Process) current() *running {
 	p.mu.Lock()

@@ -102,7 +102,10 @@ export interface Gap {
   cursor?: string;
 }
 
-/** The node is leaving; the connection moves by itself after `after_ms`. */
+/**
+ * The node is leaving; after `after_ms` the connection moves by itself: it comes in elsewhere first, stays
+ * `live`, and says `welcome` again.
+ */
 export interface Reconnect {
   type: "reconnect";
   after_ms: number;

@@ -6,13 +6,15 @@
 //   await room.comment("hello");
 //
 // A Connection keeps one WebSocket to the room and opens another when it is lost,
-// at its cursor, so that listeners see each comment once and in order. Outbox
+// at its cursor, so that listeners see each comment once and in order; a node that
+// is leaving is left only when another has said welcome. Outbox
 // holds the comments that are not answered yet, and sends them again under the
 // same ref. Everything that waits has a limit; the types are in kansei.d.ts.
 
 const SUBPROTOCOL = "kansei.v1";
 
 const CONNECT_MS = 15_000; // from the attempt to the welcome
+const MOVE_MS = 5_000; // the same while there is still another connection
 const ANSWER_MS = 10_000; // for the answer to a beat
 const PROBE_MS = 5_000; // for the same when the network or the page has just come back
 const SUSPENDED_MS = 2_000; // a timer that is later than this says that the page slept
@@ -104,7 +106,8 @@ class Connection {
   #liveAt = 0;
   #told = false; // the server named the time of the next attempt
   #comeBackAt = 0; // from a reconnect message
-  #leaveTimer;
+  #next = null; // the socket that is to take the place of the one that counts
+  #moveTimer; // of the next attempt to move, or the limit of the one under way
   #beatTimer;
   #answerTimer;
 
@@ -180,32 +183,82 @@ class Connection {
       this.#emit("error", new KanseiError("token", `getToken failed: ${err?.message ?? err}`));
       return this.#lose("token");
     }
+    try {
+      this.#socket = this.#dial();
+    } catch (err) { // a token that no header can carry, or a page that may not connect
+      this.#emit("error", new KanseiError("bad_message", err.message));
+      this.#end("malformed");
+    }
+  }
+
+  // dial makes a socket, which counts when it is made #socket or #next.
+  #dial() {
     const url = new URL(`${this.#room.replace(/^http/, "ws")}/ws`);
     this.#offered = this.#cursor;
     if (this.#cursor) url.searchParams.set("since", this.#cursor);
     if (this.#session) url.searchParams.set("session", this.#session);
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(`bearer.${this.#token}`);
-    let ws;
-    try {
-      ws = new this.#p.WebSocket(url.href, protocols);
-    } catch (err) { // a token that no header can carry, or a page that may not connect
-      this.#emit("error", new KanseiError("bad_message", err.message));
-      return this.#end("malformed");
-    }
-    this.#socket = ws;
+    const ws = new this.#p.WebSocket(url.href, protocols);
     let opened = false;
     ws.onopen = () => { opened = true; };
-    ws.onmessage = (e) => { if (ws === this.#socket) this.#receive(e.data); };
+    ws.onmessage = (e) => {
+      if (ws === this.#next) this.#arrive(e.data);
+      else if (ws === this.#socket) this.#receive(e.data);
+    };
     ws.onclose = (e) => {
+      if (ws === this.#next) return this.#stay();
       if (ws !== this.#socket) return;
       this.#closed(e.code, e.reason ?? "");
       if (!opened) this.#askWhy();
     };
+    return ws;
+  }
+
+  // move looks for another connection while there is this one, whose messages are
+  // taken until the other has its welcome; #seen has none shown twice.
+  #move() {
+    try {
+      this.#next = this.#dial();
+    } catch {
+      return this.#stay();
+    }
+    this.#moveTimer = this.#p.setTimeout(() => this.#stay(), MOVE_MS);
+  }
+
+  // arrive takes the first message of the other connection.
+  #arrive(data) {
+    let m;
+    try {
+      m = JSON.parse(data);
+    } catch {
+      return this.#stay();
+    }
+    // Where the cursor was not recovered, more would be missed than here.
+    if (m?.type !== "welcome" || (this.#offered && !m.recovered)) return this.#stay();
+    const next = this.#next;
+    this.#next = null; // or it would be dropped too
+    this.#drop();
+    this.#socket = next;
+    this.#onWelcome(m);
+  }
+
+  // stay gives up an attempt to move; another follows while the node is still here.
+  #stay() {
+    this.#giveUpNext();
+    this.#moveTimer = this.#p.setTimeout(() => this.#move(), this.#backoff());
+  }
+
+  #giveUpNext() {
+    this.#p.clearTimeout(this.#moveTimer);
+    const ws = this.#next;
+    this.#next = null;
+    if (ws && ws.readyState < 2) ws.close(1000);
   }
 
   // closed decides what the end of the socket means.
   #closed(code, reason) {
+    if (this.#next && !FINAL.has(code) && code !== UNAUTHORIZED) return this.#adopt();
     this.#drop();
     if (FINAL.has(code)) return this.#end(FINAL.get(code), code, reason);
     const told = Number(/retry_ms=(\d+)/.exec(reason)?.[1] ?? 0);
@@ -221,6 +274,18 @@ class Connection {
     this.#retry(this.#backoff(), why, code);
   }
 
+  // adopt makes an attempt to move the attempt to connect, when the node has gone.
+  #adopt() {
+    const next = this.#next;
+    this.#next = null;
+    this.#drop();
+    this.#socket = next;
+    this.#attemptAt = this.#p.now();
+    this.#told = false;
+    this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
+    this.#timer = this.#p.setTimeout(() => this.#lose("timeout"), MOVE_MS);
+  }
+
   // lose gives up a socket, or an attempt, that nothing more is expected of.
   #lose(reason) {
     this.#drop();
@@ -232,6 +297,7 @@ class Connection {
     this.#socket = null;
     this.#attempt++;
     this.#clearTimers();
+    this.#giveUpNext();
     if (this.#welcomed && this.#p.now() - this.#liveAt >= STABLE_MS) this.#failures = 0;
     this.#welcomed = false;
     this.#outbox.disconnected();
@@ -300,7 +366,7 @@ class Connection {
   }
 
   #clearTimers() {
-    for (const t of [this.#timer, this.#leaveTimer, this.#beatTimer, this.#answerTimer]) this.#p.clearTimeout(t);
+    for (const t of [this.#timer, this.#moveTimer, this.#beatTimer, this.#answerTimer]) this.#p.clearTimeout(t);
     this.#answerTimer = undefined;
   }
 
@@ -347,7 +413,7 @@ class Connection {
     this.#session = m.session;
     this.#resync = Boolean(this.#offered) && !m.recovered;
     if (this.#resync) this.#cursor = undefined;
-    this.#setStatus({ state: "live", attempt: 0 });
+    if (this.#status.state !== "live") this.#setStatus({ state: "live", attempt: 0 });
     this.#emit("welcome", m);
     const every = m.beat_ms >= 1000 ? m.beat_ms : 30_000;
     const next = () => {
@@ -368,6 +434,7 @@ class Connection {
       items = items.slice(last + 1);
     }
     this.#resync = false;
+    const before = items.length;
     items = items.filter((c) => !this.#seen.has(key(c)) && this.#seen.add(key(c)));
     for (const k of this.#seen) {
       if (this.#seen.size <= SEEN_MAX) break;
@@ -375,15 +442,15 @@ class Connection {
     }
     if (m.cursor) this.#cursor = m.cursor;
     const history = m.history === true;
-    if (items.length || m.of > m.shown) this.#emit("comments", { ...m, history, items: items.map((c) => ({ ...c, history })) });
+    if (items.length || (!before && m.of > m.shown)) this.#emit("comments", { ...m, history, items: items.map((c) => ({ ...c, history })) });
   }
 
   // The node is leaving. What it still sends is welcome, until the time to come back.
   #onReconnect(m) {
     const ms = Math.min(Math.max(Number(m.after_ms) || 0, 0), TOLD_MAX_MS);
     this.#comeBackAt = this.#p.now() + ms;
-    this.#p.clearTimeout(this.#leaveTimer);
-    this.#leaveTimer = this.#p.setTimeout(() => { this.#drop(); this.#open(); }, ms);
+    this.#giveUpNext();
+    this.#moveTimer = this.#p.setTimeout(() => this.#move(), ms);
     this.#emit("reconnect", m);
   }
 

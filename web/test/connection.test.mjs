@@ -260,8 +260,10 @@ test("a socket that had opened is not asked about over HTTP", async () => {
   assert.equal(world.fetched.length, 0);
 });
 
-test("reconnect: stays until the told time, then moves by itself", async () => {
-  const { world, of } = await live();
+// moving is live, with a node that has sent the viewer to another, which is not open yet.
+const moving = async () => {
+  const joined = await live();
+  const { world } = joined;
   const first = world.socket;
   first.say({ type: "reconnect", after_ms: 4200 });
   first.say(comments("c1", ["1"]));
@@ -269,9 +271,95 @@ test("reconnect: stays until the told time, then moves by itself", async () => {
   assert.equal(world.sockets.length, 1);
   await world.pass(1);
   assert.equal(world.sockets.length, 2);
+  assert.equal(first.closedWith, null);
+  return { ...joined, first, second: world.socket };
+};
+
+test("reconnect: stays until the told time, comes in elsewhere, and then leaves", async () => {
+  const { world, of, room, first, second } = await moving();
+  assert.equal(second.url.searchParams.get("since"), "c1");
+  assert.equal(second.url.searchParams.get("session"), "session-0123456789");
+  const said = room.comment("meanwhile", { ref: "r1" }).catch((err) => err);
+  assert.equal(first.sentOf("comment").length, 1);
+  first.say(comments("c3", ["2", "3"])); // in flight on both
+  second.open();
+  assert.equal(first.closedWith, null);
+  first.say(comments("c4", ["4"]));
+  second.say(welcome());
   assert.equal(first.closedWith, 1000);
-  assert.equal(world.socket.url.searchParams.get("since"), "c1");
+  assert.equal(second.closedWith, null);
+  first.say(comments("c5", ["5"])); // comes from the other too
+  first.end(1000);
+  second.say(comments("c6", ["2", "3", "4", "5", "6"]));
+  assert.deepEqual(ids(of), ["1", "2", "3", "4", "5", "6"]);
+  assert.equal(of("gap").length, 0);
+  assert.deepEqual(states(of), ["connecting", "live"]);
+  assert.equal(of("welcome").length, 2);
   assert.equal(of("reconnect").length, 1);
+  // What was not answered is asked again, under its ref.
+  assert.equal(second.sentOf("comment")[0].ref, "r1");
+  second.say({ type: "ok", ref: "r1", id: "7" });
+  assert.equal((await said).id, "7");
+  await world.pass(30_000);
+  assert.equal(second.sentOf("beat").length, 1);
+  assert.equal(first.sentOf("beat").length, 0);
+  assert.equal(world.sockets.length, 2);
+  room.close();
+  assert.equal(second.closedWith, 1000);
+  assert.equal(world.timers, 0);
+});
+
+test("reconnect: where it is not welcome it does not go; it tries again", async () => {
+  for (const [name, refuse, waits] of [
+    ["another leaving node", (s) => { s.open(); s.end(1012, "retry_ms=300"); }, 0],
+    ["refused", (s) => s.end(), 0],
+    ["not recovered", (s) => { s.open(); s.say(welcome({ recovered: false })); }, 0],
+    ["nonsense", (s) => { s.open(); s.say("{"); }, 0],
+    ["silence", (s) => s.open(), 5000],
+  ]) {
+    const { world, of, first, second } = await moving();
+    refuse(second);
+    await world.pass(waits);
+    assert.equal(first.closedWith, null, name);
+    first.say(comments("c2", ["2"]));
+    await world.pass(1000);
+    assert.equal(world.sockets.length, 3, name);
+    assert.equal(world.socket.url.searchParams.get("since"), "c2", name);
+    assert.equal(world.fetched.length, 0, name);
+    world.socket.open();
+    world.socket.say(welcome());
+    world.socket.say(comments("c3", ["2", "3"]));
+    assert.deepEqual(ids(of), ["1", "2", "3"], name);
+    assert.deepEqual(states(of), ["connecting", "live"], name);
+    assert.equal(first.closedWith, 1000, name);
+  }
+});
+
+test("reconnect: a node that closes while another is looked for", async () => {
+  const { world, of, first, second } = await moving();
+  first.end(1012, "leaving retry_ms=300");
+  assert.deepEqual(states(of), ["connecting", "live", "connecting"]);
+  second.open();
+  second.say(welcome());
+  second.say(comments("c2", ["1", "2"]));
+  assert.deepEqual(states(of), ["connecting", "live", "connecting", "live"]);
+  assert.deepEqual(ids(of), ["1", "2"]);
+  assert.equal(world.sockets.length, 2);
+
+  const lost = await moving();
+  lost.first.end(1012, "leaving retry_ms=300");
+  lost.second.end();
+  assert.equal(lost.of("status").at(-1).state, "reconnecting");
+
+  const banned = await moving();
+  banned.first.end(4403);
+  assert.equal(banned.of("status").at(-1).reason, "banned");
+  assert.equal(banned.second.closedWith, 1000);
+  assert.equal(banned.world.timers, 0);
+
+  const closed = await moving();
+  closed.room.close();
+  assert.deepEqual([closed.first.closedWith, closed.second.closedWith, closed.world.timers], [1000, 1000, 0]);
 });
 
 test("reconnect: a node that closes earlier is not hurried", async () => {

@@ -1,0 +1,293 @@
+package edge
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// A node leaves like this. From one moment on it is not ready and takes nobody in.
+// Everybody who is here is told a moment of its own to come back at, somewhere else;
+// the moments are spread evenly, so that the other nodes get a stream and no wave. Who
+// is still here a little after its moment is closed with 1012. A comment that is under
+// way is answered first.
+const (
+	// linger is how long after its moment a viewer is closed: time enough to come in
+	// elsewhere before it leaves. It is no longer than all the moments together.
+	linger = 2 * time.Second
+	// answerWait is how long after the last closing those are kept who wait for an
+	// answer. Later than that, their clients ask again elsewhere, under the same ref.
+	answerWait = 2 * time.Second
+	// lookAgain is how often those are looked at.
+	lookAgain = 50 * time.Millisecond
+	// comeBack is the time within which who was closed is to come back, at random.
+	comeBack = time.Second
+	// countLag is how long whoever has left is counted still: longer than it takes the
+	// other node to count it, or the counts would sink while viewers move.
+	countLag = 1500 * time.Millisecond
+)
+
+// leaver is a viewer, as far as a drain has to do with it.
+type leaver interface {
+	// tell tells it to come back after a time.
+	tell(after time.Duration)
+	// leave closes it, but without force not while it waits for an answer; it tells
+	// whether it did. It does nothing to one that has gone.
+	leave(force bool) bool
+}
+
+// drain is the leaving of a node: one schedule for all its viewers.
+type drain struct {
+	began  time.Time
+	spread time.Duration
+	all    []leaver        // in the order in which they leave
+	at     []time.Duration // their moments, since began
+
+	gone    chan struct{} // closed by the server when nobody is left
+	done    chan struct{} // closed when run has ended
+	counted chan struct{} // closed when discount has ended
+	rush    func()        // has everybody closed at once
+	now     <-chan struct{}
+
+	mu      sync.Mutex
+	left    []departure // in the order of time
+	stopped bool        // nobody is counted any longer than it is here
+}
+
+// departure is somebody who has left and is still counted.
+type departure struct {
+	at       time.Time
+	discount func()
+}
+
+func newDrain(all []leaver, spread time.Duration) *drain {
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	now := make(chan struct{})
+	return &drain{
+		began: time.Now(), spread: spread, all: all, at: moments(len(all), spread),
+		gone: make(chan struct{}), done: make(chan struct{}), counted: make(chan struct{}),
+		rush: sync.OnceFunc(func() { close(now) }), now: now,
+	}
+}
+
+// moments are n times within spread, in order: one at random in each n-th of it. So
+// many of them as make an average second, and two more, are the most in any second.
+func moments(n int, spread time.Duration) []time.Duration {
+	at := make([]time.Duration, n)
+	for i := range at {
+		at[i] = time.Duration((float64(i) + rand.Float64()) / float64(n) * float64(spread))
+	}
+	return at
+}
+
+// toCome is how much of the spread there is still to come.
+func (d *drain) toCome() time.Duration { return max(0, d.spread-time.Since(d.began)) }
+
+// run tells everybody and closes who does not go. It ends when everybody is closed or
+// gone: soon after the spread, or after rush.
+func (d *drain) run() {
+	defer close(d.done)
+	if d.spread > 0 {
+		for i, v := range d.all {
+			v.tell(max(0, d.at[i]-time.Since(d.began)))
+		}
+	}
+	after := min(linger, d.spread)
+	last := d.spread + after + answerWait
+	var held []leaver // those who wait for an answer
+	rushed := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for next := 0; ; {
+		now := time.Since(d.began)
+		force := rushed || now >= last
+		for ; next < len(d.all) && (force || now >= d.at[next]+after); next++ {
+			held = append(held, d.all[next])
+		}
+		held = slices.DeleteFunc(held, func(v leaver) bool { return v.leave(force) })
+		var wait time.Duration
+		switch {
+		case len(held) > 0:
+			wait = lookAgain
+		case next < len(d.all):
+			wait = d.at[next] + after - now
+		default:
+			return
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-d.now:
+			rushed = true
+		case <-d.gone:
+			return
+		}
+	}
+}
+
+// later has f, which takes somebody out of the counts, called when another node has
+// had the time to count it.
+func (d *drain) later(f func()) {
+	d.mu.Lock()
+	stopped := d.stopped
+	if !stopped {
+		d.left = append(d.left, departure{time.Now(), f})
+	}
+	d.mu.Unlock()
+	if stopped {
+		f()
+	}
+}
+
+// end ends run and discount.
+func (d *drain) end() {
+	d.rush()
+	d.mu.Lock()
+	d.stopped = true
+	d.mu.Unlock()
+	<-d.done
+	<-d.counted
+}
+
+// discount calls what later was given. It ends when all have gone and are discounted,
+// or soon after end.
+func (d *drain) discount() {
+	defer close(d.counted)
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		gone, lag := isClosed(d.gone), countLag
+		if isClosed(d.now) {
+			lag = 0
+		}
+		d.mu.Lock()
+		n := 0
+		for n < len(d.left) && time.Since(d.left[n].at) >= lag {
+			n++
+		}
+		due := d.left[:n]
+		d.left = d.left[n:]
+		over := (gone || d.stopped) && len(d.left) == 0
+		d.mu.Unlock()
+		for _, one := range due {
+			one.discount()
+		}
+		if over {
+			return
+		}
+		<-tick.C
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Drain begins the leaving of this node: see [Server.Leave]. It returns at once, with
+// how many viewers are here and how much of the spread is to come. Only the first call
+// counts; further ones tell the same.
+func (s *Server) Drain(spread time.Duration) (viewers int, left time.Duration) {
+	d, viewers := s.beginDrain(spread)
+	return viewers, d.toCome()
+}
+
+func (s *Server) beginDrain(spread time.Duration) (*drain, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drain == nil {
+		all := make([]leaver, 0, len(s.sessions))
+		for v := range s.sessions {
+			all = append(all, v)
+		}
+		s.drain = newDrain(all, spread)
+		s.cfg.Metrics.draining.Set(1)
+		if len(all) == 0 {
+			close(s.drain.gone)
+		}
+		go s.drain.run()      // ends by itself; Leave and Close wait for it
+		go s.drain.discount() // the same
+	}
+	return s.drain, len(s.sessions)
+}
+
+// Leave makes the node leave: it takes nobody in any more, and everybody who is here
+// is told to come back elsewhere, at moments that are spread evenly over spread, and
+// closed soon after if it has not left by then. It returns when all are gone; when ctx
+// is over before, everybody is closed at once.
+func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
+	d, _ := s.beginDrain(spread)
+	var err error
+	select {
+	case <-d.gone:
+		select {
+		case <-d.counted:
+		case <-ctx.Done(): // the roster takes out whoever is left
+		}
+	case <-ctx.Done():
+		err = ctx.Err()
+		d.rush()
+	}
+	<-d.done
+	return err
+}
+
+// Hurry closes at once whoever is here still, if the node is leaving.
+func (s *Server) Hurry() {
+	if d := s.leaving(); d != nil {
+		d.rush()
+	}
+}
+
+// leaving is how this node leaves; nil when it does not.
+func (s *Server) leaving() *drain {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drain
+}
+
+var _ leaver = (*session)(nil)
+
+// tell implements leaver. Whoever is still joining gets its welcome first: see settle.
+func (v *session) tell(after time.Duration) {
+	v.leaveAt.Store(time.Now().Add(after).UnixNano())
+	if v.settled.Load() {
+		v.tellNow()
+	}
+}
+
+// settle is called when v has its welcome.
+func (v *session) settle() {
+	v.settled.Store(true)
+	v.tellNow()
+}
+
+// tellNow tells v what tell left to be told, once.
+func (v *session) tellNow() {
+	at := v.leaveAt.Swap(0)
+	if at == 0 {
+		return
+	}
+	after := max(0, time.Until(time.Unix(0, at)))
+	v.server.cfg.Metrics.told.Inc()
+	v.send(&protocol.Reconnect{AfterMS: after.Milliseconds()})
+}
+
+// leave implements leaver. From the first call on v may not comment any more, or it
+// might never be without a comment under way.
+func (v *session) leave(force bool) bool {
+	v.parting.Store(true)
+	if !force && v.underWay.Load() > 0 && !v.gone.Load() {
+		return false
+	}
+	v.conn.Close(int(protocol.CloseRestart), protocol.CloseReason("this node is leaving", 1+rand.Int64N(comeBack.Milliseconds())))
+	return true
+}
