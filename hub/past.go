@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"sort"
 	"time"
 )
@@ -28,9 +29,10 @@ type stretch struct {
 	tag    string    // of the epoch that it was read in; empty: there is nothing
 	read   time.Time // the first time
 	from   uint64    // items has every event of the view after from, up to to
-	to     uint64
+	to     uint64    // 0: there is nothing
 	items  []item
 	frames map[pastKey][]Frame
+	lost   uint64 // a viewer that has only what comes before it cannot be recovered
 }
 
 // pastKey says which items frames are of: those after, and up to, a position.
@@ -39,45 +41,65 @@ type pastKey struct{ after, upTo uint64 }
 func newPast() past { return past{turn: make(chan struct{}, 1)} }
 
 // fill reads what is missing for a viewer that has everything up to since, and for all
-// who have more. It fails when that is too much to be recovered.
-func (p *past) fill(ctx context.Context, r *Room, v *view, tag string, since, floor uint64) bool {
+// who have more. It fails when that is too much to be recovered, and remembers it: who
+// comes with too old a cursor costs the others nothing.
+func (p *past) fill(ctx context.Context, r *Room, v *view, tag string, since, floor uint64) error {
 	if p.tag != tag || time.Since(p.read) > keepPast {
-		p.stretch = stretch{tag: tag, read: time.Now(), from: since, to: since}
+		p.stretch = stretch{tag: tag, read: time.Now()}
 		// It frees the memory; who has the turn then looks at the time by itself.
 		time.AfterFunc(keepPast, p.free)
 	}
+	if since < p.lost {
+		return errTooMuch
+	}
+	if since >= p.to { // nothing of what is there is for it
+		items, err := p.readAll(ctx, r, v, since, 0)
+		if err != nil {
+			return err
+		}
+		p.from, p.to, p.items, p.frames = since, max(since, floor, last(items)), items, nil
+		return nil
+	}
+	if p.to < floor {
+		items, err := p.readAll(ctx, r, v, p.to, 0)
+		if err != nil {
+			return err
+		}
+		p.to, p.items = max(floor, last(items)), append(p.items, items...)
+	}
 	if since < p.from {
-		items, ok := p.readAll(ctx, r, v, since, p.from)
-		if !ok {
-			return false
+		items, err := p.readAll(ctx, r, v, since, p.from)
+		if err != nil {
+			return err
 		}
 		p.from, p.items = since, append(items, p.items...)
 	}
-	if p.to < floor {
-		items, ok := p.readAll(ctx, r, v, p.to, 0)
-		if !ok {
-			return false
-		}
-		p.items = append(p.items, items...)
-		if p.to = max(p.to, floor); len(items) > 0 {
-			p.to = max(p.to, items[len(items)-1].seq)
-		}
+	return nil
+}
+
+// errTooMuch says that a viewer has missed more than Config.RecoverMax.
+var errTooMuch = errors.New("hub: more was missed than can be recovered")
+
+// last is the position of the last one; 0 when there is none.
+func last(items []item) uint64 {
+	if len(items) == 0 {
+		return 0
 	}
-	return true
+	return items[len(items)-1].seq
 }
 
 // readAll reads the view's events after a position, up to another or all.
-func (p *past) readAll(ctx context.Context, r *Room, v *view, after, upTo uint64) ([]item, bool) {
+func (p *past) readAll(ctx context.Context, r *Room, v *view, after, upTo uint64) ([]item, error) {
 	var items []item
-	for {
-		events, more, err := r.hub.cfg.Log.Read(ctx, r.name, after, readPast)
+	for at := after; ; {
+		events, more, err := r.hub.cfg.Log.Read(ctx, r.name, at, readPast)
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
 		for i := range events {
 			e := &events[i]
-			if after = e.Seq; upTo > 0 && after > upTo {
-				return items, true
+			if at = e.Seq; upTo > 0 && at > upTo {
+				return items, nil
 			}
 			if v.sees(e) && e.Kind == KindComment && r.shows(e) {
 				items = append(items, makeItem(e))
@@ -85,9 +107,10 @@ func (p *past) readAll(ctx context.Context, r *Room, v *view, after, upTo uint64
 		}
 		switch {
 		case len(items) > r.hub.cfg.RecoverMax:
-			return nil, false
+			p.lost = after + 1
+			return nil, errTooMuch
 		case !more:
-			return items, true
+			return items, nil
 		}
 	}
 }
@@ -136,7 +159,7 @@ func (r *Room) readBack(ctx context.Context, v *view, tag string, since uint64) 
 	r.mu.Lock()
 	floor := v.floor
 	r.mu.Unlock()
-	if !p.fill(ctx, r, v, tag, since, floor) {
+	if p.fill(ctx, r, v, tag, since, floor) != nil {
 		return nil, 0, false
 	}
 	r.mu.Lock()

@@ -91,3 +91,39 @@ func TestComeBackTogether(t *testing.T) {
 		first.viewer.Leave()
 	})
 }
+
+// One who has missed too much takes nothing from those who have not, and does not
+// have the log read again and again.
+func TestTooMuchForOne(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3; c.RecoverMax = 200 }, func(t *testing.T, w *world) {
+		_, first := w.join("r", "")
+		first.take()
+		var cursors []string
+		for i := range 500 {
+			w.log.say(fmt.Sprint(i))
+			time.Sleep(time.Second)
+			cursors = append(cursors, cursor(first.take()))
+		}
+		recovered := func(cursor string) bool {
+			v, s := w.join("r", cursor)
+			defer v.Leave()
+			return s.take()[0].(*protocol.Welcome).Recovered
+		}
+		for _, c := range []struct {
+			at   int
+			want bool
+		}{{10, false}, {350, true}, {10, false}, {5, false}, {400, true}, {310, true}, {250, false}, {320, true}} {
+			if got := recovered(cursors[c.at]); got != c.want {
+				t.Errorf("recovered from %d: %v, want %v", c.at, got, c.want)
+			}
+		}
+		w.log.reads = 0
+		for range 100 {
+			recovered(cursors[10])
+		}
+		if w.log.reads > 0 {
+			t.Errorf("%d reads of the log for those who have missed too much", w.log.reads)
+		}
+		first.viewer.Leave()
+	})
+}

@@ -82,7 +82,7 @@ func (r *Room) round() {
 }
 
 // workers is how many goroutines flush: as few as are done within half a window by
-// the measure of the last rounds, because a write costs a fifth more while another
+// the measure of the last rounds, because a write costs a sixth more while another
 // processor writes too, and because others have work for the processors as well.
 // Room.mu is held.
 func (r *Room) workers(viewers int) int {

@@ -103,17 +103,7 @@ func (c coderClient) fragments(parts [][]byte, between func() error) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range parts {
-		if i > 0 {
-			if err := between(); err != nil {
-				return err
-			}
-		}
-		if _, err := w.Write(p); err != nil {
-			return err
-		}
-	}
-	return w.Close()
+	return writeParts(w, parts, between)
 }
 
 // ping waits for the pong as well.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
@@ -195,4 +196,19 @@ func (h *house) trust() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(h.tls.Certificate())
 	return &tls.Config{RootCAs: pool}
+}
+
+// writeParts writes a message in parts, and does something between them.
+func writeParts(w io.WriteCloser, parts [][]byte, between func() error) error {
+	for i, p := range parts {
+		if i > 0 {
+			if err := between(); err != nil {
+				return err
+			}
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	return w.Close()
 }

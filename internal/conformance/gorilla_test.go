@@ -75,17 +75,7 @@ func (c gorillaClient) fragments(parts [][]byte, between func() error) error {
 	if err != nil {
 		return err
 	}
-	for i, p := range parts {
-		if i > 0 {
-			if err := between(); err != nil {
-				return err
-			}
-		}
-		if _, err := w.Write(p); err != nil {
-			return err
-		}
-	}
-	return w.Close()
+	return writeParts(w, parts, between)
 }
 
 func (c gorillaClient) ping(data string) error {

@@ -30,9 +30,6 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	id := sessionOf(query)
 	who, no := s.identify(r, room, id)
-	if no == nil {
-		no = s.closed()
-	}
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered
 		s.viewers.Add(-1)

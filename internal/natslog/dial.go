@@ -10,8 +10,8 @@ import (
 // Small reads from NATS beyond readBurst are paced to readRate a second, so that what
 // comes meanwhile is read together: like a network card that moderates its interrupts.
 // With thousands of rooms, each with a comment now and then, waking for each message
-// costs three times what handling it does; pacing adds a millisecond, on the average, and
-// only to a node that is woken so often.
+// costs more than handling it; pacing adds 2 ms at the most, and only to a node that is
+// woken so often.
 const (
 	readRate  = 500
 	readBurst = 50

@@ -32,7 +32,7 @@ const (
 // [protocol.Subprotocol], which it leaves as the only one that r offers. The caller
 // has checked the origin, and must start or close the connection: where it can wait the
 // answer leaves together with the first frames. After an error the request has been
-// answered.
+// answered, or its connection is over.
 func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if s.wheel.isClosed() {
 		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
