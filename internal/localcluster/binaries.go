@@ -13,21 +13,24 @@ import (
 // ErrNotInstalled is the error of a program that is not there.
 var ErrNotInstalled = errors.New("it is not installed")
 
-type programs struct{ kansei, nats, redis string }
+type programs struct{ kansei, nats, redis, haproxy string }
 
-func findPrograms(cfg Config, kansei bool) (programs, error) {
+func findPrograms(cfg Config, kansei, front bool) (programs, error) {
 	var p programs
-	var errs [3]error
+	var errs [4]error
 	p.nats, errs[0] = find(cfg.NATSServer, "nats-server", "make setup")
 	p.redis, errs[1] = find(cfg.RedisServer, "redis-server", "make setup")
 	if kansei {
 		p.kansei, errs[2] = find(cfg.Kansei, "kansei", "make build")
 	}
+	if front {
+		p.haproxy, errs[3] = find(cfg.HAProxy, "haproxy", "make setup")
+	}
 	return p, errors.Join(errs[:]...)
 }
 
 // find returns the absolute path of a program: the given one, that in bin/ of the
-// module, or that in PATH.
+// module, or that in PATH or where daemons are.
 func find(given, name, remedy string) (string, error) {
 	if given == "" {
 		if own := filepath.Join(moduleRoot(), "bin", name); isProgram(own) {
@@ -36,6 +39,9 @@ func find(given, name, remedy string) (string, error) {
 		given = name
 	}
 	path, err := exec.LookPath(given)
+	if daemon := filepath.Join("/usr/sbin", name); err != nil && given == name && isProgram(daemon) {
+		path, err = daemon, nil // not in everybody's PATH
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w: run %s (%w)", name, ErrNotInstalled, remedy, err)
 	}

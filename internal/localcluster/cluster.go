@@ -1,11 +1,12 @@
 //go:build unix
 
 // Package localcluster runs a whole cluster on one machine, as processes without
-// containers: three NATS servers with JetStream, a Redis server, and nodes of kansei
-// before them, all on free loopback ports and with their data in one directory. `make
-// cluster` starts one for people, tests start one to break it.
+// containers: three NATS servers with JetStream, a Redis server, nodes of kansei before
+// them and, if wanted, HAProxy before these, all on free loopback ports and with their
+// data in one directory. `make cluster` starts one for people, tests and `make chaos`
+// start one to break it.
 //
-// cluster.go says what the parts are and starts and ends them in order; process.go
+// cluster.go starts and ends the parts in order, parts.go says what each is; process.go
 // holds one process, which can be killed, frozen and started again on the same ports;
 // spawner.go is the thread that starts them, ready.go asks whether they are ready,
 // ports.go finds ports, and binaries.go the programs.
@@ -22,7 +23,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,13 +44,23 @@ type Config struct {
 	Edges    int      // nodes; 0 for 3, less for none
 	EdgeArgs []string // further flags of every node
 	EdgeEnv  []string // further variables of every node; no KANSEI_… is inherited
+	// EdgeArgsOf and EdgeEnvOf, if set, are those of one node, counted from 0.
+	EdgeArgsOf, EdgeEnvOf func(edge int) []string
+
+	// Front has HAProxy stand before the nodes: one address for all, which leads to those
+	// that are ready.
+	Front bool
+	// Link, if set, is asked where from is to find to: both are names of processes, address
+	// is where to listens. So something can stand between them. NATS servers then tell
+	// nobody of each other, and of two of them the one that was named later connects.
+	Link func(from, to, address string) (string, error)
 
 	Dir    string // of data and logs; empty for one that Close removes
 	Secret []byte // of the tokens; empty for a random one
 
 	// The programs; those left empty are looked for in bin/ of the module around the
 	// working directory, and in PATH.
-	Kansei, NATSServer, RedisServer string
+	Kansei, NATSServer, RedisServer, HAProxy string
 
 	// OnExit is called when a process that was ready ends by itself, with the end of its
 	// log. It must not block.
@@ -62,9 +72,11 @@ type Cluster struct {
 	Edges  []*Edge
 	NATS   []*NATS
 	Redis  *Redis
+	Front  *Front // nil when none was wanted
 	Secret []byte
 	Dir    string // data and logs: name.log beside the directory name
 
+	link      func(from, to, address string) (string, error)
 	removeDir bool
 	spawn     *spawner
 	onExit    func(*Process, string)
@@ -90,13 +102,19 @@ type Redis struct {
 	URL string
 }
 
+// Front is HAProxy before the nodes.
+type Front struct {
+	*Process
+	URL string // of all nodes, without a slash at the end
+}
+
 // Start starts a cluster and waits until all of it is ready, at most a minute. When
 // it fails nothing is left running, and the error ends with what the process that
 // failed has logged. ctx is for the start alone.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c := &Cluster{Secret: cfg.Secret, Dir: cfg.Dir, spawn: newSpawner(), onExit: cfg.OnExit}
+	c := &Cluster{Secret: cfg.Secret, Dir: cfg.Dir, link: cfg.Link, spawn: newSpawner(), onExit: cfg.OnExit}
 	if err := c.start(ctx, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("local cluster: %w", err), c.Close())
 	}
@@ -109,7 +127,7 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 		edges = defaultEdges
 	}
 	edges = max(0, edges)
-	programs, err := findPrograms(cfg, edges > 0)
+	programs, err := findPrograms(cfg, edges > 0, cfg.Front)
 	if err != nil {
 		return err
 	}
@@ -127,7 +145,7 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
 	}
-	ports, err := reserve(3*natsServers + 1 + 2*edges)
+	ports, err := reserve(3*natsServers + 1 + 2*edges + 2)
 	if err != nil {
 		return err
 	}
@@ -143,14 +161,21 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
-	if err := each(c.engine(), func(p *Process) error { return p.start(ctx) }); err != nil {
-		return err
+	if cfg.Front {
+		if err := c.addFront(programs.haproxy, ports); err != nil {
+			return err
+		}
 	}
-	return each(c.nodes(), func(p *Process) error { return p.start(ctx) })
+	for _, some := range [][]*Process{c.engine(), c.nodes(), c.front()} {
+		if err := each(some, func(p *Process) error { return p.start(ctx) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// engine and nodes are the processes; an engine is started before the nodes, and
-// ended after them.
+// engine, nodes and front are the processes; an engine is started before the nodes, and
+// ended after them, and the nodes before what stands in front of them.
 func (c *Cluster) engine() []*Process {
 	var all []*Process
 	for _, n := range c.NATS {
@@ -170,6 +195,13 @@ func (c *Cluster) nodes() []*Process {
 	return all
 }
 
+func (c *Cluster) front() []*Process {
+	if c.Front == nil {
+		return nil
+	}
+	return []*Process{c.Front.Process}
+}
+
 // each calls f for all processes at once and waits for all.
 func each(all []*Process, f func(*Process) error) error {
 	errs := make([]error, len(all))
@@ -186,6 +218,7 @@ func each(all []*Process, f func(*Process) error) error {
 // again.
 func (c *Cluster) Close() error {
 	errs := []error{
+		each(c.front(), func(p *Process) error { return p.end() }),
 		each(c.nodes(), func(p *Process) error { return p.end() }),
 		each(c.engine(), func(p *Process) error { return p.end() }),
 	}
@@ -220,88 +253,4 @@ func (c *Cluster) StudioURL(i int, room string, ttl time.Duration) (string, erro
 		return "", err
 	}
 	return c.Edges[i].URL + "/studio/" + room + "#token=" + token, nil
-}
-
-func (c *Cluster) addNATS(program string, ports *ports) error {
-	var client, monitor, route [natsServers]string
-	var routes []string
-	for i := range natsServers {
-		client[i], monitor[i], route[i] = ports.take(), ports.take(), ports.take()
-		routes = append(routes, "nats://"+route[i])
-	}
-	for i := range natsServers {
-		name := fmt.Sprintf("nats-%d", i+1)
-		config := filepath.Join(c.Dir, name+".conf")
-		// Pings and deadlines are short, so that a frozen server is noticed in seconds; two
-		// minutes is NATS's own measure.
-		text := fmt.Sprintf(`server_name: %s
-listen: %q
-http: %q
-ping_interval: "2s"
-ping_max: 2
-write_deadline: "2s"
-jetstream { store_dir: %q, sync_interval: "1s", max_memory_store: 64MB, max_file_store: 2GB }
-cluster {
-  name: kansei
-  listen: %q
-  routes: [%s]
-  ping_interval: "2s"
-  write_deadline: "2s"
-}
-`, name, client[i], monitor[i], filepath.Join(c.Dir, name), route[i], quoted(slices.DeleteFunc(slices.Clone(routes), func(r string) bool { return strings.HasSuffix(r, "//"+route[i]) })))
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-			return err
-		}
-		p, err := c.process(name, program, []string{"-c", config})
-		if err != nil {
-			return err
-		}
-		p.addresses, p.held = []string{client[i], monitor[i], route[i]}, ports
-		p.ready = func(ctx context.Context) error { return natsReady(ctx, "http://"+monitor[i]) }
-		c.NATS = append(c.NATS, &NATS{p, "nats://" + client[i], "http://" + monitor[i]})
-	}
-	return nil
-}
-
-func quoted(s []string) string {
-	q := make([]string, len(s))
-	for i := range s {
-		q[i] = fmt.Sprintf("%q", s[i])
-	}
-	return strings.Join(q, ", ")
-}
-
-func (c *Cluster) addRedis(program string, ports *ports) error {
-	address := ports.take()
-	host, port, _ := strings.Cut(address, ":")
-	p, err := c.process("redis", program, []string{
-		"--bind", host, "--port", port, "--dir", filepath.Join(c.Dir, "redis"),
-		"--save", "", "--appendonly", "no", "--daemonize", "no",
-	})
-	if err != nil {
-		return err
-	}
-	p.addresses, p.held = []string{address}, ports
-	p.ready = func(ctx context.Context) error { return redisReady(ctx, address) }
-	c.Redis = &Redis{p, "redis://" + address}
-	return nil
-}
-
-func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error {
-	public, ops := ports.take(), ports.take()
-	name := fmt.Sprintf("edge-%d", i+1)
-	p, err := c.process(name, program, append([]string{
-		"serve", "--listen", public, "--ops-listen", ops, "--nats", c.NATSURLs(), "--redis", c.Redis.URL,
-		"--data-dir", filepath.Join(c.Dir, name), "--log-replicas", fmt.Sprint(natsServers), "--drain", drain.String(),
-	}, cfg.EdgeArgs...))
-	if err != nil {
-		return err
-	}
-	// The secret is no flag: those can be read by everybody on the machine.
-	p.env = append(p.env, "KANSEI_AUTH_SECRET="+string(c.Secret))
-	p.env = append(p.env, cfg.EdgeEnv...)
-	p.addresses, p.held = []string{public, ops}, ports
-	p.ready = func(ctx context.Context) error { return httpReady(ctx, "http://"+ops+"/readyz") }
-	c.Edges = append(c.Edges, &Edge{p, "http://" + public, "http://" + ops})
-	return nil
 }
