@@ -1,7 +1,9 @@
 package loadtest
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -53,6 +55,32 @@ func generate(rng *rand.Rand) protocol.CommentRequest {
 		}
 	}
 	return req
+}
+
+// Texts returns what gives one comment after the other, without end: those of a trace
+// file, from some place on and over again, or made-up ones if there is none.
+func Texts(trace string, seed uint64) (next func() protocol.CommentRequest, err error) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	if trace == "" {
+		return func() protocol.CommentRequest { return generate(rng) }, nil
+	}
+	f, err := os.Open(trace)
+	if err != nil {
+		return nil, fmt.Errorf("loadtest: trace: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	all, err := readTrace(f)
+	if err != nil {
+		return nil, fmt.Errorf("loadtest: trace %s: %w", trace, err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("loadtest: trace %s holds no comment", trace)
+	}
+	at := rng.IntN(len(all))
+	return func() protocol.CommentRequest {
+		at = (at + 1) % len(all)
+		return all[at].req
+	}, nil
 }
 
 func pick(rng *rand.Rand, from []string) string { return from[rng.IntN(len(from))] }
