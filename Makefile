@@ -18,7 +18,7 @@ ifneq ($(KANSEI_TRACE),)
 export KANSEI_TRACE := $(abspath $(KANSEI_TRACE))
 endif
 
-.PHONY: help build run cluster setup test test-go test-web lint lint-go fuzz bench bench-go profile screenshots clean
+.PHONY: help build run cluster chaos setup test test-go test-web lint lint-go fuzz bench bench-go profile screenshots clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ run: build ## Build and start a node with a crowd on it, data in ./data.
 cluster: build bin/nats-server ## Start a cluster on this machine: 3 NATS servers, Redis, 3 nodes.
 	@go build -o bin/cluster ./deploy/cluster
 	@exec bin/cluster $(ARGS)
+
+chaos: build bin/nats-server ## Break a cluster on purpose, in an order drawn from a seed, and check that nobody lost anything. ARGS="--seed 7 --only drain".
+	@go build -o bin/chaos ./deploy/chaos
+	@bin/chaos --out bin/chaos.md $(ARGS)
 
 setup: ## Install what the tests need: browsers, fonts, Redis, a NATS server, npm packages.
 	@.ci/setup

@@ -145,6 +145,9 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return err
+	}
 	ports, err := reserve(3*natsServers + 1 + 2*edges + 2)
 	if err != nil {
 		return err

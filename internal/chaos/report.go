@@ -1,0 +1,206 @@
+//go:build unix
+
+package chaos
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/kansei-live/kansei/loadtest/audit"
+)
+
+// Report is what came out of a run.
+type Report struct {
+	Config  Config
+	Verdict *audit.Verdict
+
+	Counted     time.Duration // after the last fault was mended, until the counts were exact
+	CountsWrong error         // what is wrong with them in the end
+	Behind      int           // viewers that have not received the last comment
+	History     error         // why it could not be read
+
+	events  []event
+	took    time.Duration
+	effects []effect
+}
+
+// effect is what all strikes of one fault did.
+type effect struct {
+	fault
+	times  int
+	healed time.Duration // the longest
+	audit.Effect
+	// Of drains: the most viewers that came back within a second, as a multiple of the
+	// average over the drain, and how long after its beginning the last one did.
+	peak   float64
+	latest time.Duration
+}
+
+// measure adds up the strikes of each fault.
+func (r *Report) measure(j *audit.Journal) {
+	for _, f := range faults {
+		e := effect{fault: f}
+		for _, s := range r.events {
+			if s.name != f.name {
+				continue
+			}
+			e.times++
+			e.healed = max(e.healed, s.healed)
+			one := j.Effect(s.window)
+			e.Without = append(e.Without, one.Without...)
+			e.Away, e.Back = append(e.Away, one.Away...), append(e.Back, one.Back...)
+			e.Answers, e.Known = append(e.Answers, one.Answers...), append(e.Known, one.Known...)
+			e.Delivery = append(e.Delivery, one.Delivery...)
+			e.drains(j, s.phases, r.Config.Drain)
+			e.Moved += one.Moved
+			e.Acknowledged += one.Acknowledged
+			e.Refused += one.Refused
+			e.Unknown += one.Unknown
+			e.Returns = append(e.Returns, one.Returns...)
+		}
+		if e.times > 0 {
+			r.effects = append(r.effects, e)
+		}
+	}
+}
+
+// drains adds how evenly viewers came back from nodes that were drained.
+func (e *effect) drains(j *audit.Journal, phases []audit.Window, drain time.Duration) {
+	for _, w := range phases {
+		back := j.Effect(w).Returns
+		if len(back) == 0 {
+			continue
+		}
+		e.peak = max(e.peak, float64(audit.Most(back))/(float64(len(back))/drain.Seconds()))
+		e.latest = max(e.latest, slices.Max(back)-w.From)
+	}
+}
+
+// Late lists what took longer than it may.
+func (r *Report) Late() []string {
+	var out []string
+	if r.CountsWrong == nil && r.Counted > countTime {
+		out = append(out, fmt.Sprintf("counts: exact only after %v", r.Counted))
+	}
+	for _, e := range r.effects {
+		if worst := audit.Quantile(e.Answers, 1); worst > answerTime {
+			out = append(out, fmt.Sprintf("%s: an answer took %v", e.name, worst))
+		}
+		if e.latest > r.Config.Drain+backTime {
+			out = append(out, fmt.Sprintf("%s: somebody was back only after %v", e.name, e.latest))
+		}
+		if back := audit.Quantile(e.Back, 0.99); e.name == "kill-edge" && back > backTime {
+			out = append(out, fmt.Sprintf("%s: 99 %% were receiving again only after %v", e.name, back))
+		}
+	}
+	return out
+}
+
+// Wrong lists what is not as it must be, however long it may take.
+func (r *Report) Wrong() []string {
+	var out []string
+	for _, f := range r.Verdict.Failed() {
+		out = append(out, fmt.Sprintf("%s: %d", f.Name, f.N))
+	}
+	if r.CountsWrong != nil {
+		out = append(out, "counts: "+r.CountsWrong.Error())
+	}
+	if r.Behind > 0 {
+		out = append(out, fmt.Sprintf("behind: %d viewers", r.Behind))
+	}
+	if r.History != nil {
+		out = append(out, "history: "+r.History.Error())
+	}
+	for _, e := range r.events {
+		if e.err != nil {
+			out = append(out, e.name+": "+e.err.Error())
+		}
+	}
+	return out
+}
+
+// Write writes the report for people.
+func (r *Report) Write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nseed %d, %d viewers, %.0f s\n\n%s\n", r.Config.Seed, r.Config.Viewers, r.took.Seconds(), r.Verdict)
+	fmt.Fprintf(&b, "counts exact %.1f s after the last fault was mended\n\n", r.Counted.Seconds())
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, strings.Join(columns, "\t")) // Flush has the error
+	for _, e := range r.effects {
+		_, _ = fmt.Fprintln(t, strings.Join(e.cells(), "\t"))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, e := range r.effects {
+		if e.peak > 0 {
+			fmt.Fprintf(&b, "\n%s: at most %.2f × the average came back in one second, the last one %.1f s after the beginning (drain %v)\n", e.name, e.peak, e.latest.Seconds(), r.Config.Drain)
+		}
+	}
+	for _, f := range append(r.Wrong(), r.Late()...) {
+		fmt.Fprintf(&b, "\nFAIL  %s", f)
+	}
+	b.WriteByte('\n')
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Markdown is the report as a table of a document.
+func (r *Report) Markdown(w io.Writer) error {
+	var b strings.Builder
+	row := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	v := r.Verdict
+	fmt.Fprintf(&b, "Seed %d; %d viewers and %d publishers in %d rooms; %.0f s. %d comments sent: %d acknowledged, %d refused, %d unknown (%d of them in the log). %d deliveries: lost %d, duplicated %d, disordered %d; gaps told %d, cursors not recovered %d. Refused and there: %d. Counts exact %.1f s after the last fault.\n\n",
+		r.Config.Seed, r.Config.Viewers, r.Config.Rooms*r.Config.Publishers, r.Config.Rooms, r.took.Seconds(),
+		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Received, v.Lost+v.Missing, v.Duplicated+v.Doubled, v.Disordered,
+		v.Gaps, v.NotRecovered, v.Appeared, r.Counted.Seconds())
+	row(columns)
+	row(strings.Split(strings.Repeat("---,", len(columns)-1)+"---", ","))
+	for _, e := range r.effects {
+		row(e.cells())
+	}
+	for _, e := range r.effects {
+		if e.peak > 0 {
+			fmt.Fprintf(&b, "\nDrain of %v: at most %.2f × the average came back in one second, the last one %.1f s after the beginning.\n", r.Config.Drain, e.peak, e.latest.Seconds())
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+var columns = []string{"fault", "times", "without delivery p50", "p99", "max", "delivery p99", "max", "lost", "moved", "away p50", "p99", "receiving again p99", "answer p99", "max", "known max", "ok", "refused", "unknown", "ready after"}
+
+func (e effect) cells() []string {
+	away := func(q float64) string {
+		if len(e.Away) == 0 {
+			return "–"
+		}
+		return seconds(audit.Quantile(e.Away, q))
+	}
+	back := "–"
+	if len(e.Back) > 0 {
+		back = seconds(audit.Quantile(e.Back, 0.99))
+	}
+	return []string{
+		e.name, fmt.Sprint(e.times),
+		seconds(audit.Quantile(e.Without, 0.5)), seconds(audit.Quantile(e.Without, 0.99)), seconds(audit.Quantile(e.Without, 1)),
+		seconds(audit.Quantile(e.Delivery, 0.99)), seconds(audit.Quantile(e.Delivery, 1)),
+		fmt.Sprint(len(e.Away)), fmt.Sprint(e.Moved), away(0.5), away(0.99), back,
+		seconds(audit.Quantile(e.Answers, 0.99)), seconds(audit.Quantile(e.Answers, 1)), seconds(audit.Quantile(e.Known, 1)),
+		fmt.Sprint(e.Acknowledged), fmt.Sprint(e.Refused), fmt.Sprint(e.Unknown), seconds(e.healed),
+	}
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+func names(plan []fault) string {
+	var out []string
+	for _, f := range plan {
+		out = append(out, f.name)
+	}
+	return strings.Join(out, ", ")
+}
