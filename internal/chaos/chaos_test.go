@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// A short run of everything. Its seed is always the same, or that of CHAOS_SEED.
+// A short run of everything but split-leader, after which NATS needs long to make its
+// copies whole. Its seed is always the same, or that of CHAOS_SEED.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seed := uint64(1)
@@ -30,8 +31,9 @@ func TestChaos(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var log bytes.Buffer
+	all, _ := Faults()
 	r, err := Run(t.Context(), Config{
-		Seed: seed, Rounds: 1, Pace: 0.4, Rooms: 4, Partitions: 2, Viewers: 100, Publishers: 2, Rate: 5,
+		Seed: seed, Only: slices.DeleteFunc(all, func(f string) bool { return f == "split-leader" }), Rounds: 1, Pace: 0.4, Rooms: 4, Partitions: 2, Viewers: 100, Publishers: 2, Rate: 5,
 		Drain: 3 * time.Second, Skew: 3 * time.Minute, Trace: os.Getenv("KANSEI_TRACE"), Kansei: kansei, Dir: dir, Log: &log,
 	})
 	t.Logf("%s", &log)

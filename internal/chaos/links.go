@@ -117,15 +117,20 @@ func slow(latency, jitter int64) toxic {
 func poison(some []*toxiproxy.Proxy, t toxic) (cure func() error, err error) {
 	streams := []string{"upstream", "downstream"}
 	cure = func() error {
-		for _, p := range some {
-			for _, s := range streams {
-				err := p.Toxics.RemoveToxic(context.Background(), t.Type+" "+s)
-				if err != nil && !errors.Is(err, toxiproxy.ErrToxicNotFound) {
-					return fmt.Errorf("link %s: %w", p.Name, err)
+		errs := make([]error, len(some))
+		var curing sync.WaitGroup
+		for i, p := range some {
+			curing.Go(func() { // what a link holds passes first: one after the other would take long
+				for _, s := range streams {
+					err := p.Toxics.RemoveToxic(context.Background(), t.Type+" "+s)
+					if err != nil && !errors.Is(err, toxiproxy.ErrToxicNotFound) {
+						errs[i] = fmt.Errorf("link %s: %w", p.Name, err)
+					}
 				}
-			}
+			})
 		}
-		return nil
+		curing.Wait()
+		return errors.Join(errs...)
 	}
 	for _, p := range some {
 		for _, s := range streams {
