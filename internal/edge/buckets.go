@@ -16,13 +16,21 @@ func newBucket(r Rate, now time.Time) bucket {
 	return bucket{tokens: float32(r.Burst), at: now.UnixNano()}
 }
 
+// setBack is how far back a time must lie for the clock to have been set back. Less than
+// that lies between those who ask at the same time; whoever took it for more would count
+// the same time twice.
+const setBack = time.Second
+
 // take takes one token. If there is none it returns after what time there will be
 // one.
 func (b *bucket) take(r Rate, now time.Time) time.Duration {
 	n := now.UnixNano()
-	if passed := n - b.at; passed > 0 {
+	switch passed := n - b.at; {
+	case passed > 0:
 		b.tokens = min(float32(r.Burst), b.tokens+float32(r.PerS)*float32(passed)/1e9)
 		b.at = n
+	case passed < -int64(setBack):
+		b.at = n // or nothing would be added until the clock is where it was
 	}
 	if b.tokens < 1 {
 		return time.Duration(float64(1-b.tokens) / r.PerS * 1e9)
