@@ -45,17 +45,24 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// startCluster starts a cluster that ends with the test. When the test has failed,
-// the logs of the nodes are shown.
+// startCluster starts a cluster of this source that ends with the test.
 func startCluster(t *testing.T, edges int, args ...string) *localcluster.Cluster {
 	t.Helper()
 	name, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return start(t, localcluster.Config{Edges: edges, EdgeArgs: args, Kansei: name})
+}
+
+// start starts a cluster that ends with the test. When the test has failed, the logs of
+// the nodes are shown.
+func start(t *testing.T, cfg localcluster.Config) *localcluster.Cluster {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	c, err := localcluster.Start(ctx, localcluster.Config{Edges: edges, EdgeArgs: args, Kansei: name, Dir: t.TempDir()})
+	cfg.Dir = t.TempDir()
+	c, err := localcluster.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
