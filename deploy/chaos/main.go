@@ -33,9 +33,10 @@ type command struct {
 	Publishers int           `default:"2" help:"In each room; half as many back ends besides."`
 	Rate       float64       `default:"8" help:"Comments a second in each room."`
 	Drain      time.Duration `default:"5s" help:"--drain of the nodes."`
+	Skew       time.Duration `default:"3m" help:"How far the clocks of two nodes are off, one back and one forth; not with --kansei."`
 	Trace      string        `env:"KANSEI_TRACE" placeholder:"FILE" help:"A recorded audience whose texts are said; by default they are made up."`
 
-	Kansei string `placeholder:"FILE" help:"The program of the nodes; by default bin/kansei."`
+	Kansei string `placeholder:"FILE" help:"The program of the nodes; by default one is built whose clock can be set."`
 	Dir    string `placeholder:"DIR" help:"Where data and logs are kept; by default in a directory that is removed at the end."`
 	Out    string `placeholder:"FILE" help:"A file for the report as Markdown."`
 }
@@ -64,7 +65,7 @@ func (c *command) run(ctx context.Context) error {
 	}
 	report, err := chaos.Run(ctx, chaos.Config{
 		Seed: c.Seed, Only: c.Only, Rounds: c.Rounds, Pace: c.Pace, Rooms: c.Rooms, Partitions: c.Partitions,
-		Viewers: c.Viewers, Publishers: c.Publishers, Rate: c.Rate, Drain: c.Drain, Trace: c.Trace,
+		Viewers: c.Viewers, Publishers: c.Publishers, Rate: c.Rate, Drain: c.Drain, Skew: c.Skew, Trace: c.Trace,
 		Kansei: c.Kansei, Dir: c.Dir, Log: os.Stderr,
 	})
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kansei-live/kansei/internal/skew"
 )
 
 // Config says what a run is. [Config.Defaults] completes it.
@@ -38,7 +40,7 @@ type Config struct {
 	Skew  time.Duration
 	Trace string
 
-	Kansei string // the program of the nodes; empty: bin/kansei
+	Kansei string // the program of the nodes; empty: built from here, so that Skew counts
 	Dir    string // of data and logs; empty: one that is removed
 	Log    io.Writer
 }
@@ -70,13 +72,9 @@ const (
 	maxAnswer  = 1 << 20 // bytes, of a node
 )
 
-// skewVariable is the variable by which a node built for it is told how far its clock
-// is off.
-const skewVariable = "CLOCK_SKEW"
-
 // skews are the variables of a node.
 func (c Config) skews(edge int) []string {
-	return []string{skewVariable + "=" + (c.Skew * time.Duration(edge-1)).String()}
+	return []string{skew.Env(c.Skew * time.Duration(edge-1))}
 }
 
 func (c Config) rooms() []string {

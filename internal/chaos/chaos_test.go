@@ -5,7 +5,6 @@ package chaos
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -25,16 +24,12 @@ func TestChaos(t *testing.T) {
 			t.Fatal("CHAOS_SEED:", err)
 		}
 	}
-	kansei := filepath.Join(t.TempDir(), "kansei")
-	if out, err := exec.Command("go", "build", "-o", kansei, "../../cmd/kansei").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	dir := t.TempDir()
 	var log bytes.Buffer
 	all, _ := Faults()
 	r, err := Run(t.Context(), Config{
 		Seed: seed, Only: slices.DeleteFunc(all, func(f string) bool { return f == "split-leader" }), Rounds: 1, Pace: 0.4, Rooms: 4, Partitions: 2, Viewers: 100, Publishers: 2, Rate: 5,
-		Drain: 3 * time.Second, Skew: 3 * time.Minute, Trace: os.Getenv("KANSEI_TRACE"), Kansei: kansei, Dir: dir, Log: &log,
+		Drain: 3 * time.Second, Skew: 3 * time.Minute, Trace: os.Getenv("KANSEI_TRACE"), Dir: dir, Log: &log,
 	})
 	t.Logf("%s", &log)
 	if err != nil {

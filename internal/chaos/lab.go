@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/kansei-live/kansei/internal/localcluster"
+	"github.com/kansei-live/kansei/internal/skew"
 	"github.com/kansei-live/kansei/loadtest/audit"
 	"github.com/kansei-live/kansei/loadtest/crowd"
 )
@@ -30,6 +33,7 @@ type lab struct {
 	nc      *nats.Conn // past the links
 	crowd   *crowd.Crowd
 	http    http.Client
+	built   string // the directory of the program, to be removed; empty: none
 }
 
 // openLab starts a cluster in which every link can be cut.
@@ -45,8 +49,18 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 		// Everything is to reach everybody, whatever is done; floods too.
 		"--room-rate", "0", "--rate-staff", "100000", "--burst-staff", "100000", "--recover-max", "100000",
 	}
+	kansei := cfg.Kansei
+	if kansei == "" {
+		if l.built, err = os.MkdirTemp("", "kansei-chaos-"); err != nil {
+			return nil, err
+		}
+		kansei = filepath.Join(l.built, "kansei")
+		if err := skew.Build(ctx, "github.com/kansei-live/kansei/cmd/kansei", kansei); err != nil {
+			return nil, err
+		}
+	}
 	l.cluster, err = localcluster.Start(ctx, localcluster.Config{
-		EdgeArgs: args, EdgeEnvOf: cfg.skews, Front: true, Link: l.links.between, Kansei: cfg.Kansei, Dir: cfg.Dir,
+		EdgeArgs: args, EdgeEnvOf: cfg.skews, Front: true, Link: l.links.between, Kansei: kansei, Dir: cfg.Dir,
 	})
 	if err != nil {
 		return nil, err
@@ -72,6 +86,9 @@ func (l *lab) close() error {
 		err = l.cluster.Close()
 	}
 	l.links.close()
+	if l.built != "" {
+		err = errors.Join(err, os.RemoveAll(l.built))
+	}
 	return err
 }
 
