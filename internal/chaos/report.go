@@ -33,6 +33,7 @@ type effect struct {
 	fault
 	times  int
 	healed time.Duration // the longest
+	copied time.Duration // the longest
 	audit.Effect
 	// Of drains: the most viewers that came back within a second, as a multiple of the
 	// average over the drain, and how long after its beginning the last one did.
@@ -49,7 +50,7 @@ func (r *Report) measure(j *audit.Journal) {
 				continue
 			}
 			e.times++
-			e.healed = max(e.healed, s.healed)
+			e.healed, e.copied = max(e.healed, s.healed), max(e.copied, s.copied)
 			one := j.Effect(s.window)
 			e.Without = append(e.Without, one.Without...)
 			e.Away, e.Back = append(e.Away, one.Away...), append(e.Back, one.Back...)
@@ -172,7 +173,7 @@ func (r *Report) Markdown(w io.Writer) error {
 	return err
 }
 
-var columns = []string{"fault", "times", "without delivery p50", "p99", "max", "delivery p99", "max", "lost", "moved", "away p50", "p99", "receiving again p99", "answer p99", "max", "known max", "ok", "refused", "unknown", "ready after"}
+var columns = []string{"fault", "times", "without delivery p50", "p99", "max", "delivery p99", "max", "lost", "moved", "away p50", "p99", "receiving again p99", "answer p99", "max", "known max", "ok", "refused", "unknown", "ready after", "copies after"}
 
 func (e effect) cells() []string {
 	away := func(q float64) string {
@@ -191,7 +192,7 @@ func (e effect) cells() []string {
 		seconds(audit.Quantile(e.Delivery, 0.99)), seconds(audit.Quantile(e.Delivery, 1)),
 		fmt.Sprint(len(e.Away)), fmt.Sprint(e.Moved), away(0.5), away(0.99), back,
 		seconds(audit.Quantile(e.Answers, 0.99)), seconds(audit.Quantile(e.Answers, 1)), seconds(audit.Quantile(e.Known, 1)),
-		fmt.Sprint(e.Acknowledged), fmt.Sprint(e.Refused), fmt.Sprint(e.Unknown), seconds(e.healed),
+		fmt.Sprint(e.Acknowledged), fmt.Sprint(e.Refused), fmt.Sprint(e.Unknown), seconds(e.healed), seconds(e.copied),
 	}
 }
 
