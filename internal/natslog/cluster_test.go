@@ -128,7 +128,7 @@ func TestLeaderStepsDownUnderLoad(t *testing.T) {
 	history := make([][]hub.Event, rooms)
 	for r := range rooms {
 		room := fmt.Sprint("r", r)
-		events, more, err := logs[r%3].Read(ctx, room, 0, 1_000_000)
+		events, more, err := logs[r%3].Read(ctx, room, logs[r%3].epochOf(room), 0, 1_000_000)
 		if err != nil || more {
 			t.Fatal(err)
 		}

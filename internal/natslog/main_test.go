@@ -161,6 +161,7 @@ type observer struct {
 	events   []hub.Event // since the last reset, recent first
 	states   []hub.State
 	degraded []bool
+	forgot   []uint64
 	wrong    error
 	inside   bool
 }
@@ -206,6 +207,15 @@ func (o *observer) Deliver(events []hub.Event) {
 	}
 }
 
+func (o *observer) Forgot(head uint64) {
+	defer o.enter()()
+	o.forgot = append(o.forgot, head)
+	if head < o.head {
+		o.fail(fmt.Errorf("forgotten up to %d, behind %d", head, o.head))
+	}
+	o.head = head
+}
+
 func (o *observer) SetState(s hub.State) {
 	defer o.enter()()
 	o.states = append(o.states, s)
@@ -237,6 +247,11 @@ func (o *observer) isReset() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.resets > 0 && len(o.states) > 0
+}
+
+// epochOf is the epoch of a room's log; empty for what is no room.
+func (l *Log) epochOf(room string) string {
+	return l.logs[partition(room, len(l.logs))].identity().epoch
 }
 
 // follow follows until the test ends, and waits for the first report.
