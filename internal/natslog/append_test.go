@@ -97,7 +97,11 @@ func TestAnswersToAppends(t *testing.T) {
 		{"garbage, then ok", []string{"garbage", `{}`, ok}, 3, hub.Receipt{Seq: 7}, nil},
 		{"refused", []string{apiAnswer(full)}, 1, hub.Receipt{}, hub.ErrUnavailable},
 		{"never answered", []string{""}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
-		{"never a leader", []string{"503"}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
+		{"never a leader", []string{"503"}, 0, hub.Receipt{}, hub.ErrUnavailable},
+		{"lost, then never a leader", []string{"", "503"}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
+		{"no leader, then refused", []string{"503", apiAnswer(full)}, 2, hub.Receipt{}, hub.ErrUnavailable},
+		{"no leader, then another's", []string{"503", `{"seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7, Duplicate: true}, nil},
+		{"in process for ever", []string{apiAnswer(inProcess)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, then refused", []string{"", apiAnswer(full)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, refused, ok", []string{"", apiAnswer(full), ok}, 3, hub.Receipt{Seq: 7}, nil},
 		{"no cluster", []string{apiAnswer(codeClusterNotAvailable), ok}, 2, hub.Receipt{Seq: 7}, nil},
@@ -118,7 +122,7 @@ func TestAnswersToAppends(t *testing.T) {
 			})
 		}
 	})
-	for result, want := range map[string]float64{resultOK: 7, resultDuplicate: 1, resultUnavailable: 1, resultUnknown: 3} {
+	for result, want := range map[string]float64{resultOK: 7, resultDuplicate: 2, resultUnavailable: 3, resultUnknown: 4} {
 		if got := counter(t, l.metrics.appends.WithLabelValues(result)); got != want {
 			t.Errorf("%v appends were %s, wanted %v", got, result, want)
 		}
@@ -227,7 +231,7 @@ func TestCloseFinishesAppends(t *testing.T) {
 	closeLog(t, l) // again, which does nothing
 	o := new(observer)
 	l.Follow("r", 1, o).Stop()
-	if _, _, err := l.Read(testContext(t), "r", 0, 1); err == nil {
+	if _, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 1); err == nil {
 		t.Error("read after Close")
 	}
 }
@@ -370,7 +374,7 @@ func TestFrozenConnection(t *testing.T) {
 func TestLiveChannelOverflows(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
-	l := openReady(t, Config{URLs: urls(s)})
+	l := openReady(t, Config{URLs: urls(s), LiveBuffer: 100})
 	other := openReady(t, Config{URLs: urls(s)})
 	const rooms = 20
 	os := make([]*observer, rooms)
@@ -378,7 +382,7 @@ func TestLiveChannelOverflows(t *testing.T) {
 		os[i], _ = followRoom(t, l, fmt.Sprint("r", i), 0)
 	}
 	l.logs[0].mu.Lock() // move waits for it, and everybody else
-	const n = liveMessages + 4000
+	const n = 3000
 	want := make([][]string, rooms)
 	drafts := make([][]hub.Draft, rooms)
 	for i := range n {
