@@ -22,6 +22,11 @@ import (
 // each try, none for those that are empty, the last one for all further tries.
 func scripted(t *testing.T, l *Log, url, subject string, answers ...string) (appended, []string) {
 	t.Helper()
+	return scriptedBy(t, l, l.logs[0], url, subject, answers...)
+}
+
+func scriptedBy(t *testing.T, l *Log, st *stream, url, subject string, answers ...string) (appended, []string) {
+	t.Helper()
 	nc := dial(t, url)
 	var (
 		mu    sync.Mutex
@@ -49,7 +54,7 @@ func scripted(t *testing.T, l *Log, url, subject string, answers ...string) (app
 		t.Fatal(err)
 	}
 	done := make(chan appended, 2)
-	l.appender.add(l.logs[0], encodeDraft(subject, draft1("the-id")), func(r hub.Receipt, err error) { done <- appended{r, err} })
+	l.appender.add(st, encodeDraft(subject, draft1("the-id")), func(r hub.Receipt, err error) { done <- appended{r, err} })
 	a := <-done
 	if err := sub.Unsubscribe(); err != nil {
 		t.Fatal(err)
@@ -126,6 +131,38 @@ func TestAnswersToAppends(t *testing.T) {
 		if got := counter(t, l.metrics.appends.WithLabelValues(result)); got != want {
 			t.Errorf("%v appends were %s, wanted %v", got, result, want)
 		}
+	}
+}
+
+// The leader of several replicas may refuse what they have agreed on already, when it is
+// its own store that fails: that leaves the outcome open. Alone, a store has refused.
+func TestRefusalsOfReplicas(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	l := openReady(t, Config{URLs: urls(s), AppendTimeout: time.Second, RequestTimeout: 300 * time.Millisecond})
+	failed, behind, full := apiAnswer(codeStoreFailed), apiAnswer(codeSequenceMismatch), apiAnswer(10047)
+	for _, c := range []struct {
+		name       string
+		replicated bool
+		answers    []string
+		err        error
+	}{
+		{"failed", true, []string{failed}, hub.ErrUnknownOutcome},
+		{"failed then stored", true, []string{failed, `{"seq":7,"duplicate":true}`}, nil},
+		{"failed then full", true, []string{failed, full}, hub.ErrUnknownOutcome},
+		{"behind", true, []string{behind}, hub.ErrUnknownOutcome},
+		{"full", true, []string{full}, hub.ErrUnavailable},
+		{"alone and failed", false, []string{failed}, hub.ErrUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := newStream(l, "FAKE", 0, "fake.", "0")
+			st.id.epoch, st.usable = "e", true
+			st.replicated.Store(c.replicated)
+			a, tries := scriptedBy(t, l, st, s.ClientURL(), "fake."+strings.ReplaceAll(c.name, " ", "-"), c.answers...)
+			if !errors.Is(a.err, c.err) || len(tries) == 0 || a.err == nil && (a.Duplicate || a.Seq != 7) {
+				t.Errorf("%+v after %d tries, wanted %v", a, len(tries), c.err)
+			}
+		})
 	}
 }
 

@@ -159,7 +159,7 @@ func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 		return nil, fmt.Errorf("ask for stream %s: an answer about %q", s.name, answer.Config.Name)
 	}
 	if leaderless(answer) {
-		return nil, fmt.Errorf("stream %s has no leader", s.name)
+		return nil, fmt.Errorf("stream %s %w", s.name, errNoLeader)
 	}
 	return answer, nil
 }
@@ -204,7 +204,10 @@ type identity struct {
 	created time.Time
 }
 
-var errWaiting = errors.New("waiting for the first partition")
+var (
+	errWaiting  = errors.New("waiting for the first partition")
+	errNoLeader = errors.New("has no leader")
+)
 
 // bind finds the stream, or makes it. A new set of streams is begun with partition
 // 0: the number of partitions that its metadata pin is thus seen before anything is

@@ -40,6 +40,8 @@ type Config struct {
 
 	Metrics *Metrics     // default: registered nowhere
 	Logger  *slog.Logger // default: discards
+
+	directGet string // what precedes the stream in the subject of direct gets: tests play replicas
 }
 
 const (
@@ -66,6 +68,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RequestTimeout, 2*time.Second)
 	setDefault(&c.MaxPending, 8192)
 	setDefault(&c.LiveBuffer, 8192)
+	setDefault(&c.directGet, "$JS.API.DIRECT.GET.")
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(prometheus.NewRegistry())
 	}

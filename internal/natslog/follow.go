@@ -159,7 +159,7 @@ func (f *follow) handOver() {
 func (f *follow) queue() {
 	if f.tasks != 0 && !f.parked && !f.stopped.Load() {
 		// What is behind goes ahead of what is new: thousands of rooms may be opened at once.
-		f.log.reads.add(f, f.tasks&taskWarm == 0)
+		f.log.reads.add(f, f.tasks&(taskRead|taskTail) != 0)
 	} else {
 		f.l.reports.add(f, false)
 	}

@@ -188,7 +188,7 @@ func (s *stream) direct(ctx context.Context, op string, r getRequest, most int, 
 	if err != nil {
 		return err
 	}
-	return s.l.caller.ask(ctx, op, "$JS.API.DIRECT.GET."+s.name, body, most, each)
+	return s.l.caller.ask(ctx, op, s.l.cfg.directGet+s.name, body, most, each)
 }
 
 // status is the status of an answer that is none of the messages asked for; empty

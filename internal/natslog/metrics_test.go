@@ -41,3 +41,21 @@ func TestMetricsAreLintedAndBeginAtZero(t *testing.T) {
 		t.Errorf("missing: %v", values)
 	}
 }
+
+// requests is how many requests of a kind have been answered.
+func requests(t testing.TB, l *Log, op string) uint64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(l.metrics.requests)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range families[0].GetMetric() {
+		if m.GetLabel()[0].GetValue() == op {
+			return m.GetHistogram().GetSampleCount()
+		}
+	}
+	t.Fatalf("nothing is known of %s", op)
+	return 0
+}

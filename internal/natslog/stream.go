@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -19,7 +20,7 @@ const (
 	grace        = 200 * time.Millisecond // for a live message that the probe overtook
 	unwellAfter  = 4 * time.Second        // without an answer from the leader
 	believeAfter = 30 * time.Second       // of a leader that says that the log is shorter than it was
-	readers      = 16                     // rooms of a stream that are read back at once
+	readers      = 32                     // rooms of a stream that are read back at once
 	moveInPlace  = 16                     // rooms that are shown without waking another goroutine
 )
 
@@ -331,14 +332,23 @@ func (s *stream) diagnose(err error) {
 		}
 	}
 	well := err == nil || now.Sub(s.ill) < unwellAfter
-	changed := well != s.well
+	changed, long := well != s.well, err != nil && now.Sub(s.ill) >= moveAfter
 	s.well = well
 	s.mu.Unlock()
+	if long && unreached(err) && s.l.connected.Load() {
+		s.l.move(err)
+	}
 	if changed {
 		for _, f := range s.follows() {
 			f.wake(0)
 		}
 	}
+}
+
+// unreached tells whether an error says that the stream's leader was not reached.
+func unreached(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
+		isCode(err, codeClusterNotAvailable)
 }
 
 // accept takes the stream for what it says it is, if it is what it should be.
