@@ -23,11 +23,16 @@ type fakeLog struct {
 	mu      sync.Mutex
 	epoch   string
 	events  map[string][]Event
+	seqs    map[string]uint64 // of the last event, also of one that is forgotten
 	follows map[string]*fakeFollow
+	first   uint64 // what comes before is forgotten
+	end     uint64 // of the log, when nothing was said
 	stopped int
 	silent  bool // Follow reports nothing
 	reads   int
 	slow    time.Duration // of each Read
+	reading func(n int)   // is called in the middle of the nth Read
+	lastErr error         // of Last
 }
 
 type fakeFollow struct {
@@ -39,7 +44,7 @@ type fakeFollow struct {
 }
 
 func newFakeLog() *fakeLog {
-	return &fakeLog{epoch: "e1", events: map[string][]Event{}, follows: map[string]*fakeFollow{}}
+	return &fakeLog{epoch: "e1", events: map[string][]Event{}, seqs: map[string]uint64{}, follows: map[string]*fakeFollow{}}
 }
 
 func body(text string) []byte {
@@ -50,10 +55,11 @@ func body(text string) []byte {
 func (l *fakeLog) put(room, text, audience string) Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seq := uint64(1)
+	seq := l.seqs[room] + 1
 	if n := len(l.events[room]); n > 0 {
-		seq = l.events[room][n-1].Seq + 1 + uint64(n%3)
+		seq += uint64(n % 3)
 	}
+	l.seqs[room] = seq
 	e := Event{Seq: seq, At: time.Now().UnixMilli(), Kind: KindComment, Audience: audience, Body: body(text)}
 	l.events[room] = append(l.events[room], e)
 	return e
@@ -111,8 +117,8 @@ func (f *fakeFollow) reset(recent int) {
 	f.log.mu.Lock()
 	all := f.log.events[f.room]
 	epoch := f.log.epoch
+	f.had = f.log.end
 	f.log.mu.Unlock()
-	f.had = 0
 	if len(all) > 0 {
 		f.had = all[len(all)-1].Seq
 	}
@@ -129,26 +135,62 @@ func (f *fakeFollow) Stop() {
 	f.log.mu.Unlock()
 }
 
-func (l *fakeLog) Read(_ context.Context, room string, after uint64, limit int) ([]Event, bool, error) {
+func (l *fakeLog) Read(ctx context.Context, room, epoch string, after uint64, limit int) ([]Event, bool, error) {
 	time.Sleep(l.slow)
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.reads++
+	n, reading := l.reads, l.reading
 	var out []Event
+	more := false
 	for _, e := range l.events[room] {
 		if e.Seq > after {
-			if len(out) == limit {
-				return out, true, nil
+			if more = len(out) == limit; more {
+				break
 			}
 			out = append(out, e)
 		}
 	}
-	return out, false, nil
+	l.mu.Unlock()
+	if reading != nil {
+		reading(n)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.first > after+1 || l.epoch != epoch {
+		return nil, false, fmt.Errorf("fake: %w", ErrForgotten)
+	}
+	return out, more, nil
+}
+
+// forget removes what comes up to a position. l.mu is held.
+func (l *fakeLog) forget(upTo uint64) {
+	l.first = upTo + 1
+	for room, all := range l.events {
+		l.events[room] = all[sort.Search(len(all), func(i int) bool { return all[i].Seq > upTo }):]
+	}
+}
+
+// renew makes another log of it. l.mu is held.
+func (l *fakeLog) renew(epoch string) {
+	l.epoch, l.first, l.events, l.seqs = epoch, 0, map[string][]Event{}, map[string]uint64{}
+}
+
+// change changes the log under its lock.
+func (l *fakeLog) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
 }
 
 func (l *fakeLog) Last(_ context.Context, room string) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.lastErr != nil {
+		return 0, l.lastErr
+	}
 	if n := len(l.events[room]); n > 0 {
 		return l.events[room][n-1].Seq, nil
 	}

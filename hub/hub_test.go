@@ -183,11 +183,8 @@ func TestResumeAheadOfTheRounds(t *testing.T) {
 		}
 		v.Leave()
 
-		w.log.put("r", "f", AudienceAll) // and never comes
-		v, s = w.join("r", makeCursor(tag, e.Seq+1))
-		if m := s.take()[0].(*protocol.Welcome); m.Recovered {
-			t.Error("recovered from a position that this node never heard of")
-		}
+		v, s = w.join("r", makeCursor(tag, e.Seq+1)) // nobody has heard of it
+		w.expect(s, "welcome(false) state history[a b c d e]")
 		v.Leave()
 		v0.Leave()
 	})
@@ -233,7 +230,7 @@ func TestNewEpoch(t *testing.T) {
 		v, s := w.join("r", "")
 		at := cursor(w.expect(s, "welcome(false) state history[old]"))
 		w.log.mu.Lock()
-		w.log.epoch, w.log.events = "e2", map[string][]Event{}
+		w.log.renew("e2")
 		f := w.log.follows["r"]
 		w.log.mu.Unlock()
 		w.log.put("r", "new", AudienceAll)

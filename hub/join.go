@@ -32,9 +32,11 @@ type Join struct {
 // With a cursor that the room knows, behind it: from the room's items, and when it
 // lies before those, from the log (past.go). A cursor ahead of what
 // this node has heard is confirmed with the log's leader, and then this node waits
-// until it has heard as much. A cursor of another room or epoch, one that the
-// leader does not confirm, and one that is more than Config.RecoverMax comments
-// old, are not followed: the viewer starts from now, with the recent comments.
+// until it has heard as much; when that takes too long the viewer is welcomed, and its
+// past follows later (late.go). A cursor of another room or epoch, one that the
+// leader does not confirm, one behind which the log has removed events, and one that is
+// more than Config.RecoverMax comments old, are not followed: the viewer starts from
+// now, with the recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	r := h.Acquire(j.Room)
 	v.room, v.user = r, j.User
@@ -44,8 +46,11 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		v.view = r.views[staffView]
 	}
 
-	var past []Frame
-	since, known := uint64(0), false
+	var (
+		past  []Frame
+		s     spot
+		known bool
+	)
 	if j.Since != "" || !r.isReady() {
 		ctx, cancel := context.WithTimeout(ctx, h.cfg.JoinWait)
 		defer cancel()
@@ -53,7 +58,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 			j.Wait()
 		}
 		if r.Ready(ctx) && j.Since != "" {
-			past, since, known = r.recover(ctx, v.view, j.Since)
+			past, s, known = r.recover(ctx, v.view, j.Since)
 		}
 	}
 
@@ -62,9 +67,33 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
 	}
 	v.view.admit(v, j.Socket)
-	// Between recover and here the items may have moved on past the viewer, if
-	// only after a minute; then it is not recovered after all.
-	known = known && since >= v.view.floor
+	// Between recover and here the items may have moved on past the viewer, if only
+	// after a minute, or the log may have become another one; then it is not recovered
+	// after all.
+	known = known && r.reaches(v.view, s)
+	late := known && s.ahead && s.seq > r.head
+	v.mu.Lock()
+	v.lane = append(v.lane, j.Welcome(known).Bytes(v.deflates))
+	v.waiting.Store(true)
+	v.mu.Unlock()
+	if late {
+		r.delay(v, s.seq)
+	} else {
+		r.begin(v, known, past, s.seq)
+	}
+	v.inside.Store(true)
+	r.mu.Unlock()
+
+	h.cfg.Metrics.viewers.Inc()
+	r.members.Join(v.user)
+	j.Socket.Flush()
+	return known
+}
+
+// begin has a viewer get what happens from now on, and before it what it has to know
+// of the past: if its place in the log is known, past and what the items have
+// after since. Room.mu is held.
+func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
 	if known && since > v.view.at {
 		// It has seen, on another node, what is in no frame here yet.
 		r.makeFrames(v.view, time.Now())
@@ -74,64 +103,32 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	case known:
 		v.backlog = append(past, v.view.since(r.encoder(v.view), v.view.after(since))...)
 	case r.epoch != "":
-		v.backlog = v.view.recent(r.encoder(v.view), h.cfg.Recent)
+		v.backlog = v.view.recent(r.encoder(v.view), r.hub.cfg.Recent)
 	}
-	v.mu.Lock()
-	v.lane = append(v.lane, j.Welcome(known).Bytes(v.deflates))
-	v.waiting.Store(true)
-	v.mu.Unlock()
 	v.joined.Store(true)
-	r.mu.Unlock()
-
-	h.cfg.Metrics.viewers.Inc()
-	r.members.Join(v.user)
-	j.Socket.Flush()
-	return known
 }
 
 // recover finds the place of a cursor. It returns the frames of what the room's
-// items do not reach back to, and the position from which on the items do; false
+// items do not reach back to, and the spot from which on the items do; false
 // when the cursor cannot be followed.
-func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, uint64, bool) {
-	since, ok := r.place(ctx, cursor)
-	if !ok {
-		return nil, 0, false
+func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, spot, bool) {
+	s, known := r.place(ctx, cursor)
+	if !known || s.ahead {
+		return nil, s, known
 	}
-	tag := cursor[:tagLen]
 	r.mu.Lock()
-	floor, ahead := v.floor, int(v.end()-v.after(since))
-	same := r.tag == tag
+	floor, missed := v.floor, int(v.end()-v.after(s.seq))
 	r.mu.Unlock()
 	switch {
-	case !same || ahead > r.hub.cfg.RecoverMax:
-		return nil, 0, false
-	case since >= floor:
-		return nil, since, true
+	case missed > r.hub.cfg.RecoverMax:
+		return nil, s, false
+	case s.seq >= floor:
+		return nil, s, true
 	}
-	return r.readBack(ctx, v, tag, since)
-}
-
-// await waits until this node has heard of a position that it has not heard of
-// yet, if the log's leader has.
-func (r *Room) await(ctx context.Context, seq uint64) bool {
-	last, err := r.hub.cfg.Log.Last(ctx, r.name)
-	if err != nil || seq > last {
-		return false
-	}
-	// Repair at the tail takes a second or two; looking is cheap and rare.
-	t := time.NewTicker(20 * time.Millisecond)
-	defer t.Stop()
-	for {
-		r.mu.Lock()
-		head := r.head
-		r.mu.Unlock()
-		if head >= seq {
-			return true
-		}
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
+	var frames []Frame
+	known = r.readBack(ctx, v, s, func(p *past, missed []item, upTo uint64, e encoder) {
+		frames = p.of(pastKey{s.seq, upTo}, missed, e)
+		s.seq = upTo
+	})
+	return frames, s, known
 }

@@ -26,8 +26,8 @@ type past struct {
 
 // stretch is a part of the log. It belongs to whoever has the turn.
 type stretch struct {
-	tag    string    // of the epoch that it was read in; empty: there is nothing
-	read   time.Time // the first time
+	read   time.Time // the first time; zero: there is nothing
+	resets uint64    // of the room, when it was read
 	from   uint64    // items has every event of the view after from, up to to
 	to     uint64    // 0: there is nothing
 	items  []item
@@ -40,20 +40,36 @@ type pastKey struct{ after, upTo uint64 }
 
 func newPast() past { return past{turn: make(chan struct{}, 1)} }
 
+// reader reads one view's events from the log that the room was told of.
+type reader struct {
+	room   *Room
+	view   *view
+	epoch  string
+	resets uint64
+}
+
 // fill reads what is missing for a viewer that has everything up to since, and for all
-// who have more. It fails when that is too much to be recovered, and remembers it: who
+// who have more. It fails when that cannot be had or is too much, and remembers it: who
 // comes with too old a cursor costs the others nothing.
-func (p *past) fill(ctx context.Context, r *Room, v *view, tag string, since, floor uint64) error {
-	if p.tag != tag || time.Since(p.read) > keepPast {
-		p.stretch = stretch{tag: tag, read: time.Now()}
+func (p *past) fill(ctx context.Context, r reader, since, floor uint64) error {
+	if p.read.IsZero() || p.resets != r.resets || time.Since(p.read) > keepPast {
+		p.stretch = stretch{read: time.Now(), resets: r.resets}
 		// It frees the memory; who has the turn then looks at the time by itself.
 		time.AfterFunc(keepPast, p.free)
 	}
 	if since < p.lost {
 		return errTooMuch
 	}
+	err := p.extend(ctx, r, since, floor)
+	if errors.Is(err, errTooMuch) || errors.Is(err, ErrForgotten) {
+		p.lost = since + 1
+	}
+	return err
+}
+
+func (p *past) extend(ctx context.Context, r reader, since, floor uint64) error {
 	if since >= p.to { // nothing of what is there is for it
-		items, err := p.readAll(ctx, r, v, since, 0)
+		items, err := r.all(ctx, since, 0)
 		if err != nil {
 			return err
 		}
@@ -61,14 +77,14 @@ func (p *past) fill(ctx context.Context, r *Room, v *view, tag string, since, fl
 		return nil
 	}
 	if p.to < floor {
-		items, err := p.readAll(ctx, r, v, p.to, 0)
+		items, err := r.all(ctx, p.to, 0)
 		if err != nil {
 			return err
 		}
 		p.to, p.items = max(floor, last(items)), append(p.items, items...)
 	}
 	if since < p.from {
-		items, err := p.readAll(ctx, r, v, since, p.from)
+		items, err := r.all(ctx, since, p.from)
 		if err != nil {
 			return err
 		}
@@ -88,11 +104,12 @@ func last(items []item) uint64 {
 	return items[len(items)-1].seq
 }
 
-// readAll reads the view's events after a position, up to another or all.
-func (p *past) readAll(ctx context.Context, r *Room, v *view, after, upTo uint64) ([]item, error) {
+// all reads the view's events after a position, up to another or all.
+func (r reader) all(ctx context.Context, after, upTo uint64) ([]item, error) {
+	cfg := &r.room.hub.cfg
 	var items []item
 	for at := after; ; {
-		events, more, err := r.hub.cfg.Log.Read(ctx, r.name, at, readPast)
+		events, more, err := cfg.Log.Read(ctx, r.room.name, r.epoch, at, readPast)
 		if err != nil {
 			return nil, err
 		}
@@ -101,13 +118,12 @@ func (p *past) readAll(ctx context.Context, r *Room, v *view, after, upTo uint64
 			if at = e.Seq; upTo > 0 && at > upTo {
 				return items, nil
 			}
-			if v.sees(e) && e.Kind == KindComment && r.shows(e) {
+			if r.view.sees(e) && e.Kind == KindComment && r.room.shows(e) {
 				items = append(items, makeItem(e))
 			}
 		}
 		switch {
-		case len(items) > r.hub.cfg.RecoverMax:
-			p.lost = after + 1
+		case len(items) > cfg.RecoverMax:
 			return nil, errTooMuch
 		case !more:
 			return items, nil
@@ -145,32 +161,33 @@ func (p *past) free() {
 	}
 }
 
-// readBack returns the frames of what a viewer has missed since a position that lies
-// before the view's items, and the position up to which they go; false when it cannot
-// be recovered.
-func (r *Room) readBack(ctx context.Context, v *view, tag string, since uint64) ([]Frame, uint64, bool) {
+// readBack has the log read for a viewer that goes on from a place before the view's
+// items. It calls use, if the viewer can be recovered, with what it has missed up to a
+// position from which on the items know more.
+func (r *Room) readBack(ctx context.Context, v *view, s spot, use func(p *past, missed []item, upTo uint64, e encoder)) bool {
 	p := &v.past
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
 	case <-ctx.Done():
-		return nil, 0, false
+		return false
 	}
 	r.mu.Lock()
-	floor := v.floor
+	floor, from := v.floor, reader{r, v, r.epoch, r.resets}
 	r.mu.Unlock()
-	if p.fill(ctx, r, v, tag, since, floor) != nil {
-		return nil, 0, false
+	if s.resets != from.resets || p.fill(ctx, from, s.seq, floor) != nil {
+		return false
 	}
 	r.mu.Lock()
-	same := r.tag == tag
+	same := r.resets == s.resets
 	upTo := min(p.to, r.head) // what this node has not heard of comes live
-	ahead := int(v.end() - v.after(upTo))
-	e := encoder{r.hub.cfg.Frame, tag, max(1, v.deflating)}
+	behind := int(v.end() - v.after(upTo))
+	e := encoder{r.hub.cfg.Frame, r.tag, max(1, v.deflating)}
 	r.mu.Unlock()
-	items := p.between(since, upTo)
-	if !same || len(items)+ahead > r.hub.cfg.RecoverMax {
-		return nil, 0, false
+	missed := p.between(s.seq, upTo)
+	if !same || len(missed)+behind > r.hub.cfg.RecoverMax {
+		return false
 	}
-	return p.of(pastKey{since, upTo}, items, e), upTo, true
+	use(p, missed, upTo, e)
+	return true
 }

@@ -9,35 +9,56 @@ const pollItems = 200
 
 // Poll returns a comments message for those who poll: what everybody may see after
 // a cursor, at most 200 comments; without a cursor, or with one that cannot be
-// followed (then recovered is false), the recent ones. The caller has acquired the
-// room and found it ready.
+// followed (then recovered is false), the recent ones. It waits for the room log for
+// at most Config.JoinWait. The caller has acquired the room and found it ready.
 func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recovered bool) {
 	v := r.views[audienceView]
-	since, known := uint64(0), false
+	var (
+		s      spot
+		before []item
+	)
 	if cursor != "" {
-		since, known = r.place(ctx, cursor)
+		ctx, cancel := context.WithTimeout(ctx, r.hub.cfg.JoinWait)
+		defer cancel()
+		s, before, recovered = r.pollFrom(ctx, v, cursor)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	items := v.items
-	if known = known && since >= v.floor; known {
-		items = items[v.after(since)-v.base:]
-		items = items[:min(len(items), pollItems)]
-	} else {
+	items, at := v.items, v.floor
+	switch {
+	case recovered && s.ahead && s.seq > r.head && s.resets == r.resets:
+		items, at = nil, s.seq
+	case recovered && r.reaches(v, s):
+		items = items[v.after(s.seq)-v.base:]
+		items = append(before, items[:min(len(items), pollItems-len(before))]...)
+		at = s.seq
+	default:
+		recovered = false
 		items = items[max(0, len(items)-r.hub.cfg.Recent):]
-		since = v.floor
 	}
 	if len(items) > 0 {
-		since = items[len(items)-1].seq
+		at = items[len(items)-1].seq
 	}
-	return appendPast(items, makeCursor(r.tag, since)), known
+	return appendPast(items, makeCursor(r.tag, at)), recovered
 }
 
-// place returns the position of a cursor that this node can follow.
-func (r *Room) place(ctx context.Context, cursor string) (uint64, bool) {
+// pollFrom finds the place from which on a poll goes on in the view's items, and what
+// has to come before: as much of it as one poll returns.
+func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []item, bool) {
+	s, known := r.place(ctx, cursor)
+	if !known || s.ahead {
+		return s, nil, known
+	}
 	r.mu.Lock()
-	since, ok := parseCursor(r.tag, cursor)
-	head := r.head
+	floor := v.floor
 	r.mu.Unlock()
-	return since, ok && (since <= head || r.await(ctx, since))
+	if s.seq >= floor {
+		return s, nil, true
+	}
+	var before []item
+	known = r.readBack(ctx, v, s, func(_ *past, missed []item, upTo uint64, _ encoder) {
+		before = append(before, missed[:min(len(missed), pollItems)]...)
+		s.seq = upTo
+	})
+	return s, before, known
 }

@@ -8,8 +8,8 @@ import (
 // This file holds what the hub needs from the rest of the world. Adapters
 // implement it: the room log on NATS, the roster on Redis, sockets on TCP.
 
-// Errors of a [RoomLog]. Both leave it to the caller to try again with the same
-// [Draft.ID].
+// Errors of a [RoomLog]. The first two leave it to the caller to try again with the
+// same [Draft.ID].
 var (
 	// ErrUnavailable: the append is known not to have happened.
 	ErrUnavailable = errors.New("hub: the room log is unavailable")
@@ -17,6 +17,9 @@ var (
 	ErrUnknownOutcome = errors.New("hub: the outcome of the append is unknown")
 	// ErrConflict: a change of state was based on another revision.
 	ErrConflict = errors.New("hub: the state has changed meanwhile")
+	// ErrForgotten: the log cannot promise that it still has everything after a
+	// position: it keeps events for a time only, or is another log by now.
+	ErrForgotten = errors.New("hub: the room log does not reach back to the position")
 )
 
 // KindComment is the kind of an event that is a comment. A hub ignores kinds that it
@@ -79,10 +82,11 @@ type RoomLog interface {
 	// recent is how many of the latest events the first report should hold.
 	Follow(room string, recent int, f Follower) Follow
 
-	// Read returns up to limit events of a room that come after the position,
-	// oldest first, as of some time after the call began; more tells whether the
-	// log holds further ones.
-	Read(ctx context.Context, room string, after uint64, limit int) (events []Event, more bool, err error)
+	// Read returns up to limit events of a room that come after a position in the log
+	// of an epoch, oldest first, as of some time after the call began; more tells
+	// whether the log holds further ones. Without an error none is missing: the error
+	// is ErrForgotten, possibly wrapped, when the log may have removed some of them.
+	Read(ctx context.Context, room, epoch string, after uint64, limit int) (events []Event, more bool, err error)
 
 	// Last asks the log's leader for the position of a room's last event; 0 when
 	// it has none.
@@ -107,11 +111,15 @@ type Follow interface {
 type Follower interface {
 	// Reset is the first report, and comes again when the log is not the one that
 	// it was: epoch is its new identity, recent its latest events (oldest first),
-	// head the position of its last one; what Deliver brings from then on comes
-	// after head.
+	// head a position at or after that of its last one; what Deliver brings from then
+	// on comes after head.
 	Reset(epoch string, recent []Event, head uint64)
 	// Deliver brings further events, in order, each once, without a hole.
 	Deliver(events []Event)
+	// Forgot says that the log may have removed events, all of them up to head, before
+	// they were reported; what Deliver brings from then on comes after head, and after
+	// what was delivered.
+	Forgot(head uint64)
 	// SetState brings the room's state: once after each Reset and at each change.
 	SetState(State)
 	// Degraded says that the log cannot be followed for now, and when it can again.

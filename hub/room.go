@@ -29,7 +29,8 @@ type Room struct {
 	mu     sync.Mutex
 	epoch  string
 	tag    string // of the cursors of this epoch
-	head   uint64 // the position of the last event that the log has reported
+	resets uint64 // how often the log has been told of as another one
+	head   uint64 // the position up to which the log has reported
 	views  [2]*view
 	state  protocol.State
 	counts Counts
@@ -99,6 +100,7 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	defer r.mu.Unlock()
 	first := r.epoch == ""
 	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
+	r.resets++
 	floor := head
 	if len(recent) > 0 {
 		floor = recent[0].Seq - 1
@@ -116,16 +118,45 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 			continue
 		}
 		if !first {
-			gap := protocol.Encode(&protocol.Gap{Cursor: makeCursor(r.tag, floor)})
-			v.ring.push(&frame{Frame: r.hub.cfg.Frame(gap, true), first: v.framed, made: now})
+			v.giveUp()
+			r.cut(v, floor, now)
 		}
 		for _, f := range v.recent(r.encoder(v), r.hub.cfg.Recent) {
-			v.ring.push(&frame{Frame: f, first: v.framed, before: makeCursor(r.tag, floor), made: now})
+			v.ring.push(&frame{Frame: f, first: v.framed, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
 		}
 		r.dirty = true
 	}
 	if first {
 		close(r.warm)
+	}
+	if r.dirty && r.kick() {
+		go r.round()
+	}
+}
+
+// cut tells a view's viewers that nobody knows what is missing before a position.
+func (r *Room) cut(v *view, floor uint64, now time.Time) {
+	at := makeCursor(r.tag, floor)
+	gap := r.encoder(v).seal(protocol.Encode(&protocol.Gap{Cursor: at}))
+	v.cut = v.ring.head.Load() + 1
+	v.ring.push(&frame{Frame: gap, first: v.framed, before: at, made: now, cut: v.cut})
+}
+
+// Forgot implements [Follower]. What was reported is shown before the gap; who comes
+// back with a cursor of before it cannot be recovered.
+func (r *Room) Forgot(head uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.head = max(r.head, head)
+	for _, v := range r.views {
+		r.makeFrames(v, now)
+		v.restart(r.head)
+		if len(v.viewers) == 0 {
+			continue
+		}
+		r.cut(v, r.head, now)
+		r.dirty = true
 	}
 	if r.dirty && r.kick() {
 		go r.round()

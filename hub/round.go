@@ -47,6 +47,9 @@ func (r *Room) round() {
 	all := r.flushing[:0]
 	for _, v := range r.views {
 		r.makeFrames(v, start)
+		if len(v.late) > 0 {
+			r.catchUp(v)
+		}
 		all = append(all, v.sockets...)
 	}
 	sent := r.sent
@@ -132,7 +135,7 @@ func (r *Room) makeFrame(v *view, enc encoder, part []item, now time.Time) {
 	if n := len(part); n > 0 {
 		out = sort.Search(out, func(i int) bool { return v.held[i].seq > part[n-1].seq })
 	}
-	f := &frame{first: v.framed, items: uint64(len(part)), before: makeCursor(enc.tag, v.at), made: now}
+	f := &frame{first: v.framed, items: uint64(len(part)), before: makeCursor(enc.tag, v.at), made: now, cut: v.cut}
 	if n := len(part); n > 0 {
 		v.at = part[n-1].seq
 	}
@@ -174,7 +177,13 @@ func flushPart(part []Socket) {
 // publishState makes the shared frame of the room's state and has it sent. Room.mu is
 // held.
 func (r *Room) publishState() {
-	r.publish(&shared{state: r.seal(&r.state), counts: r.shared.Load().counts})
+	f := r.seal(&r.state)
+	for _, v := range r.views {
+		for _, l := range v.late {
+			l.viewer.tell(*f)
+		}
+	}
+	r.publish(&shared{state: f, counts: r.shared.Load().counts})
 }
 
 // publishCounts does the same for the counts.

@@ -48,6 +48,8 @@ type view struct {
 	viewers   []*Viewer
 	sockets   []Socket // of the viewers
 	deflating int      // viewers that take deflated frames
+	late      []late   // viewers that wait for what this node has not heard of yet
+	cut       uint64   // one more than the ring's index of the latest cut; 0: none
 
 	past past // has its own turn
 
@@ -65,6 +67,7 @@ type frame struct {
 	first  uint64 // the ordinal of its first item
 	items  uint64 // how many it has
 	before string // the cursor of who has everything before it
+	cut    uint64 // the view's cut: what lies on both sides of it cannot be counted
 	made   time.Time
 	own    *personal // when somebody's comment was sampled out
 }
@@ -130,6 +133,7 @@ func (v *view) remove(viewer *Viewer) {
 	v.viewers[at], v.viewers[end] = v.viewers[end], nil
 	v.sockets[at], v.sockets[end] = v.sockets[end], nil
 	v.viewers, v.sockets = v.viewers[:end], v.sockets[:end]
+	v.forget(viewer)
 	viewer.place = -1
 	if viewer.deflates {
 		v.deflating--
@@ -138,7 +142,7 @@ func (v *view) remove(viewer *Viewer) {
 
 func (v *view) end() uint64 { return v.base + uint64(len(v.items)) }
 
-// restart forgets all items: the log is another one, or is read anew.
+// restart forgets all items: the log is another one, or has a hole behind them.
 func (v *view) restart(floor uint64) {
 	v.base, v.framed = v.end(), v.end()
 	v.items, v.bytes, v.floor, v.at, v.held = nil, 0, floor, floor, nil

@@ -21,7 +21,7 @@ const (
 type Viewer struct {
 	// What a delivery looks at comes first and is 64 bytes long: with a cold line of
 	// the processor's cache each, tens of thousands of viewers are as fast as they can be.
-	joined   atomic.Bool // the fields that Join sets are set
+	joined   atomic.Bool // it gets what happens: the fields that begin sets are set
 	waiting  atomic.Bool // lane has something
 	deflates bool
 	mu       sync.Mutex // of lane
@@ -35,7 +35,8 @@ type Viewer struct {
 	lane    [][]byte // for this viewer alone
 	backlog []Frame  // of before ring position next; follows the first that is shared
 	user    string
-	place   int // in view.viewers; under Room.mu
+	inside  atomic.Bool // it has come in, if only as a late one
+	place   int         // in view.viewers; under Room.mu
 }
 
 var _ Source = (*Viewer)(nil)
@@ -55,6 +56,17 @@ func (v *Viewer) Send(sock Socket, f Frame) {
 		return
 	}
 	sock.Flush()
+}
+
+// tell has this viewer alone get a frame when its socket is flushed next. Without
+// room for it the viewer misses that frame, as one that is newer follows.
+func (v *Viewer) tell(f Frame) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.lane) < maxLane {
+		v.lane = append(v.lane, f.Bytes(v.deflates))
+		v.waiting.Store(true)
+	}
 }
 
 // Next implements [Source]: first what is for this viewer alone, then the latest
@@ -112,9 +124,14 @@ func (v *Viewer) news(dst [][]byte, s *shared) [][]byte {
 // newest is the frame that was pushed last.
 func (r *ring) newest() *frame { return r.get(r.head.Load() - 1) }
 
-// gap tells a viewer that fell off the ring what it was not sent before f.
+// gap tells a viewer that fell off the ring what it was not sent before f. It does not
+// say how many comments that are when they lie on both sides of a cut, nor when all of
+// them were sampled out: some may have been the viewer's own.
 func (v *Viewer) gap(f *frame) []byte {
-	missed := int(f.first - v.seen)
+	missed := 0
+	if v.next >= f.cut {
+		missed = int(f.first - v.seen)
+	}
 	v.room.hub.cfg.Metrics.dropped.WithLabelValues(dropSlow).Add(float64(missed))
 	return v.room.hub.cfg.Frame(protocol.Encode(&protocol.Gap{Missed: missed, Cursor: f.before}), false).Plain
 }
@@ -122,7 +139,7 @@ func (v *Viewer) gap(f *frame) []byte {
 // Leave takes the viewer out of its room. It may be called at any time, more than
 // once, and for one that never joined.
 func (v *Viewer) Leave() {
-	if !v.joined.Load() {
+	if !v.inside.Load() {
 		return
 	}
 	r := v.room

@@ -46,6 +46,7 @@ type Serve struct {
 	LogMaxAge     time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
 	LogSync       LogSync       `group:"log" default:"2m" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
 	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
+	LiveBuffer    int           `group:"log" default:"8192" help:"Messages of one stream on their way to their rooms, 16 to 1048576; what is beyond is dropped and read back."`
 
 	MaxText      int     `group:"comments" default:"200" help:"Longest comment of a viewer, in code points."`
 	MaxTextStaff int     `group:"comments" default:"1000" help:"Longest comment of the staff, in code points."`

@@ -67,6 +67,7 @@ func (s *Serve) Validate() error {
 	}
 	within(&p, "log-max-age", s.LogMaxAge, time.Minute, 100*365*24*time.Hour)
 	within(&p, "append-timeout", s.AppendTimeout, 100*time.Millisecond, time.Minute)
+	within(&p, "live-buffer", s.LiveBuffer, 16, 1<<20)
 
 	within(&p, "max-text", s.MaxText, 1, 10_000)
 	within(&p, "max-text-staff", s.MaxTextStaff, 1, 10_000)

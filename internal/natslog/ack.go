@@ -30,8 +30,7 @@ func (a *appender) deliver(m *nats.Msg) {
 	var ack pubAck
 	wrong := ""
 	switch {
-	case len(m.Data) == 0:
-		wrong = "nobody takes it" // 503: the stream has no leader
+	case len(m.Data) == 0: // 503: the stream has no leader
 	case json.Unmarshal(m.Data, &ack) != nil:
 		wrong = "an answer that cannot be read"
 	}
@@ -44,26 +43,46 @@ func (a *appender) deliver(m *nats.Msg) {
 	switch {
 	case wrong != "":
 		a.later(d, wrong)
+	case len(m.Data) == 0:
+		d.settle()
+		a.later(d, "nobody takes it")
 	case ack.Error == nil && ack.Seq > 0:
 		// A duplicate of one's own earlier try is none.
-		a.end(d, hub.Receipt{Seq: ack.Seq, Duplicate: ack.Duplicate && d.tries <= 1}, nil)
+		a.end(d, hub.Receipt{Seq: ack.Seq, Duplicate: ack.Duplicate && d.open <= 1}, nil)
 	case ack.Error == nil:
 		a.later(d, "an answer without a position")
 	case ack.Error.ErrCode == codeWrongLastSequence:
 		a.end(d, hub.Receipt{}, &sequenceError{d.tries})
-	case d.tries > 1 || retried(ack.Error):
-		a.later(d, ack.Error.Error())
 	default:
-		// The only try was refused.
-		d.tries = 0
+		again := d.refused(ack.Error)
+		if again || d.open > 0 {
+			a.later(d, ack.Error.Error())
+			return
+		}
 		a.end(d, hub.Receipt{}, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, ack.Error))
 	}
 }
 
-// retried tells whether a refusal leaves the outcome open, or may be over soon.
-func retried(e *apiError) bool {
+// settle notes that one try is known not to have been done.
+func (d *draft) settle() { d.open = max(d.open-1, 0) }
+
+// refused settles a try that was refused, unless that leaves its outcome open, and tells
+// whether another one may fare better soon.
+func (d *draft) refused(e *apiError) (again bool) {
 	switch e.ErrCode {
-	case codeDuplicateInProcess, codeSubjectInProcess, codeClusterNotAvailable:
+	case codeDuplicateInProcess:
+		return true // another try with this id is under way, here or on another node
+	case codeStoreFailed, codeSequenceMismatch:
+		// The leader of several replicas says so when they have agreed already, and its own
+		// disk or order has failed it: the others may have stored it. A store that stands
+		// alone has refused.
+		if d.stream.replicated.Load() {
+			return true
+		}
+	}
+	d.settle()
+	switch e.ErrCode {
+	case codeSubjectInProcess, codeClusterNotAvailable:
 		return true
 	}
 	return e.Code == 429 // the stream has too much to do

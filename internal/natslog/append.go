@@ -16,11 +16,22 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-const headerID = nats.MsgIdHdr
+const (
+	headerID = nats.MsgIdHdr
+	// complainEvery is how often one of the appends that fail is logged, at the most.
+	complainEvery = 10 * time.Second
+)
 
 // appender appends. A draft is published with a reply of its own, and again, with
 // the same id, while its outcome is unknown: the stream knows the ids of the last
 // two minutes and answers the second one with the position of the first.
+//
+// What is known not to have happened is told apart: a try that the connection has
+// refused to write, that nobody was there to take, or that the stream has refused, is
+// settled. A draft none of whose tries is open is unavailable; while one is, nothing
+// that answers another makes its outcome known, but success. (A client that loses its
+// connection drops what is in its buffer, and keeps nothing for the next one; so what
+// was given to it is open until it is answered.)
 //
 // Nobody waits for the connection but the goroutine that publishes, since a write
 // may take as long as the network does.
@@ -42,8 +53,9 @@ type appender struct {
 	idle    chan struct{} // closed when closed and nothing is in flight
 	// answering is how many drafts are not pending any more and being answered; settled
 	// tells that idle is closed.
-	answering int
-	settled   bool
+	answering  int
+	settled    bool
+	complained time.Time // the last time
 }
 
 // draft is an append in flight.
@@ -60,6 +72,7 @@ type draft struct {
 	index  int       // in the heap; -1 when it is not there
 	queued bool
 	tries  int // that may have been written
+	open   int // of these, those that may have been done, or may still be
 	over   bool
 	last   string // what became of the last try
 }
@@ -194,6 +207,7 @@ func (a *appender) publish(d *draft) {
 	}
 	// Counted before it is written: from here on the outcome is unknown.
 	d.tries++
+	d.open++
 	a.at(d, time.Now().Add(jitter(a.l.cfg.RequestTimeout)))
 	a.mu.Unlock()
 
@@ -207,7 +221,8 @@ func (a *appender) publish(d *draft) {
 	a.mu.Lock()
 	d.last = err.Error()
 	if notSent(err) {
-		if d.tries--; d.tries == 0 {
+		d.tries--
+		if d.open--; d.open == 0 {
 			a.end(d, hub.Receipt{}, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))
 			return
 		}
@@ -230,13 +245,18 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 		heap.Remove(&a.due, d.index)
 	}
 	a.answering++
-	unknown := err != nil && d.tries > 0
+	unknown := err != nil && d.open > 0
+	_, conflict := errors.AsType[*sequenceError](err)
+	complain := err != nil && !conflict && !a.closed && time.Since(a.complained) >= complainEvery
+	if complain {
+		a.complained = time.Now()
+	}
 	a.mu.Unlock()
 	defer a.answered()
 
 	a.l.metrics.appendSeconds.Observe(time.Since(d.start).Seconds())
 	result := resultOK
-	switch _, conflict := errors.AsType[*sequenceError](err); {
+	switch {
 	case conflict:
 		d.done(r, err)
 		return
@@ -248,6 +268,9 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 		result = resultUnavailable
 	}
 	a.l.metrics.appends.WithLabelValues(result).Inc()
+	if complain {
+		a.l.log.Warn("an append has failed", "stream", d.stream.name, "error", err)
+	}
 	d.done(r, err)
 }
 
@@ -318,7 +341,7 @@ func (a *appender) tryNext(now time.Time) bool {
 // tooLate is the error of a draft whose time is over. a.mu is held.
 func (a *appender) tooLate(d *draft) error {
 	err := hub.ErrUnknownOutcome
-	if d.tries == 0 {
+	if d.open == 0 {
 		err = hub.ErrUnavailable
 	}
 	if d.last == "" {

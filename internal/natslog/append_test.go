@@ -22,6 +22,11 @@ import (
 // each try, none for those that are empty, the last one for all further tries.
 func scripted(t *testing.T, l *Log, url, subject string, answers ...string) (appended, []string) {
 	t.Helper()
+	return scriptedBy(t, l, l.logs[0], url, subject, answers...)
+}
+
+func scriptedBy(t *testing.T, l *Log, st *stream, url, subject string, answers ...string) (appended, []string) {
+	t.Helper()
 	nc := dial(t, url)
 	var (
 		mu    sync.Mutex
@@ -49,7 +54,7 @@ func scripted(t *testing.T, l *Log, url, subject string, answers ...string) (app
 		t.Fatal(err)
 	}
 	done := make(chan appended, 2)
-	l.appender.add(l.logs[0], encodeDraft(subject, draft1("the-id")), func(r hub.Receipt, err error) { done <- appended{r, err} })
+	l.appender.add(st, encodeDraft(subject, draft1("the-id")), func(r hub.Receipt, err error) { done <- appended{r, err} })
 	a := <-done
 	if err := sub.Unsubscribe(); err != nil {
 		t.Fatal(err)
@@ -97,7 +102,11 @@ func TestAnswersToAppends(t *testing.T) {
 		{"garbage, then ok", []string{"garbage", `{}`, ok}, 3, hub.Receipt{Seq: 7}, nil},
 		{"refused", []string{apiAnswer(full)}, 1, hub.Receipt{}, hub.ErrUnavailable},
 		{"never answered", []string{""}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
-		{"never a leader", []string{"503"}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
+		{"never a leader", []string{"503"}, 0, hub.Receipt{}, hub.ErrUnavailable},
+		{"lost, then never a leader", []string{"", "503"}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
+		{"no leader, then refused", []string{"503", apiAnswer(full)}, 2, hub.Receipt{}, hub.ErrUnavailable},
+		{"no leader, then another's", []string{"503", `{"seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7, Duplicate: true}, nil},
+		{"in process for ever", []string{apiAnswer(inProcess)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, then refused", []string{"", apiAnswer(full)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, refused, ok", []string{"", apiAnswer(full), ok}, 3, hub.Receipt{Seq: 7}, nil},
 		{"no cluster", []string{apiAnswer(codeClusterNotAvailable), ok}, 2, hub.Receipt{Seq: 7}, nil},
@@ -118,10 +127,42 @@ func TestAnswersToAppends(t *testing.T) {
 			})
 		}
 	})
-	for result, want := range map[string]float64{resultOK: 7, resultDuplicate: 1, resultUnavailable: 1, resultUnknown: 3} {
+	for result, want := range map[string]float64{resultOK: 7, resultDuplicate: 2, resultUnavailable: 3, resultUnknown: 4} {
 		if got := counter(t, l.metrics.appends.WithLabelValues(result)); got != want {
 			t.Errorf("%v appends were %s, wanted %v", got, result, want)
 		}
+	}
+}
+
+// The leader of several replicas may refuse what they have agreed on already, when it is
+// its own store that fails: that leaves the outcome open. Alone, a store has refused.
+func TestRefusalsOfReplicas(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	l := openReady(t, Config{URLs: urls(s), AppendTimeout: time.Second, RequestTimeout: 300 * time.Millisecond})
+	failed, behind, full := apiAnswer(codeStoreFailed), apiAnswer(codeSequenceMismatch), apiAnswer(10047)
+	for _, c := range []struct {
+		name       string
+		replicated bool
+		answers    []string
+		err        error
+	}{
+		{"failed", true, []string{failed}, hub.ErrUnknownOutcome},
+		{"failed then stored", true, []string{failed, `{"seq":7,"duplicate":true}`}, nil},
+		{"failed then full", true, []string{failed, full}, hub.ErrUnknownOutcome},
+		{"behind", true, []string{behind}, hub.ErrUnknownOutcome},
+		{"full", true, []string{full}, hub.ErrUnavailable},
+		{"alone and failed", false, []string{failed}, hub.ErrUnavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			st := newStream(l, "FAKE", 0, "fake.", "0")
+			st.id.epoch, st.usable = "e", true
+			st.replicated.Store(c.replicated)
+			a, tries := scriptedBy(t, l, st, s.ClientURL(), "fake."+strings.ReplaceAll(c.name, " ", "-"), c.answers...)
+			if !errors.Is(a.err, c.err) || len(tries) == 0 || a.err == nil && (a.Duplicate || a.Seq != 7) {
+				t.Errorf("%+v after %d tries, wanted %v", a, len(tries), c.err)
+			}
+		})
 	}
 }
 
@@ -227,7 +268,7 @@ func TestCloseFinishesAppends(t *testing.T) {
 	closeLog(t, l) // again, which does nothing
 	o := new(observer)
 	l.Follow("r", 1, o).Stop()
-	if _, _, err := l.Read(testContext(t), "r", 0, 1); err == nil {
+	if _, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 1); err == nil {
 		t.Error("read after Close")
 	}
 }
@@ -370,7 +411,7 @@ func TestFrozenConnection(t *testing.T) {
 func TestLiveChannelOverflows(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
-	l := openReady(t, Config{URLs: urls(s)})
+	l := openReady(t, Config{URLs: urls(s), LiveBuffer: 100})
 	other := openReady(t, Config{URLs: urls(s)})
 	const rooms = 20
 	os := make([]*observer, rooms)
@@ -378,7 +419,7 @@ func TestLiveChannelOverflows(t *testing.T) {
 		os[i], _ = followRoom(t, l, fmt.Sprint("r", i), 0)
 	}
 	l.logs[0].mu.Lock() // move waits for it, and everybody else
-	const n = liveMessages + 4000
+	const n = 3000
 	want := make([][]string, rooms)
 	drafts := make([][]hub.Draft, rooms)
 	for i := range n {

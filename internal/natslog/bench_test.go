@@ -78,6 +78,7 @@ type counting struct {
 type observerOff struct{}
 
 func (observerOff) SetState(hub.State) {}
+func (observerOff) Forgot(uint64)      {}
 func (observerOff) Degraded(bool)      {}
 
 func (c *counting) Reset(string, []hub.Event, uint64) { c.once.Do(c.warm.Done) }

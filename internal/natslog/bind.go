@@ -13,11 +13,31 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// What differs, if a flag can make it.
+const (
+	whatPartitions = "partitions"
+	whatReplicas   = "replicas"
+	whatMaxAge     = "max_age"
+)
+
 // What a stream's metadata pin.
 const (
 	metaEpoch      = "kansei_epoch"
 	metaPartitions = "kansei_partitions"
 )
+
+// flag is the setting of a node that a stream's comes from; empty when there is none.
+func flag(what string) string {
+	switch what {
+	case whatPartitions:
+		return "--log-partitions"
+	case whatReplicas:
+		return "--log-replicas"
+	case whatMaxAge:
+		return "--log-max-age"
+	}
+	return ""
+}
 
 // newEpoch is the identity of a stream that is about to be created: 60 random
 // bits, [a-z2-7]{12}.
@@ -82,13 +102,13 @@ func (s *stream) compare(is jetstream.StreamConfig) []difference {
 			explanation: "it was not made by kansei"})
 		return d
 	}
-	differs("partitions", is.Metadata[metaPartitions], want.Metadata[metaPartitions], false)
+	differs(whatPartitions, is.Metadata[metaPartitions], want.Metadata[metaPartitions], false)
 	differs("subjects", is.Subjects, want.Subjects, false)
 	differs("storage", is.Storage, want.Storage, false)
 	differs("retention", is.Retention, want.Retention, false)
 	differs("discard", is.Discard, want.Discard, true)
-	differs("replicas", is.Replicas, want.Replicas, true)
-	differs("max_age", is.MaxAge, want.MaxAge, true)
+	differs(whatReplicas, is.Replicas, want.Replicas, true)
+	differs(whatMaxAge, is.MaxAge, want.MaxAge, true)
 	differs("duplicate_window", is.Duplicates, want.Duplicates, is.Duplicates >= 2*s.l.cfg.AppendTimeout)
 	differs("max_msgs_per_subject", is.MaxMsgsPerSubject, want.MaxMsgsPerSubject, false)
 	differs("allow_direct", is.AllowDirect, want.AllowDirect, false)
@@ -113,8 +133,13 @@ func (s *stream) mismatch(d []difference) error {
 	}
 	parts := make([]string, len(d))
 	for i, x := range d {
-		if parts[i] = fmt.Sprintf("%s %s, wanted %s", x.what, x.is, x.want); x.explanation != "" {
+		switch flag := flag(x.what); {
+		case x.explanation != "":
 			parts[i] = x.what + " (" + x.explanation + ")"
+		case flag != "":
+			parts[i] = fmt.Sprintf("%s %s, wanted %s (%s)", x.what, x.is, x.want, flag)
+		default:
+			parts[i] = fmt.Sprintf("%s %s, wanted %s", x.what, x.is, x.want)
 		}
 	}
 	return fmt.Errorf("stream %s has %s", s.name, strings.Join(parts, "; "))
@@ -126,29 +151,46 @@ func survivable(d []difference) bool {
 
 // info asks the stream's leader who it is and where it ends.
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	var answer jetstream.StreamInfo
-	err := s.l.caller.api(ctx, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, &answer)
+	answer, err := api(ctx, s.l.caller, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
 		return nil, fmt.Errorf("ask for stream %s: %w", s.name, err)
 	}
 	if answer.Config.Name != s.name {
 		return nil, fmt.Errorf("ask for stream %s: an answer about %q", s.name, answer.Config.Name)
 	}
-	// Without a leader any replica answers, with what it happens to have.
-	if answer.Cluster != nil && answer.Cluster.Leader == "" {
-		return nil, fmt.Errorf("stream %s has no leader", s.name)
+	if leaderless(answer) {
+		return nil, fmt.Errorf("stream %s %w", s.name, errNoLeader)
 	}
-	return &answer, nil
+	return answer, nil
+}
+
+// leaderless tells whether a stream has no leader, as far as whoever answers knows: any
+// replica does then, with what it happens to have.
+func leaderless(info *jetstream.StreamInfo) bool {
+	return info.Cluster != nil && info.Cluster.Leader == ""
+}
+
+// reach tells the first and the last position of the log of an epoch.
+func (s *stream) reach(ctx context.Context, epoch string) (first, last uint64, err error) {
+	info, err := s.info(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	if info.Config.Metadata[metaEpoch] != epoch {
+		return 0, 0, errMoved
+	}
+	return info.State.FirstSeq, info.State.LastSeq, nil
 }
 
 // create makes the stream. That another node was faster is no error.
 func (s *stream) create(ctx context.Context) error {
 	epoch := newEpoch()
-	var answer jetstream.StreamInfo
-	err := s.l.caller.api(ctx, opCreate, "$JS.API.STREAM.CREATE."+s.name, s.wanted(epoch), &answer)
+	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, "$JS.API.STREAM.CREATE."+s.name, s.wanted(epoch), nil)
 	switch {
 	case isCode(err, codeStreamNameInUse):
 		return nil
+	case isCode(err, codeNotSupported), isCode(err, codeNoPeers):
+		return fmt.Errorf("create stream %s with %d replicas (%s): %w", s.name, s.l.cfg.Replicas, flag(whatReplicas), err)
 	case err != nil:
 		return fmt.Errorf("create stream %s: %w", s.name, err)
 	}
@@ -162,7 +204,10 @@ type identity struct {
 	created time.Time
 }
 
-var errWaiting = errors.New("waiting for the first partition")
+var (
+	errWaiting  = errors.New("waiting for the first partition")
+	errNoLeader = errors.New("has no leader")
+)
 
 // bind finds the stream, or makes it. A new set of streams is begun with partition
 // 0: the number of partitions that its metadata pin is thus seen before anything is

@@ -5,36 +5,58 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
 )
 
-// startCluster starts three servers that are a JetStream cluster.
-func startCluster(t testing.TB) []*server.Server {
+// cluster is three servers that are a JetStream cluster, and keep their stores and
+// ports.
+type cluster struct {
+	ports  []int
+	dirs   [3]string
+	change func(*server.Options)
+}
+
+func newCluster(t testing.TB, change func(*server.Options)) *cluster {
 	t.Helper()
-	ports := freePorts(t, 6)
+	c := &cluster{ports: freePorts(t, 6), change: change}
+	for i := range c.dirs {
+		c.dirs[i] = t.TempDir()
+	}
+	return c
+}
+
+// start starts some of the servers, and returns when they take connections.
+func (c *cluster) start(t testing.TB, which ...int) []*server.Server {
+	t.Helper()
 	var routes []*url.URL
-	for _, p := range ports[3:] {
+	for _, p := range c.ports[3:] {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
 	}
-	servers := make([]*server.Server, 3)
-	for i := range servers {
-		s, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: ports[i],
-			JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true,
-			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[3+i]},
+	var servers []*server.Server
+	for _, i := range which {
+		o := &server.Options{
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: c.ports[i],
+			JetStream: true, StoreDir: c.dirs[i], NoLog: true, NoSigs: true,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: c.ports[3+i]},
 			Routes:  routes,
-		})
+		}
+		if c.change != nil {
+			c.change(o)
+		}
+		s, err := server.NewServer(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		servers[i] = s
+		servers = append(servers, s)
 		s.Start()
 		t.Cleanup(func() { stopServer(s) })
 	}
@@ -46,12 +68,27 @@ func startCluster(t testing.TB) []*server.Server {
 	return servers
 }
 
+// urls are the addresses of all servers.
+func (c *cluster) urls() []string {
+	var u []string
+	for _, p := range c.ports[:3] {
+		u = append(u, fmt.Sprintf("nats://127.0.0.1:%d", p))
+	}
+	return u
+}
+
+// startCluster starts three servers that are a JetStream cluster.
+func startCluster(t testing.TB, change func(*server.Options)) []*server.Server {
+	t.Helper()
+	return newCluster(t, change).start(t, 0, 1, 2)
+}
+
 // Three nodes, each on a server of its own, write and follow while the leader of
 // the log is sent away again and again: nothing that was acknowledged is missing,
 // doubled or out of order anywhere.
 func TestLeaderStepsDownUnderLoad(t *testing.T) {
 	t.Parallel()
-	servers := startCluster(t)
+	servers := startCluster(t, nil)
 	cfg := Config{Partitions: 1, Replicas: 3}
 	var logs []*Log
 	for _, s := range servers {
@@ -128,7 +165,7 @@ func TestLeaderStepsDownUnderLoad(t *testing.T) {
 	history := make([][]hub.Event, rooms)
 	for r := range rooms {
 		room := fmt.Sprint("r", r)
-		events, more, err := logs[r%3].Read(ctx, room, 0, 1_000_000)
+		events, more, err := logs[r%3].Read(ctx, room, logs[r%3].epochOf(room), 0, 1_000_000)
 		if err != nil || more {
 			t.Fatal(err)
 		}
@@ -172,16 +209,16 @@ func TestLeaderStepsDownUnderLoad(t *testing.T) {
 // lost.
 func TestServerOfTheClusterIsGone(t *testing.T) {
 	t.Parallel()
-	servers := startCluster(t)
+	servers := startCluster(t, nil)
 	l := open(t, Config{URLs: urls(servers...), Replicas: 3})
 	eventually(t, 60*time.Second, "the cluster is ready", l.Ready)
 	o, _ := followRoom(t, l, "r", 10)
 	mustAppend(t, l, "r", "a")
 	waitEvents(t, o, 5*time.Second, "a")
+	gone := l.nc.Load().ConnectedServerName()
 	for _, s := range servers {
-		if s.ClientURL() == l.nc.Load().ConnectedUrl() || s.Name() == l.nc.Load().ConnectedServerName() {
+		if s.Name() == gone {
 			stopServer(s)
-			break
 		}
 	}
 	// Sent on its way while nobody may be there to take it.
@@ -200,4 +237,171 @@ func TestServerOfTheClusterIsGone(t *testing.T) {
 	}
 	waitEvents(t, o, 20*time.Second, want...)
 	eventually(t, 20*time.Second, "the log is ready", l.Ready)
+	if nc := l.nc.Load(); nc.ConnectedServerName() == gone || counter(t, l.metrics.reconnects) == 0 {
+		t.Errorf("connected to %s, which is gone", nc.ConnectedServerName())
+	}
+	o.look(t, func() {
+		if o.resets != 1 {
+			t.Errorf("%d resets", o.resets)
+		}
+	})
+}
+
+// The whole cluster goes down and comes back on its stores, while rooms are open and
+// comments are under way: nothing that was acknowledged is lost, nothing that was
+// refused appears, no room begins anew, and cursors of before are good.
+func TestWholeClusterIsDownAndBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	servers := c.start(t, 0, 1, 2)
+	cfg := Config{URLs: c.urls(), Partitions: 2, Replicas: 3, AppendTimeout: 4 * time.Second}
+	l, other := open(t, cfg), open(t, cfg)
+	for _, l := range []*Log{l, other} {
+		eventually(t, 60*time.Second, "the cluster is ready", l.Ready)
+	}
+	var (
+		rooms [2]string
+		os    [2]*observer
+		want  [2]map[string]bool
+		known [2]uint64 // a cursor
+	)
+	for p := range rooms {
+		rooms[p], want[p] = roomIn(p, 2), make(map[string]bool)
+		os[p], _ = followRoom(t, l, rooms[p], 50)
+		known[p] = mustAppend(t, other, rooms[p], fmt.Sprint("before", p))
+		want[p][fmt.Sprint("before", p)] = true
+	}
+	type answer struct {
+		room int
+		id   string
+		err  error
+	}
+	var (
+		stop    atomic.Bool
+		wg      sync.WaitGroup
+		answers = make(chan answer, 1000)
+	)
+	for p := range rooms {
+		wg.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				id := fmt.Sprint("p", p, "-", i)
+				answers <- answer{p, id, appendAll(t, other, rooms[p], draft1(id))[0].err}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	time.Sleep(300 * time.Millisecond)
+	for _, s := range servers {
+		go stopServer(s) // ends with the server
+	}
+	for p, o := range os {
+		eventually(t, 30*time.Second, fmt.Sprintf("room %d is degraded", p), func() error { return degradedIs(o, true) })
+	}
+	if err := l.Ready(); err == nil {
+		t.Error("ready without a server")
+	}
+	for _, s := range servers {
+		s.WaitForShutdown()
+	}
+	c.start(t, 0, 1, 2)
+	for _, l := range []*Log{l, other} {
+		eventually(t, 90*time.Second, "the log is ready", l.Ready)
+	}
+	time.Sleep(300 * time.Millisecond)
+	stop.Store(true)
+	wg.Wait()
+	close(answers)
+	refused := make(map[string]bool)
+	unknown := 0
+	for a := range answers {
+		switch {
+		case a.err == nil:
+			want[a.room][a.id] = true
+		case errors.Is(a.err, hub.ErrUnavailable):
+			refused[a.id] = true
+		default:
+			unknown++
+		}
+	}
+	for p, room := range rooms {
+		events, _, err := l.Read(testContext(t), room, l.epochOf(room), known[p]-1, 100_000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inLog := make(map[string]bool)
+		for _, e := range events {
+			id := strings.TrimSuffix(strings.TrimPrefix(string(e.Body), `{"text":"`), `"}`)
+			if inLog[id] || refused[id] {
+				t.Errorf("%s is in the log; twice: %v, refused: %v", id, inLog[id], refused[id])
+			}
+			inLog[id] = true
+		}
+		for id := range want[p] {
+			if !inLog[id] {
+				t.Errorf("%s was acknowledged and is not in the log", id)
+			}
+		}
+		o := os[p]
+		eventually(t, 20*time.Second, "the room has all", func() error { return o.isLog(events) })
+		eventually(t, 20*time.Second, "the room is not degraded", func() error { return degradedIs(o, false) })
+		o.look(t, func() {
+			if o.resets != 1 || len(o.forgot) > 0 {
+				t.Errorf("%d resets, forgotten %d", o.resets, o.forgot)
+			}
+		})
+	}
+	t.Logf("%d acknowledged, %d refused, %d of unknown outcome", len(want[0])+len(want[1]), len(refused), unknown)
+	if len(refused) == 0 {
+		t.Error("nothing was refused, so nothing was down")
+	}
+}
+
+// A node that starts while the cluster has no quorum is not ready and says so; its rooms
+// open when there is one.
+func TestStartWithoutQuorum(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.start(t, 0)
+	l := open(t, Config{URLs: c.urls(), Replicas: 3, RequestTimeout: time.Second, AppendTimeout: 3 * time.Second})
+	o := new(observer)
+	f := l.Follow("r", 10, o)
+	t.Cleanup(f.Stop)
+	eventually(t, 30*time.Second, "the room is degraded", func() error { return degradedIs(o, true) })
+	if err := l.Ready(); err == nil || !strings.Contains(err.Error(), "nats: ") {
+		t.Errorf("without a quorum: %v", err)
+	}
+	began := time.Now()
+	if a := appendAll(t, l, "r", draft1("refused"))[0]; !errors.Is(a.err, hub.ErrUnavailable) || time.Since(began) > 2*time.Second {
+		t.Errorf("append without a quorum: %v after %v", a.err, time.Since(began))
+	}
+	c.start(t, 1, 2)
+	eventually(t, 90*time.Second, "the log is ready", l.Ready)
+	mustAppend(t, l, "r", "a")
+	waitEvents(t, o, 20*time.Second, "a")
+	eventually(t, 20*time.Second, "the room is not degraded", func() error { return degradedIs(o, false) })
+}
+
+// A server that is there, but cut off from the others, is left for another one.
+func TestServerThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, nil)
+	c.start(t, 0) // it never finds the others
+	s := startServer(t, t.TempDir(), 0)
+	l := open(t, Config{URLs: append(c.urls()[:1:1], s.ClientURL()), Options: []nats.Option{nats.DontRandomize()}})
+	eventually(t, 20*time.Second, "the first is connected to", func() error {
+		if nc := l.nc.Load(); nc == nil || nc.ConnectedServerName() != "n0" {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	eventually(t, 60*time.Second, "the other is ready", l.Ready)
+	o, _ := followRoom(t, l, "r", 10)
+	mustAppend(t, l, "r", "a")
+	waitEvents(t, o, 20*time.Second, "a")
+	if got := l.nc.Load().ConnectedServerName(); got != "one" {
+		t.Errorf("connected to %s", got)
+	}
+	if counter(t, l.metrics.reconnects) == 0 {
+		t.Error("no reconnect was counted")
+	}
 }

@@ -33,13 +33,21 @@ type Config struct {
 	// MaxPending bounds the appends in flight; default 8192, less than what a stream
 	// takes in before it refuses.
 	MaxPending int
+	// LiveBuffer is how many live messages of one stream, of all its rooms together, may
+	// be on their way to them, 16 to 1048576; default 8192. What is too much is dropped
+	// and read back.
+	LiveBuffer int
 
 	Metrics *Metrics     // default: registered nowhere
 	Logger  *slog.Logger // default: discards
+
+	directGet string // what precedes the stream in the subject of direct gets: tests play replicas
 }
 
 const (
 	maxPartitions = 256
+	minLiveBuffer = 16
+	maxLiveBuffer = 1 << 20
 	// dedupeWindow is how long a stream remembers the ids of its drafts.
 	dedupeWindow = 2 * time.Minute
 )
@@ -59,6 +67,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.AppendTimeout, 12*time.Second)
 	setDefault(&c.RequestTimeout, 2*time.Second)
 	setDefault(&c.MaxPending, 8192)
+	setDefault(&c.LiveBuffer, 8192)
+	setDefault(&c.directGet, "$JS.API.DIRECT.GET.")
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
@@ -81,9 +91,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HistoryWindow < 0 || c.AppendTimeout < 0 || c.RequestTimeout < 0 || c.MaxPending < 0 {
 		return c, errors.New("natslog: windows, timeouts and limits must not be negative")
 	}
-	if c.AppendTimeout >= dedupeWindow/2 {
-		return c, fmt.Errorf("natslog: an append timeout of %v: it must be under %v, or a late try would not be recognised",
-			c.AppendTimeout, dedupeWindow/2)
+	if c.LiveBuffer < minLiveBuffer || c.LiveBuffer > maxLiveBuffer {
+		return c, fmt.Errorf("natslog: a live buffer of %d: it must be %d to %d", c.LiveBuffer, minLiveBuffer, maxLiveBuffer)
+	}
+	if most := min(dedupeWindow, c.MaxAge) / 2; c.AppendTimeout > most {
+		return c, fmt.Errorf("natslog: an append timeout of %v: it must be at most %v with a maximum age of %v, or a late try would not be recognised",
+			c.AppendTimeout, most, c.MaxAge)
 	}
 	for _, u := range c.URLs {
 		if !strings.Contains(u, "://") {

@@ -56,6 +56,7 @@ type follow struct {
 	tasks      task
 	target     uint64 // how far taskRead has to get
 	expected   uint64 // how far the probe knows the room to go
+	forgotten  uint64 // up to here the log may have removed what was not reported; 0: nothing
 	inbox      []*nats.Msg
 	states     []liveState
 	warm       bool
@@ -63,6 +64,7 @@ type follow struct {
 	freshState bool
 
 	// Of the worker.
+	epoch        string // of the log that it has come so far in
 	liveSubject  string // what is subscribed to; empty before
 	stateSubject string
 	sub          *nats.Subscription
@@ -80,10 +82,11 @@ type liveState struct {
 
 // work is what a worker takes from a follow at once.
 type work struct {
-	tasks  task
-	target uint64
-	inbox  []*nats.Msg
-	states []liveState
+	tasks     task
+	target    uint64
+	forgotten uint64
+	inbox     []*nats.Msg
+	states    []liveState
 }
 
 func newFollow(l *Log, room string, recent int, follower hub.Follower) *follow {
@@ -155,9 +158,10 @@ func (f *follow) handOver() {
 
 func (f *follow) queue() {
 	if f.tasks != 0 && !f.parked && !f.stopped.Load() {
-		f.log.reads.add(f)
+		// What is behind goes ahead of what is new: thousands of rooms may be opened at once.
+		f.log.reads.add(f, f.tasks&(taskRead|taskTail) != 0)
 	} else {
-		f.l.reports.add(f)
+		f.l.reports.add(f, false)
 	}
 }
 
@@ -237,6 +241,17 @@ func (f *follow) behind() bool {
 	return true
 }
 
+// lose is told that the log may have removed what was not reported, up to a position.
+func (f *follow) lose(upTo uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.warm {
+		f.forgotten = max(f.forgotten, upTo)
+		f.poked = true
+		f.schedule()
+	}
+}
+
 // report and read are what the workers of the two pools do.
 func (f *follow) report() { f.run(false) }
 func (f *follow) read()   { f.run(true) }
@@ -261,10 +276,13 @@ func (f *follow) run(reading bool) {
 		f.mu.Unlock()
 		return
 	}
-	w := work{f.tasks, f.target, f.inbox, f.states}
-	f.tasks, f.target, f.inbox, f.states = 0, 0, nil, nil
+	w := work{f.tasks, f.target, f.forgotten, f.inbox, f.states}
+	f.tasks, f.target, f.forgotten, f.inbox, f.states = 0, 0, 0, nil, nil
 	f.mu.Unlock()
 
+	if w.forgotten > 0 && w.tasks&taskWarm == 0 {
+		f.forget(w.forgotten)
+	}
 	if w.tasks&(taskWarm|taskRead) == 0 {
 		// Nothing is known to be missing before these, and they may be what the
 		// tasks are about.

@@ -264,7 +264,7 @@ func TestExactlyOnceWhileEverythingMoves(t *testing.T) {
 	logs := make(map[string][]hub.Event)
 	for i := range rooms {
 		room := fmt.Sprint("r", i)
-		events, more, err := a.Read(ctx, room, 0, 1_000_000)
+		events, more, err := a.Read(ctx, room, a.epochOf(room), 0, 1_000_000)
 		if err != nil || more {
 			t.Fatal(err)
 		}

@@ -27,19 +27,21 @@ const (
 	batchBytes   = 1 << 20 // which the server counts without its own headers
 )
 
+// storedMessage is the leader's answer to a getRequest.
+type storedMessage struct {
+	Message struct {
+		Subject string    `json:"subject"`
+		Seq     uint64    `json:"seq"`
+		Header  []byte    `json:"hdrs"`
+		Data    []byte    `json:"data"`
+		Time    time.Time `json:"time"`
+	} `json:"message"`
+}
+
 // leaderGet asks the stream's leader for one message; nil when there is none. No
-// other server answers this request.
+// other server tells of one.
 func (s *stream) leaderGet(ctx context.Context, r getRequest) (*record, error) {
-	var answer struct {
-		Message struct {
-			Subject string    `json:"subject"`
-			Seq     uint64    `json:"seq"`
-			Header  []byte    `json:"hdrs"`
-			Data    []byte    `json:"data"`
-			Time    time.Time `json:"time"`
-		} `json:"message"`
-	}
-	err := s.l.caller.api(ctx, opLeaderGet, "$JS.API.STREAM.MSG.GET."+s.name, r, &answer)
+	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, "$JS.API.STREAM.MSG.GET."+s.name, r, nil)
 	if isCode(err, codeNoMessage) {
 		return nil, nil
 	}
@@ -186,7 +188,7 @@ func (s *stream) direct(ctx context.Context, op string, r getRequest, most int, 
 	if err != nil {
 		return err
 	}
-	return s.l.caller.ask(ctx, op, "$JS.API.DIRECT.GET."+s.name, body, most, each)
+	return s.l.caller.ask(ctx, op, s.l.cfg.directGet+s.name, body, most, each)
 }
 
 // status is the status of an answer that is none of the messages asked for; empty

@@ -17,8 +17,14 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// connectTimeout bounds each attempt to connect to one server.
-const connectTimeout = 2 * time.Second
+const (
+	// connectTimeout bounds each attempt to connect to one server.
+	connectTimeout = 2 * time.Second
+	// A server that is there, but cut off from the one that leads a stream, is left for
+	// another after so long, and so often at the most.
+	moveAfter = 10 * time.Second
+	moveEvery = 30 * time.Second
+)
 
 // Log is the log and the state of every room, in NATS. Make one with [Open].
 type Log struct {
@@ -33,6 +39,7 @@ type Log struct {
 	nc        atomic.Pointer[nats.Conn] // nil until the first attempt to connect has ended
 	connected atomic.Bool
 	lastErr   atomic.Pointer[error] // why it is not connected
+	moved     atomic.Int64          // when a server was left last, Unix milliseconds
 
 	caller   *caller
 	appender *appender
@@ -216,6 +223,19 @@ func (l *Log) broken(nc *nats.Conn, err error) {
 	if notSent(err) || errors.Is(err, nats.ErrTimeout) || l.closing.Load() {
 		return
 	}
+	if err := nc.ForceReconnect(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		l.metrics.failed(opConnect)
+	}
+}
+
+// move leaves the server for another one, if there is one.
+func (l *Log) move(why error) {
+	nc := l.nc.Load()
+	now, last := time.Now().UnixMilli(), l.moved.Load()
+	if nc == nil || len(nc.Servers()) < 2 || now-last < moveEvery.Milliseconds() || !l.moved.CompareAndSwap(last, now) {
+		return
+	}
+	l.log.Warn("leaving a nats server that does not lead to the log", "server", nc.ConnectedUrlRedacted(), "error", why)
 	if err := nc.ForceReconnect(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		l.metrics.failed(opConnect)
 	}

@@ -38,7 +38,10 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 		"partitions":     {Partitions: 257},
 		"replicas":       {Replicas: 6},
 		"max age":        {MaxAge: time.Millisecond},
-		"append timeout": {AppendTimeout: time.Minute},
+		"append timeout": {AppendTimeout: time.Minute + 1},
+		"short age":      {MaxAge: 20 * time.Second},
+		"live buffer":    {LiveBuffer: 15},
+		"live buffers":   {LiveBuffer: 1<<20 + 1},
 		"pending":        {MaxPending: -1},
 		"url":            {URLs: []string{"nats://"}},
 		"url syntax":     {URLs: []string{"nats://a b:c"}},
@@ -102,7 +105,7 @@ func TestKindsAndAudiences(t *testing.T) {
 			t.Fatal(a.err)
 		}
 	}
-	events, more, err := l.Read(testContext(t), "r", 0, 10)
+	events, more, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10)
 	if err != nil || more || len(events) != len(drafts) {
 		t.Fatalf("%d events, more %v, %v", len(events), more, err)
 	}
@@ -198,12 +201,13 @@ func TestReadPagesWithHoles(t *testing.T) {
 			want = append(want, seq)
 		}
 	}
+	begin := uint64(0)
 	for _, limit := range []int{1, 7, 100, len(want) - 1, len(want), len(want) + 1, 1000} {
 		var got []uint64
-		after, pages := uint64(0), 0
+		after, pages := begin, 0
 		for more := true; more; pages++ {
 			var events []hub.Event
-			events, more, err = l.Read(ctx, "r", after, limit)
+			events, more, err = l.Read(ctx, "r", l.epochOf("r"), after, limit)
 			if err != nil || len(events) > limit || more && len(events) < limit {
 				t.Fatalf("limit %d after %d: %d events, more %v, %v", limit, after, len(events), more, err)
 			}
@@ -221,18 +225,27 @@ func TestReadPagesWithHoles(t *testing.T) {
 			if err := stream.Purge(ctx, jetstream.WithPurgeSequence(want[0])); err != nil {
 				t.Fatal(err)
 			}
+			begin = want[0] - 1
 		}
 	}
 	if last, err := l.Last(ctx, "r"); err != nil || last != want[len(want)-1] {
 		t.Errorf("last is %d, %v; wanted %d", last, err, want[len(want)-1])
 	}
-	if events, more, err := l.Read(ctx, "r", 1<<40, 10); err != nil || more || len(events) != 0 {
-		t.Errorf("from the future: %d events, %v, %v", len(events), more, err)
-	}
-	if events, more, err := l.Read(ctx, "never", 0, 10); err != nil || more || len(events) != 0 {
+	if events, more, err := l.Read(ctx, "never", l.epochOf("never"), begin, 10); err != nil || more || len(events) != 0 {
 		t.Errorf("of an empty room: %d events, %v, %v", len(events), more, err)
 	}
-	if _, _, err := l.Read(ctx, "no.room", 0, 1); !errors.Is(err, hub.ErrUnavailable) {
+	for name, p := range map[string]struct {
+		room, epoch string
+		after       uint64
+	}{
+		"from the future": {"r", l.epochOf("r"), 1 << 40}, "from before the beginning": {"r", l.epochOf("r"), begin - 1},
+		"of an empty room, from before the beginning": {"never", l.epochOf("r"), 0}, "of another log": {"r", "other", begin},
+	} {
+		if events, _, err := l.Read(ctx, p.room, p.epoch, p.after, 10); !errors.Is(err, hub.ErrForgotten) || len(events) > 0 {
+			t.Errorf("%s: %d events, %v", name, len(events), err)
+		}
+	}
+	if _, _, err := l.Read(ctx, "no.room", l.epochOf("no.room"), 0, 1); !errors.Is(err, hub.ErrUnavailable) {
 		t.Errorf("of no room: %v", err)
 	}
 }
@@ -368,7 +381,7 @@ func TestGarbageInTheLogIsPassedOver(t *testing.T) {
 	})
 	o2, _ := followRoom(t, l, "r", 30)
 	waitEvents(t, o2, 5*time.Second, "a", "b")
-	events, _, err := l.Read(testContext(t), "r", 0, 10)
+	events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10)
 	if err != nil || len(events) != 2 {
 		t.Errorf("%d events, %v", len(events), err)
 	}

@@ -24,13 +24,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // a free one when that is 0.
 func startServer(t testing.TB, dir string, port int) *server.Server {
 	t.Helper()
+	return startServerWith(t, dir, port, server.Options{})
+}
+
+func startServerWith(t testing.TB, dir string, port int, o server.Options) *server.Server {
+	t.Helper()
 	if port == 0 {
 		port = freePorts(t, 1)[0]
 	}
-	s, err := server.NewServer(&server.Options{
-		ServerName: "one", Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir,
-		NoLog: true, NoSigs: true, NoSystemAccount: false,
-	})
+	o.ServerName, o.Host, o.Port, o.JetStream, o.StoreDir = "one", "127.0.0.1", port, true, dir
+	o.NoLog, o.NoSigs = true, true
+	s, err := server.NewServer(&o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +165,7 @@ type observer struct {
 	events   []hub.Event // since the last reset, recent first
 	states   []hub.State
 	degraded []bool
+	forgot   []uint64
 	wrong    error
 	inside   bool
 }
@@ -206,6 +211,15 @@ func (o *observer) Deliver(events []hub.Event) {
 	}
 }
 
+func (o *observer) Forgot(head uint64) {
+	defer o.enter()()
+	o.forgot = append(o.forgot, head)
+	if head < o.head {
+		o.fail(fmt.Errorf("forgotten up to %d, behind %d", head, o.head))
+	}
+	o.head = head
+}
+
 func (o *observer) SetState(s hub.State) {
 	defer o.enter()()
 	o.states = append(o.states, s)
@@ -237,6 +251,20 @@ func (o *observer) isReset() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.resets > 0 && len(o.states) > 0
+}
+
+// roomIn is a room of a partition.
+func roomIn(p, partitions int) string {
+	for i := 0; ; i++ {
+		if room := fmt.Sprint("room", i); partition(room, partitions) == p {
+			return room
+		}
+	}
+}
+
+// epochOf is the epoch of a room's log; empty for what is no room.
+func (l *Log) epochOf(room string) string {
+	return l.logs[partition(room, len(l.logs))].identity().epoch
 }
 
 // follow follows until the test ends, and waits for the first report.

@@ -18,6 +18,8 @@ const (
 const (
 	gapLive = "live" // between two live messages
 	gapTail = "tail" // behind the last one, by the tail probe
+	// The log has removed what a room was not told of: the only ones that stay.
+	gapForgotten = "forgotten"
 )
 
 // What is asked of NATS.
@@ -60,7 +62,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "kansei_appends_total", Help: "Appends to the room log by result.",
 		}, []string{"result"}),
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kansei_log_gaps_total", Help: "Live messages found missing and read back, by where the gap was found.",
+			Name: "kansei_log_gaps_total", Help: "Gaps in what rooms were told, by where they were found; all but the forgotten are read back.",
 		}, []string{"where"}),
 		repairSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_log_repair_seconds",
@@ -93,7 +95,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
 	}
-	for _, v := range []string{gapLive, gapTail} {
+	for _, v := range []string{gapLive, gapTail, gapForgotten} {
 		m.gaps.WithLabelValues(v)
 	}
 	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {

@@ -10,6 +10,7 @@ type pool struct {
 	work  func(*follow)
 
 	mu      sync.Mutex
+	urgent  []*follow // of the queue, what goes first
 	queue   []*follow
 	workers int
 	closed  bool
@@ -19,13 +20,17 @@ type pool struct {
 func newPool(limit int, work func(*follow)) *pool { return &pool{limit: limit, work: work} }
 
 // add queues a follow. After close it does nothing.
-func (p *pool) add(f *follow) {
+func (p *pool) add(f *follow, urgent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	p.queue = append(p.queue, f)
+	if urgent {
+		p.urgent = append(p.urgent, f)
+	} else {
+		p.queue = append(p.queue, f)
+	}
 	if p.workers < p.limit {
 		p.workers++
 		// Ends when the queue is empty or the pool is closed; close waits for it.
@@ -36,14 +41,18 @@ func (p *pool) add(f *follow) {
 func (p *pool) run() {
 	for {
 		p.mu.Lock()
-		if p.closed || len(p.queue) == 0 {
+		from := &p.queue
+		if len(p.urgent) > 0 {
+			from = &p.urgent
+		}
+		if p.closed || len(*from) == 0 {
 			p.workers--
 			p.mu.Unlock()
 			return
 		}
-		f := p.queue[0]
-		p.queue[0] = nil
-		p.queue = p.queue[1:]
+		f := (*from)[0]
+		(*from)[0] = nil
+		*from = (*from)[1:]
 		p.mu.Unlock()
 		p.work(f)
 	}
@@ -52,7 +61,7 @@ func (p *pool) run() {
 // close drops what is queued and waits for what is under way.
 func (p *pool) close() {
 	p.mu.Lock()
-	p.closed, p.queue = true, nil
+	p.closed, p.urgent, p.queue = true, nil, nil
 	p.mu.Unlock()
 	p.wg.Wait()
 }

@@ -41,9 +41,14 @@ func unread(what, room string, err error) error {
 }
 
 // Read implements [hub.RoomLog]: the log's end is asked of the leader, so nothing
-// that was acknowledged before the call is missing. Its errors wrap
-// [hub.ErrUnavailable]. limit is at least 1.
-func (l *Log) Read(ctx context.Context, room string, after uint64, limit int) (events []hub.Event, more bool, err error) {
+// that was acknowledged before the call is missing. The other end is asked of it when
+// all is read, so that what was removed meanwhile is noticed. Its errors wrap
+// [hub.ErrUnavailable] or [hub.ErrForgotten]. limit is at least 1.
+//
+// The log reaches back to a position if it has removed nothing behind it, of any room:
+// it keeps no account of what it has removed of one. Single events that an operator has
+// deleted are no part of the log any more, and not missed.
+func (l *Log) Read(ctx context.Context, room, epoch string, after uint64, limit int) (events []hub.Event, more bool, err error) {
 	s, err := l.partitionOf(room)
 	if err != nil {
 		return nil, false, err
@@ -54,17 +59,28 @@ func (l *Log) Read(ctx context.Context, room string, after uint64, limit int) (e
 	if err != nil {
 		return nil, false, unread("end", room, err)
 	}
-	if last == nil {
-		return nil, false, nil
-	}
 	limit = max(limit, 1)
-	// One event more than asked for tells whether there are more.
-	err = s.read(ctx, room, after, last.seq, func(records []record, _ uint64) bool {
-		events = append(events, l.events(records)...)
-		return len(events) <= limit
-	})
-	if err != nil {
-		return nil, false, unread("events", room, err)
+	if last != nil {
+		// One event more than asked for tells whether there are more.
+		err = s.read(ctx, room, after, last.seq, func(records []record, _ uint64) error {
+			events = append(events, l.events(records)...)
+			if len(events) > limit {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, false, unread("events", room, err)
+		}
+	}
+	first, end, err := s.reach(ctx, epoch)
+	switch {
+	case errors.Is(err, errMoved):
+		return nil, false, fmt.Errorf("natslog: events of room %s: %w: %w", room, hub.ErrForgotten, err)
+	case err != nil:
+		return nil, false, unread("beginning", room, err)
+	case first > after+1, end < after:
+		return nil, false, fmt.Errorf("natslog: events of room %s: %w: after %d, it has %d to %d", room, hub.ErrForgotten, after, first, end)
 	}
 	if len(events) > limit {
 		return events[:limit:limit], true, nil

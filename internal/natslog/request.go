@@ -109,6 +109,10 @@ func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description,
 const (
 	codeClusterNotAvailable = 10008
 	codeNoMessage           = 10037
+	codeNotSupported        = 10074 // replicas without a cluster
+	codeNoPeers             = 10005 // fewer servers than replicas
+	codeSequenceMismatch    = 10063 // the leader's own store is not where it should be
+	codeStoreFailed         = 10077 // the leader's own store did not take it
 	codeStreamNameInUse     = 10058
 	codeStreamNotFound      = 10059
 	codeWrongLastSequence   = 10071
@@ -121,34 +125,70 @@ func isCode(err error, code int) bool {
 	return ok && e.ErrCode == code
 }
 
-// api asks the JetStream API, which answers with one JSON object, and decodes it
-// into answer.
-func (c *caller) api(ctx context.Context, op, subject string, request, answer any) error {
+const (
+	// apiAnswers is how many servers may answer one request: those of one stream.
+	apiAnswers = 8
+	// secondOpinion is how long a better answer is waited for after a weak one. The
+	// leader answers within milliseconds.
+	secondOpinion = 300 * time.Millisecond
+)
+
+// api asks the JetStream API, which answers with one JSON object.
+//
+// A server that is cut off from the others, or whose disk has failed, believes that
+// there is no leader, and says so, with what it happens to have or a refusal, while the
+// leader answers the same request. Such a weak answer counts only when no better one
+// comes soon. weak tells which it is; it may be nil.
+func api[T any](ctx context.Context, c *caller, op, subject string, request any, weak func(*T) bool) (*T, error) {
 	var body []byte
 	if request != nil {
 		var err error
 		if body, err = json.Marshal(request); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	var m *nats.Msg
-	err := c.ask(ctx, op, subject, body, 1, func(a *nats.Msg) bool { m = a; return false })
-	if err != nil {
-		return err
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var (
+		got  *T
+		said error
+		wait *time.Timer // set by the first answer, if it is weak
+	)
+	err := c.ask(ctx, op, subject, body, apiAnswers, func(m *nats.Msg) bool {
+		got, said = decodeAnswer[T](m.Data)
+		if !isCode(said, codeClusterNotAvailable) && (said != nil || weak == nil || !weak(got)) {
+			return false
+		}
+		if wait == nil {
+			wait = time.AfterFunc(secondOpinion, enough)
+		}
+		return true
+	})
+	if wait != nil {
+		wait.Stop()
+	} else if err != nil {
+		return nil, err
 	}
-	var refusal struct {
-		Error *apiError `json:"error"`
-	}
-	if err := json.Unmarshal(m.Data, &refusal); err != nil {
-		return fmt.Errorf("an answer that is no JSON: %w", err)
-	}
-	if e := refusal.Error; e != nil {
+	if e, ok := errors.AsType[*apiError](said); ok {
 		switch e.ErrCode {
 		case codeNoMessage, codeStreamNotFound, codeStreamNameInUse:
 		default:
 			c.l.metrics.failed(op)
 		}
-		return e
 	}
-	return json.Unmarshal(m.Data, answer)
+	return got, said
+}
+
+func decodeAnswer[T any](data []byte) (*T, error) {
+	var refusal struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &refusal); err != nil {
+		return nil, fmt.Errorf("an answer that is no JSON: %w", err)
+	}
+	if refusal.Error != nil {
+		return nil, refusal.Error
+	}
+	answer := new(T)
+	return answer, json.Unmarshal(data, answer)
 }

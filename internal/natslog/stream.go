@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -19,8 +20,7 @@ const (
 	grace        = 200 * time.Millisecond // for a live message that the probe overtook
 	unwellAfter  = 4 * time.Second        // without an answer from the leader
 	believeAfter = 30 * time.Second       // of a leader that says that the log is shorter than it was
-	liveMessages = 8192                   // of all rooms of a stream, on their way to them
-	readers      = 16                     // rooms of a stream that are read back at once
+	readers      = 32                     // rooms of a stream that are read back at once
 	moveInPlace  = 16                     // rooms that are shown without waking another goroutine
 )
 
@@ -39,13 +39,15 @@ type stream struct {
 	// Of the goroutine that tends the stream.
 	tended    time.Time        // the last time
 	overtaken map[*follow]bool // rooms that the probe found ahead of the live messages
-	doubts    int              // probes in a row that a stale replica may have answered
+	anchor    string           // a room that had a record when last one was needed
+	doubts    int              // ticks until rooms may be checked with the leader again
 	denials   int              // answers in a row of an older stream
 	shorter   time.Time        // since when the leader says that the log is
 
 	mismatched error // how the stream differs from what it should be
 
-	recheck atomic.Bool // whether the log still has the end that it had, after a cut
+	recheck    atomic.Bool // whether the log still has the end that it had, after a cut
+	replicated atomic.Bool // it has more than one replica
 
 	mu     sync.Mutex
 	id     identity
@@ -71,7 +73,7 @@ type witness struct {
 func newStream(l *Log, name string, partition int, subjects, section string) *stream {
 	s := &stream{
 		l: l, name: name, partition: partition, subjects: subjects, section: section,
-		live: make(chan *nats.Msg, liveMessages), kick: make(chan struct{}, 1),
+		live: make(chan *nats.Msg, l.cfg.LiveBuffer), kick: make(chan struct{}, 1),
 		overtaken: make(map[*follow]bool),
 		err:       fmt.Errorf("stream %s was not looked for yet", name),
 		well:      true,
@@ -123,6 +125,14 @@ func (s *stream) hurry() {
 	case s.kick <- struct{}{}:
 	default:
 	}
+}
+
+// known is up to where the log was when it was last probed: a position that it has
+// surely reached.
+func (s *stream) known() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pos
 }
 
 // note remembers the highest record seen.
@@ -217,6 +227,8 @@ func (s *stream) tend(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
+		// Spread, so that nodes do not ask in step.
+		period := time.Duration(float64(tendEvery) * (0.9 + 0.2*rand.Float64()))
 		select {
 		case <-ctx.Done():
 			return
@@ -227,6 +239,7 @@ func (s *stream) tend(ctx context.Context) {
 			}
 		case <-next.C:
 		}
+		began := time.Now()
 		s.tick(ctx)
 		s.tended = time.Now()
 		if len(s.overtaken) > 0 {
@@ -235,8 +248,8 @@ func (s *stream) tend(ctx context.Context) {
 			}
 			s.repairOvertaken()
 		}
-		// Spread, so that nodes do not ask in step.
-		next.Reset(time.Duration(float64(tendEvery) * (0.9 + 0.2*rand.Float64())))
+		// From beginning to beginning, so that a slow tick does not put off the next.
+		next.Reset(max(period-time.Since(began), tendPause))
 	}
 }
 
@@ -299,7 +312,7 @@ func (s *stream) examine(ctx context.Context) error {
 	if err := s.compareEnds(ctx, info, had); err != nil {
 		return err
 	}
-	return s.probe(ctx, info.State.LastSeq)
+	return s.probe(ctx, info.State.FirstSeq, info.State.LastSeq)
 }
 
 // diagnose remembers how the stream was found, and tells the follows when it has
@@ -319,14 +332,23 @@ func (s *stream) diagnose(err error) {
 		}
 	}
 	well := err == nil || now.Sub(s.ill) < unwellAfter
-	changed := well != s.well
+	changed, long := well != s.well, err != nil && now.Sub(s.ill) >= moveAfter
 	s.well = well
 	s.mu.Unlock()
+	if long && unreached(err) && s.l.connected.Load() {
+		s.l.move(err)
+	}
 	if changed {
 		for _, f := range s.follows() {
 			f.wake(0)
 		}
 	}
+}
+
+// unreached tells whether an error says that the stream's leader was not reached.
+func unreached(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
+		isCode(err, codeClusterNotAvailable)
 }
 
 // accept takes the stream for what it says it is, if it is what it should be.
@@ -352,6 +374,7 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 		return fmt.Errorf("stream %s: an answer about one that is older", s.name)
 	}
 	s.denials = 0
+	s.replicated.Store(info.Config.Replicas > 1)
 	first, other := !s.usable, s.id.epoch != id.epoch
 	if other && s.id.epoch != "" {
 		s.l.log.Warn("stream is another one now", "stream", s.name, "epoch", id.epoch, "before", s.id.epoch)

@@ -154,7 +154,7 @@ func TestServerStartsLaterAndRestarts(t *testing.T) {
 	if a := appendAll(t, l, "r", draft1("early"))[0]; !errors.Is(a.err, hub.ErrUnavailable) {
 		t.Errorf("append without a server: %v", a.err)
 	}
-	if _, _, err := l.Read(testContext(t), "r", 0, 1); !errors.Is(err, hub.ErrUnavailable) {
+	if _, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 1); !errors.Is(err, hub.ErrUnavailable) {
 		t.Errorf("read without a server: %v", err)
 	}
 	eventually(t, 15*time.Second, "the room is degraded", func() error { return degradedIs(o, true) })
@@ -189,7 +189,7 @@ func TestServerStartsLaterAndRestarts(t *testing.T) {
 			t.Errorf("epoch %s after %s, %d resets", o.epoch, epoch, o.resets)
 		}
 	})
-	events, _, err := l.Read(testContext(t), "r", 0, 10)
+	events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10)
 	if err != nil || len(events) != 2 {
 		t.Errorf("the log holds %d events, %v", len(events), err)
 	}

@@ -3,6 +3,8 @@ package natslog
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -69,23 +71,34 @@ func (s *stream) shorten(end uint64) {
 	}
 }
 
-// probe finds the rooms that have records after what it knows of.
-func (s *stream) probe(ctx context.Context, end uint64) error {
+// probe finds the rooms that have records after what it knows of. first and end are the
+// ends of the log, as the leader has it.
+func (s *stream) probe(ctx context.Context, first, end uint64) error {
 	s.mu.Lock()
 	from := s.pos
 	rooms := make([]string, 0, len(s.rooms))
-	var fresh []*follow
+	var fresh, lost []*follow
 	for room, fs := range s.rooms {
 		rooms = append(rooms, room)
 		for _, f := range fs {
 			if f.fresh(s) {
 				fresh = append(fresh, f)
+			} else if first > from+1 {
+				lost = append(lost, f)
 			}
 		}
 	}
 	s.mu.Unlock()
 	for _, f := range fresh {
 		f.wake(s.check())
+	}
+	if len(lost) > 0 && !s.isState() {
+		// It was removed before it was known of: the node was away for longer than it was
+		// kept, or somebody has purged the stream.
+		s.l.log.Warn("the log has removed what may not have been shown", "stream", s.name, "after", from, "first", first)
+		for _, f := range lost {
+			f.lose(first - 1)
+		}
 	}
 	if end <= from {
 		return nil
@@ -108,27 +121,34 @@ func (s *stream) check() task {
 	return taskCheck
 }
 
+const (
+	// Tries to find a replica that is not behind, within one probe. Those of a healthy
+	// cluster are behind by milliseconds.
+	probeTries = 4
+	probePause = 30 * time.Millisecond // after the first; then twice as long each time
+	// Rooms are all checked with the leader, when no such replica is found, once in so
+	// many probes.
+	doubtProbes = 6
+)
+
 // probeRooms asks for the last records of rooms after a position, and returns up
 // to where it knows them all.
 func (s *stream) probeRooms(ctx context.Context, rooms []string, from, end uint64) (uint64, error) {
-	if len(rooms) == 0 {
-		return end, nil
-	}
 	reached, stale := end, false
+	pause := probePause
 	for size := batchRecords; len(rooms) > 0; {
 		part := rooms[:min(size, len(rooms))]
-		answer, err := s.directLasts(ctx, part, from+1)
+		answer, err := s.probePart(ctx, part, from, end)
 		if errors.Is(err, errTooMany) && size > 1 {
 			size /= 2
 			continue
 		}
-		if err == nil && answer.upTo < end {
-			// The replica was behind, or has nothing of these rooms at all; once
-			// more, after the time that replication takes.
-			if !sleep(ctx, 30*time.Millisecond) {
+		for err == nil && answer.upTo < end && pause < probePause<<(probeTries-1) {
+			if !sleep(ctx, pause) {
 				return from, ctx.Err()
 			}
-			answer, err = s.directLasts(ctx, part, from+1)
+			pause *= 2
+			answer, err = s.probePart(ctx, part, from, end)
 		}
 		if err != nil {
 			return from, err
@@ -136,26 +156,49 @@ func (s *stream) probeRooms(ctx context.Context, rooms []string, from, end uint6
 		for _, rec := range answer.records {
 			s.found(rec)
 		}
-		if answer.unread {
+		behind := answer.upTo < end
+		if answer.unread || behind && s.doubts == 0 {
 			s.checkAll(part)
 		}
-		stale = stale || answer.upTo < end
+		stale = stale || behind
 		reached = min(reached, max(answer.upTo, from))
 		rooms = rooms[len(part):]
-		if stale && s.doubts >= 2 {
-			s.checkAll(part)
-		}
 	}
 	switch {
-	case !stale:
-		s.doubts = 0
-	case s.doubts >= 2:
-		// Each room is checked with the leader now; then not for a while.
-		s.doubts = -5
-	default:
-		s.doubts++
+	case s.doubts > 0:
+		s.doubts--
+	case stale:
+		s.doubts = doubtProbes - 1
 	}
 	return reached, nil
+}
+
+// probePart does it for some rooms, once. A replica that finds nothing does not say how
+// far it has come, and there is nothing to find when other nodes' rooms alone go on. So
+// it is also asked for a room of which the leader has something.
+func (s *stream) probePart(ctx context.Context, part []string, from, end uint64) (lasts, error) {
+	ask := part
+	if s.anchor != "" && !slices.Contains(part, s.anchor) {
+		ask = append(slices.Clone(part), s.anchor)
+	}
+	answer, err := s.directLasts(ctx, ask, from+1)
+	if err != nil || answer.upTo > 0 || answer.unread {
+		return answer, err
+	}
+	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + "*", Seq: from + 1})
+	switch {
+	case err != nil:
+		return lasts{}, err
+	case next == nil: // it was deleted
+		return lasts{upTo: end}, nil
+	}
+	s.anchor = strings.TrimPrefix(next.subject, s.subjects)
+	if !slices.Contains(part, s.anchor) {
+		ask = append(slices.Clone(part), s.anchor)
+	} else {
+		ask = part
+	}
+	return s.directLasts(ctx, ask, from+1)
 }
 
 // checkAll has rooms ask the leader whether they are behind.

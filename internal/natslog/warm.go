@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,6 +37,10 @@ var (
 // previous position of the live message that showed the gap, or what the probe has
 // found, or the leader's answer. After a cut the connection subscribes again by
 // itself, and the first probe finds the rooms that have gone on.
+//
+// A room without a record has everything up to where the log ended before the leader
+// was asked: a cursor of there still says something when the log has removed its
+// beginning.
 func (f *follow) warmUp(ctx context.Context) error {
 	id, stateID := f.log.identity(), f.l.state.identity()
 	if id.epoch == "" || stateID.epoch == "" {
@@ -44,6 +49,7 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if err := f.subscribe(id.epoch, stateID.epoch); err != nil {
 		return err
 	}
+	end := f.log.known()
 	last, err := f.log.leaderLast(ctx, f.room)
 	if err != nil {
 		return err
@@ -59,13 +65,16 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if f.log.identity() != id || f.l.state.identity() != stateID {
 		return errMoved
 	}
-	f.had.Store(had)
 	if last != nil {
 		f.log.note(last.seq, last.at)
+	} else {
+		had = end
 	}
+	f.had.Store(had)
+	f.epoch = id.epoch
 	f.mu.Lock()
 	f.warm, f.freshLog, f.freshState = true, true, true
-	f.expected = 0
+	f.expected, f.forgotten = 0, 0
 	f.mu.Unlock()
 	f.tell(func() { f.follower.Reset(id.epoch, events, had) })
 	f.reportState(state)
@@ -90,14 +99,35 @@ func (f *follow) readBack(ctx context.Context, w *work) error {
 		f.l.metrics.gaps.WithLabelValues(gapTail).Inc()
 	}
 	start := time.Now()
-	err := f.log.read(ctx, f.room, f.had.Load(), w.target, func(records []record, had uint64) bool {
+	err := f.log.read(ctx, f.room, f.had.Load(), w.target, func(records []record, had uint64) error {
+		// What the log has removed by now was perhaps not read: it is not known to be
+		// complete up to here.
+		first, _, err := f.log.reach(ctx, f.epoch)
+		if err != nil {
+			return err
+		}
+		if first > f.had.Load()+1 {
+			f.forget(min(first-1, w.target))
+			records = slices.DeleteFunc(records, func(r record) bool { return r.seq <= f.had.Load() })
+		}
 		f.deliver(f.l.events(records), had, at(records))
-		return true
+		if f.had.Load() >= w.target {
+			return errEnough
+		}
+		return nil
 	})
 	if err == nil {
 		f.l.metrics.repairSeconds.Observe(time.Since(start).Seconds())
 	}
 	return err
+}
+
+// forget reports that events up to a position, or some of them, are gone before they
+// were reported.
+func (f *follow) forget(upTo uint64) {
+	f.l.metrics.gaps.WithLabelValues(gapForgotten).Inc()
+	f.had.Store(max(f.had.Load(), upTo))
+	f.tell(func() { f.follower.Forgot(f.had.Load()) })
 }
 
 // readState reads and reports the state: when it is newer than what was reported,
@@ -218,18 +248,31 @@ func at(records []record) int64 {
 	return records[len(records)-1].at
 }
 
+// errEnough ends a read.
+var errEnough = errors.New("enough was read")
+
 // read reads a room's records after a position up to a target that is known to
 // have been stored. It calls each with those that it finds, in order, and the
-// position up to which that is everything, until it returns false.
+// position up to which that is everything, until it fails; [errEnough] is no failure.
 //
-// It reads in batches from any replica. What a replica has is the beginning of the
-// log without holes, so every record is good, but the last ones may be missing. It
-// asks again a little later, and if that does not help, steps from record to record
-// with the leader's answers, which also tell what was deleted: the leader's next
-// record, or none.
-func (s *stream) read(ctx context.Context, room string, had, target uint64, each func(records []record, had uint64) bool) error {
+// It reads in batches from any replica. What a replica has is a piece of the
+// log without holes, but the last records may be missing, and the first ones, if its
+// clock has removed them earlier than the leader's. So each batch begins with what is
+// had already; where that is no record of the room, the leader tells what comes next.
+// Where a replica falls short it asks again a little later, and if that does not help,
+// steps from record to record with the leader's answers, which also tell what was
+// deleted: the leader's next record, or none.
+func (s *stream) read(ctx context.Context, room string, had, target uint64, each func(records []record, had uint64) error) error {
+	err := s.readUpTo(ctx, room, had, target, each)
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+func (s *stream) readUpTo(ctx context.Context, room string, had, target uint64, each func([]record, uint64) error) error {
 	for short := 0; had < target; {
-		p, err := s.directGet(ctx, room, had+1, nil, batchRecords)
+		p, err := s.batch(ctx, room, had)
 		switch {
 		case err != nil:
 			if !s.worthAnotherTry(ctx, err) {
@@ -238,8 +281,8 @@ func (s *stream) read(ctx context.Context, room string, had, target uint64, each
 			short++
 		case p.end > had:
 			had, short = p.end, 0
-			if !each(p.records, had) {
-				return nil
+			if err := each(p.records, had); err != nil {
+				return err
 			}
 			continue
 		default:
@@ -257,15 +300,41 @@ func (s *stream) read(ctx context.Context, room string, had, target uint64, each
 			return err
 		case rec == nil:
 			had = target // it was deleted
-			each(nil, had)
+			if err := each(nil, had); err != nil {
+				return err
+			}
 		default:
 			had = rec.seq
-			if !each([]record{*rec}, had) {
-				return nil
+			if err := each([]record{*rec}, had); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// batch reads the records after a position from some replica; none when that replica
+// has already removed the first of them.
+func (s *stream) batch(ctx context.Context, room string, had uint64) (page, error) {
+	p, err := s.directGet(ctx, room, max(had, 1), nil, batchRecords)
+	if err != nil || len(p.records) == 0 {
+		return p, err
+	}
+	switch p.records[0].seq {
+	case had:
+		p.records = p.records[1:]
+		return p, nil
+	case had + 1: // nothing fits between
+		return p, nil
+	}
+	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had + 1})
+	if err != nil {
+		return page{}, err
+	}
+	if next != nil && next.seq < p.records[0].seq {
+		return page{}, nil
+	}
+	return p, nil
 }
 
 // worthAnotherTry tells whether a read that has failed may succeed soon.
@@ -300,13 +369,13 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 		events []hub.Event
 		had    = from - 1
 	)
-	err = s.read(ctx, room, had, last.seq, func(records []record, upTo uint64) bool {
+	err = s.read(ctx, room, had, last.seq, func(records []record, upTo uint64) error {
 		events = append(events, s.l.events(records)...)
 		if drop := len(events) - n; drop > 0 {
 			events = append(events[:0], events[drop:]...)
 		}
 		had = upTo
-		return true
+		return nil
 	})
 	return events, had, err
 }
