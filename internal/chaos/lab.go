@@ -45,7 +45,7 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 		}
 	}()
 	args := []string{
-		"--log-partitions", fmt.Sprint(cfg.Partitions), "--drain", cfg.Drain.String(),
+		"--log-partitions", fmt.Sprint(cfg.Partitions), "--live-buffer", fmt.Sprint(liveBuffer), "--drain", cfg.Drain.String(),
 		// Everything is to reach everybody, whatever is done; floods too.
 		"--room-rate", "0", "--rate-staff", "100000", "--burst-staff", "100000", "--recover-max", "100000",
 	}
