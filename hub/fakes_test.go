@@ -33,6 +33,7 @@ type fakeLog struct {
 	slow    time.Duration // of each Read
 	reading func(n int)   // is called in the middle of the nth Read
 	lastErr error         // of Last
+	behind  time.Duration // its clock, behind this node's
 }
 
 type fakeFollow struct {
@@ -60,7 +61,7 @@ func (l *fakeLog) put(room, text, audience string) Event {
 		seq += uint64(n % 3)
 	}
 	l.seqs[room] = seq
-	e := Event{Seq: seq, At: time.Now().UnixMilli(), Kind: KindComment, Audience: audience, Body: body(text)}
+	e := Event{Seq: seq, At: time.Now().Add(-l.behind).UnixMilli(), Kind: KindComment, Audience: audience, Body: body(text)}
 	l.events[room] = append(l.events[room], e)
 	return e
 }

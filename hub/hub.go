@@ -98,7 +98,8 @@ func (c *Config) setDefaults() {
 
 // Hub is one node's rooms.
 type Hub struct {
-	cfg Config
+	cfg   Config
+	began time.Time
 
 	mu    sync.Mutex
 	rooms map[string]*Room
@@ -108,7 +109,7 @@ type Hub struct {
 // New makes a Hub without rooms.
 func New(cfg Config) *Hub {
 	cfg.setDefaults()
-	return &Hub{cfg: cfg, rooms: map[string]*Room{}}
+	return &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}}
 }
 
 // Close shuts all rooms and waits until nothing of them runs any more. The

@@ -108,10 +108,10 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	for _, v := range r.views {
 		v.restart(floor)
 	}
-	for i := range recent {
-		r.add(&recent[i])
-	}
 	now := time.Now()
+	for i := range recent {
+		r.add(&recent[i], now)
+	}
 	for _, v := range r.views {
 		v.framed, v.at, v.held = v.end(), head, nil
 		if len(v.viewers) == 0 {
@@ -169,7 +169,7 @@ func (r *Room) Deliver(events []Event) {
 	r.mu.Lock()
 	r.pace.count(now, len(events))
 	for i := range events {
-		r.add(&events[i])
+		r.add(&events[i], now)
 	}
 	r.dirty = true
 	due := r.kick()
@@ -193,12 +193,13 @@ func (r *Room) here() int {
 }
 
 // add puts an event into the views that show it.
-func (r *Room) add(e *Event) {
+func (r *Room) add(e *Event, now time.Time) {
 	r.head = max(r.head, e.Seq)
 	if e.Kind != KindComment {
 		return
 	}
 	it := makeItem(e)
+	it.came = now.Sub(r.hub.began)
 	if r.shows(e) {
 		for _, v := range r.views {
 			if v.sees(e) {
@@ -217,7 +218,7 @@ func (r *Room) add(e *Event) {
 
 func makeItem(e *Event) item {
 	const head = 48 // id, time and their names
-	return item{e.Seq, e.At, protocol.AppendItem(make([]byte, 0, head+len(e.Body)), CommentID(e.Seq), e.At, e.Body)}
+	return item{seq: e.Seq, at: e.At, json: protocol.AppendItem(make([]byte, 0, head+len(e.Body)), CommentID(e.Seq), e.At, e.Body)}
 }
 
 // SetState implements [Follower]. A state that cannot be read is taken for one

@@ -125,7 +125,7 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 	}
 	v.framed = v.end()
 	v.snapshot, v.resumes = nil, nil
-	v.trim(now, r.hub.cfg.Recent)
+	v.trim(now.Sub(r.hub.began), r.hub.cfg.Recent)
 }
 
 // makeFrame puts one frame into the ring: the items of part, and in their places

@@ -101,9 +101,14 @@ func (p *pace) rate(now time.Time) uint32 {
 	return sum
 }
 
-// turn forgets what is more than a second ago.
+// turn forgets what is more than a second ago, and everything when the clock was set
+// back: it would be counted on until the clock is where it was. Less than a second lies
+// between those who look at the clock at the same time.
 func (p *pace) turn(now time.Time) {
 	tenth := now.UnixMilli() / 100
+	if tenth < p.last-10 {
+		*p = pace{last: tenth}
+	}
 	for n := min(tenth-p.last, 10); n > 0; n-- {
 		p.tenths[(tenth-n+1)%10] = 0
 	}

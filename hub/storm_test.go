@@ -223,7 +223,7 @@ func BenchmarkRound(b *testing.B) {
 			for b.Loop() {
 				e.Seq++
 				r.mu.Lock()
-				r.add(&e)
+				r.add(&e, time.Now())
 				r.makeFrames(r.views[audienceView], time.Now())
 				r.sent = r.sent[:0]
 				r.mu.Unlock()

@@ -26,7 +26,8 @@ const (
 // item is one event of a view, encoded once.
 type item struct {
 	seq  uint64
-	at   int64
+	at   int64         // by the log's clock
+	came time.Duration // how old the hub was: what is kept does not depend on clocks
 	json []byte
 }
 
@@ -155,11 +156,11 @@ func (v *view) add(it item) {
 }
 
 // trim forgets the items that neither who comes nor who comes back will need.
-func (v *view) trim(now time.Time, recent int) {
-	old := now.Add(-keepItems).UnixMilli()
+func (v *view) trim(age time.Duration, recent int) {
+	old := age - keepItems
 	n := 0
 	for n < len(v.items)-recent && v.base+uint64(n) < v.framed &&
-		(v.bytes > keepItemBytes || v.items[n].at < old) {
+		(v.bytes > keepItemBytes || v.items[n].came < old) {
 		v.bytes -= len(v.items[n].json)
 		v.floor = v.items[n].seq
 		v.items[n] = item{}

@@ -39,7 +39,8 @@ type Log struct {
 	nc        atomic.Pointer[nats.Conn] // nil until the first attempt to connect has ended
 	connected atomic.Bool
 	lastErr   atomic.Pointer[error] // why it is not connected
-	moved     atomic.Int64          // when a server was left last, Unix milliseconds
+	began     time.Time
+	moved     atomic.Int64 // when a server was left last, since began, in nanoseconds; 0: never
 
 	caller   *caller
 	appender *appender
@@ -66,7 +67,7 @@ func Open(cfg Config) (*Log, error) {
 			return nil, fmt.Errorf("natslog: %w", err)
 		}
 	}
-	l := &Log{cfg: cfg, metrics: cfg.Metrics, log: cfg.Logger, closed: make(chan struct{})}
+	l := &Log{cfg: cfg, began: time.Now(), metrics: cfg.Metrics, log: cfg.Logger, closed: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.caller = newCaller(l)
 	l.appender = newAppender(l)
@@ -231,8 +232,8 @@ func (l *Log) broken(nc *nats.Conn, err error) {
 // move leaves the server for another one, if there is one.
 func (l *Log) move(why error) {
 	nc := l.nc.Load()
-	now, last := time.Now().UnixMilli(), l.moved.Load()
-	if nc == nil || len(nc.Servers()) < 2 || now-last < moveEvery.Milliseconds() || !l.moved.CompareAndSwap(last, now) {
+	now, last := int64(time.Since(l.began)), l.moved.Load()
+	if nc == nil || len(nc.Servers()) < 2 || last > 0 && now-last < int64(moveEvery) || !l.moved.CompareAndSwap(last, now) {
 		return
 	}
 	l.log.Warn("leaving a nats server that does not lead to the log", "server", nc.ConnectedUrlRedacted(), "error", why)

@@ -46,8 +46,9 @@ type stream struct {
 
 	mismatched error // how the stream differs from what it should be
 
-	recheck    atomic.Bool // whether the log still has the end that it had, after a cut
-	replicated atomic.Bool // it has more than one replica
+	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut
+	replicated atomic.Bool  // it has more than one replica
+	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
 
 	mu     sync.Mutex
 	id     identity
@@ -305,6 +306,9 @@ func (s *stream) examine(ctx context.Context) error {
 	info, err := s.bind(ctx)
 	if err != nil {
 		return err
+	}
+	if at := info.TimeStamp; !at.IsZero() {
+		s.ahead.Store(int64(time.Until(at)))
 	}
 	if err := s.accept(info); err != nil {
 		return err

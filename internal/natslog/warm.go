@@ -357,7 +357,8 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 	if last == nil {
 		return nil, 0, nil
 	}
-	since := time.Now().Add(-s.l.cfg.HistoryWindow)
+	// By the log's clock, so that every node shows the same.
+	since := time.Now().Add(time.Duration(s.ahead.Load()) - s.l.cfg.HistoryWindow)
 	if n <= 0 || last.at < since.UnixMilli() {
 		return nil, last.seq, nil
 	}
