@@ -73,14 +73,22 @@ test("why it refused is asked of the one that refused; the others are not spared
   assert.equal(hosts(world), "abc");
   await world.pass(100);
   assert.equal(hosts(world), "abca");
-  // A welcome ends what it told.
+});
+
+test("a welcome ends what was told", async () => {
+  const world = new World();
+  let late;
+  world.verdict = () => new Promise((resolve) => { late = resolve; });
+  await join({}, world);
+  world.socket.end();
+  await attempt(world);
+  late(new Response("", { status: 503, headers: { "Retry-After": "60" } }));
+  await world.pass(0);
   world.socket.open();
   world.socket.say(welcome());
-  for (let i = 0; i < 2; i++) {
-    world.socket.end(4408);
-    await attempt(world);
-  }
-  assert.equal(hosts(world).slice(0, 4), "abca");
+  world.socket.end();
+  await world.pass(2000);
+  assert.equal(world.sockets.length, 3);
 });
 
 test("reconnect: the next address first; not back to the one that is leaving", async () => {
@@ -102,14 +110,16 @@ test("reconnect: the next address first; not back to the one that is leaving", a
   world.socket.say(welcome());
   assert.equal(a.closedWith, 1000);
   assert.equal(of("status").length, 2);
-  // Later the one that left is a node like the others.
+  // Later the one that was left is a node like the others, and this one is leaving.
   await world.pass(20_000);
-  world.socket.say({ type: "beat", now: 1 });
-  for (let i = 0; i < 2; i++) {
-    world.socket.end();
+  const [, , , b] = world.sockets;
+  b.say({ type: "reconnect", after_ms: 100 });
+  for (const want of ["abcbc", "abcbca", "abcbcac"]) {
     await attempt(world);
+    assert.equal(hosts(world), want);
+    world.socket.end();
   }
-  assert.equal(hosts(world), "abcbca");
+  assert.equal(b.closedWith, null);
 });
 
 test("reconnect: a node that is lost before it is left", async () => {

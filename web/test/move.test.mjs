@@ -214,3 +214,22 @@ test("reconnect: a token that does not come is not waited for", async () => {
   assert.deepEqual(world.socket.protocols, ["kansei.v1", "bearer.t.t.3"]);
   assert.deepEqual(states(of), ["connecting", "live"]);
 });
+
+test("reconnect: a token that comes when it is too late opens nothing", async () => {
+  const tokens = [];
+  const { world, first } = await moving({ getToken: () => (tokens.length ? new Promise((resolve) => tokens.push(resolve)) : (tokens.push(null), "t.t.1")) });
+  world.socket.open();
+  world.socket.end(4401);
+  await world.pass(0);
+  assert.equal(tokens.length, 2);
+  first.end(1012, "leaving retry_ms=300");
+  await world.pass(2000);
+  assert.equal(tokens.length, 3);
+  tokens[1]("t.t.2");
+  await world.pass(0);
+  assert.equal(world.sockets.length, 2);
+  tokens[2]("t.t.3");
+  await world.pass(0);
+  assert.equal(world.sockets.length, 3);
+  assert.deepEqual(world.socket.protocols, ["kansei.v1", "bearer.t.t.3"]);
+});

@@ -96,8 +96,13 @@ test("a network that returns just after an attempt has failed: the next is a sec
   await world.pass(1);
   assert.equal(world.sockets.length, n + 1);
   // And the waits begin anew: the network is not there at once.
-  world.socket.end();
-  assert.ok(of("status").at(-1).retryInMs <= 1000);
+  const waits = [];
+  for (let i = 0; i < 4; i++) {
+    world.socket.end();
+    waits.push(of("status").at(-1).retryInMs);
+    await attempt(world);
+  }
+  assert.deepEqual(waits, [1000, 1000, 2000, 4000]);
 });
 
 test("a network that returns while an attempt hangs: another is made", async () => {
@@ -226,4 +231,18 @@ test("silence is the end also while messages come, and the next begins at the cu
   assert.equal(of("status").at(-1).reason, "silent");
   await again(world);
   assert.equal(world.socket.url.searchParams.get("since"), "c9");
+});
+
+test("a wake-up makes no wait longer", async () => {
+  const world = new World();
+  world.chance = () => 0.3;
+  const { of } = await join({}, world);
+  await world.setOnline(false);
+  world.socket.end();
+  assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["offline", 300]);
+  await world.pass(100);
+  await world.setOnline(true);
+  assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["reconnecting", 200]);
+  await world.pass(200);
+  assert.equal(world.sockets.length, 2);
 });
