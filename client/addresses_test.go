@@ -95,6 +95,28 @@ func TestMoveThatIsRefused(t *testing.T) {
 			r.want("welcome recovered=false", "disconnected", "welcome recovered=true")
 		})
 	})
+	t.Run("twice", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(t, leaving, func(p *peer) {
+				p.welcome(true)
+				p.read() // a beat, after 15 s or more
+				p.sendMessage(&protocol.Beat{Now: 1})
+				p.sendMessage(&protocol.Reconnect{AfterMS: 100})
+				p.answer(nil)
+			}, lively)
+			r := start(t, s, abc)
+			defer r.stop()
+			time.Sleep(15 * time.Second)
+			s.refuse(3, badGateway)
+			time.Sleep(25 * time.Second)
+			synctest.Wait()
+			// The second time b is the one to leave, and a is a node like the others.
+			if got := s.hosts(); got != "abcaca" {
+				t.Errorf("asked %q, want abcaca", got)
+			}
+		})
+	})
 	for name, end := range map[string]func(*peer){
 		"the node stays":  func(p *peer) { p.answer(nil) },
 		"the node closes": func(p *peer) { time.Sleep(2 * time.Second); p.close(protocol.CloseRestart, "retry_ms=300") },

@@ -28,11 +28,11 @@ func (c *Client) next(e ending) (p pause, again bool) {
 	if re, ok := errors.AsType[*RefusedError](e.err); ok && !re.Temporary() {
 		return pause{}, false
 	}
+	wait, awake := c.awake()
 	c.spare(e.err)
-	wait := jitter(c.window(c.failures))
-	c.failures++
-	if gap, ok := c.awake(); ok {
-		wait = gap
+	if !awake {
+		wait = jitter(c.window(c.failures))
+		c.failures++
 	}
 	free := c.free()
 	return pause{wait: max(e.told+wait, free), told: max(e.told, free)}, true

@@ -111,7 +111,7 @@ type Client struct {
 	pending    map[string]chan protocol.Message
 	attemptAt  time.Time // when the last attempt to connect began
 	abandon    func()    // ends it, while it is under way
-	awakeUntil time.Time // a loss before finds the device just woken
+	awakeUntil time.Time // set by Wake: a loss before finds the device just woken
 }
 
 // StaticToken is a token source that knows one token.
@@ -198,13 +198,11 @@ func (c *Client) run(ctx context.Context) error {
 	for {
 		l, end := c.connect(ctx)
 		for l != nil {
-			var next *link
-			if end, next = c.serve(ctx, l); next != nil {
-				if c.cfg.Handler.Disconnected != nil {
-					c.cfg.Handler.Disconnected(end.err, 0)
-				}
+			end = c.serve(ctx, l)
+			// Found while that one was there, or just when it ended.
+			if l = l.next; l != nil && c.cfg.Handler.Disconnected != nil {
+				c.cfg.Handler.Disconnected(ErrMoved, 0)
 			}
-			l = next
 		}
 		if ctx.Err() != nil {
 			if c.cfg.Handler.Disconnected != nil {
@@ -274,21 +272,22 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	})
 }
 
-// serve reads a connection to its end, or until there is another to go on with.
-func (c *Client) serve(ctx context.Context, l *link) (ending, *link) {
+// serve reads a connection to its end. If there is another to go on with then, that is
+// its next.
+func (c *Client) serve(ctx context.Context, l *link) ending {
 	l.mover = func() { c.move(ctx, l) }
 	stop := context.AfterFunc(ctx, func() { l.leave(ctx.Err()) })
-	defer l.close() // after stop: it waits for a leave that has begun
-	defer stop()
-	defer c.setLink(nil)
-	defer func() {
+	defer func() { // after close: nobody else looks at it then
 		if l.lasted() >= steady {
 			c.failures = 0
 		}
 	}()
+	defer l.close() // after stop: it waits for a leave that has begun
+	defer stop()
+	defer c.setLink(nil)
 	if l.first != nil {
 		if err := c.handle(l, l.first); err != nil {
-			return l.ended(err), nil
+			return l.ended(err)
 		}
 	}
 	for {
@@ -296,17 +295,12 @@ func (c *Client) serve(ctx context.Context, l *link) (ending, *link) {
 		// would cost a registration for every message.
 		raw, err := l.conn.ReadRaw(context.WithoutCancel(ctx))
 		l.turn <- struct{}{}
-		next := l.next
-		if err == nil && next == nil { // what comes when there is another comes there too
+		if err == nil && l.next == nil { // what comes when there is another comes there too
 			err = c.handle(l, raw)
 		}
 		<-l.turn
-		switch {
-		case err == nil:
-		case next != nil:
-			return ending{err: ErrMoved}, next
-		default:
-			return l.ended(err), nil
+		if err != nil {
+			return l.ended(err)
 		}
 	}
 }

@@ -312,6 +312,46 @@ func TestUnauthorized(t *testing.T) {
 	}
 }
 
+// Tokens that expire, one after the other, over hours are no reason to give up.
+func TestTokensThatExpire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		expired := func(p *peer) { p.close(protocol.CloseUnauthorized, "the token has expired") }
+		good := func(p *peer) {
+			p.welcome(true)
+			p.read() // a beat
+			p.sendMessage(&protocol.Beat{Now: 1})
+			p.close(protocol.CloseTooSlow, "")
+		}
+		n := 0
+		r := start(t, newServer(t, expired, good, expired, good, expired, good, expired, good, expired, lively), func(c *Config) {
+			c.Token = func(context.Context) (string, error) { n++; return fmt.Sprint(n), nil }
+		})
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		if n != 6 || r.s.count() != 10 {
+			t.Errorf("%d tokens for %d connections; %v", n, r.s.count(), r.causes)
+		}
+		r.stop()
+	})
+}
+
+// An attempt is one from asking for the token to the welcome.
+func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newServer(t, func(p *peer) { p.read() }, lively), func(c *Config) {
+			c.Token = func(context.Context) (string, error) { time.Sleep(6 * time.Second); return "t", nil }
+		})
+		time.Sleep(connectTimeout - time.Millisecond)
+		r.want()
+		time.Sleep(2 * time.Millisecond)
+		r.want("disconnected")
+		time.Sleep(time.Minute)
+		r.stop()
+	})
+}
+
 func TestTokenThatDoesNotCome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

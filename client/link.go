@@ -142,7 +142,6 @@ func (l *link) moveAfter(ms int64) time.Duration {
 	l.mu.Lock()
 	l.told = time.Now().Add(d)
 	l.mu.Unlock()
-	l.moves = 0
 	l.moveIn(d)
 	return d
 }

@@ -43,8 +43,8 @@ func (c *Client) Wake() {
 	}
 }
 
-// awake tells, once, whether Wake was called a moment ago, and how long the next
-// attempt must wait then.
+// awake begins the row of failures anew if Wake was called since it last did. It tells
+// whether that was a moment ago, and how long the next attempt must wait then.
 func (c *Client) awake() (time.Duration, bool) {
 	select {
 	case <-c.woken:
@@ -52,12 +52,13 @@ func (c *Client) awake() (time.Duration, bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !time.Now().Before(c.awakeUntil) {
+	if c.awakeUntil.IsZero() {
 		return 0, false
 	}
-	c.awakeUntil = time.Time{}
 	c.failures = 0
-	return max(0, time.Until(c.attemptAt.Add(wakeGap))), true
+	lately := time.Now().Before(c.awakeUntil)
+	c.awakeUntil = time.Time{}
+	return max(0, time.Until(c.attemptAt.Add(wakeGap))), lately
 }
 
 // rest waits before the next attempt.
@@ -72,7 +73,6 @@ func (c *Client) rest(ctx context.Context, p pause) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.woken:
-			c.failures = 0
 			c.mu.Lock()
 			soonest := c.attemptAt.Add(wakeGap)
 			c.mu.Unlock()

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,6 +125,39 @@ func TestWakeCutsAWaitShort(t *testing.T) {
 			t.Errorf("%d attempts after the last Wake, want one, and one at once if it fails", s.count()-n)
 		}
 	})
+}
+
+// The waits begin anew when it is woken: the network is not always there at once.
+func TestWakeBeginsTheWaitsAnew(t *testing.T) {
+	t.Parallel()
+	for name, takes := range map[string]time.Duration{"attempts fail at once": 0, "attempts fail late": 7 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer(t, lively)
+				s.refuse(1000, func(w http.ResponseWriter) { time.Sleep(takes); badGateway(w) })
+				r := start(t, s, nil)
+				defer time.Sleep(takes) // for what still hangs
+				defer r.stop()
+				waits := func() []time.Duration {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					return slices.Clone(r.waits)
+				}
+				for range 5 {
+					time.Sleep(10 * time.Minute)
+					n := len(waits())
+					r.Wake()
+					time.Sleep(time.Minute)
+					for i, w := range waits()[n : n+3] {
+						if w > time.Second<<i {
+							t.Errorf("wait %d after Wake is %v: %v", i, w, waits()[n-3:])
+						}
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestWakeKeepsAToldWait(t *testing.T) {
