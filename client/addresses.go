@@ -5,15 +5,18 @@ import (
 	"time"
 )
 
-// leftFor is how long a node that told when to leave it is not asked again.
+// leftFor is how long after the time that a node told to leave it, it is asked only if
+// there is no other.
 const leftFor = 10 * time.Second
 
 // addresses are those of the nodes, by their number in Config.URLs. They are asked in
 // turn, but one that has named a time not before it.
 type addresses struct {
-	current int // of the last attempt; -1 before the first
-	home    int // of the last welcome
-	spared  []time.Time
+	current   int // of the last attempt; -1 before the first
+	home      int // of the last welcome
+	left      int // of the node that wants to be left, until leftUntil
+	leftUntil time.Time
+	spared    []time.Time
 }
 
 func newAddresses(n int) addresses {
@@ -22,14 +25,21 @@ func newAddresses(n int) addresses {
 
 // turn goes on to the next address that may be asked; false if none may.
 func (a *addresses) turn() bool {
-	now := time.Now()
-	for k := 1; k <= len(a.spared); k++ {
-		if i := (a.current + k) % len(a.spared); !a.spared[i].After(now) {
-			a.current = i
-			return true
+	now, found := time.Now(), -1
+	for k := len(a.spared); k >= 1; k-- {
+		i := (a.current + k) % len(a.spared)
+		if a.spared[i].After(now) {
+			continue
+		}
+		if found < 0 || i != a.left || !now.Before(a.leftUntil) {
+			found = i
 		}
 	}
-	return false
+	if found < 0 {
+		return false
+	}
+	a.current = found
+	return true
 }
 
 // free is how long it is until any address may be asked.
@@ -49,12 +59,9 @@ func (a *addresses) arrive() {
 	a.spared[a.home] = time.Time{}
 }
 
-// leave says that the node that the client is at wants to be left after d: for another
-// one, if there is one.
+// leave says that the node that the client is at wants to be left after d.
 func (a *addresses) leave(d time.Duration) {
-	if len(a.spared) > 1 {
-		a.spared[a.home] = time.Now().Add(d + leftFor)
-	}
+	a.left, a.leftUntil = a.home, time.Now().Add(d+leftFor)
 }
 
 // spare keeps the address of the last attempt from being asked before the time that it

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -93,6 +92,23 @@ func TestMoveThatIsRefused(t *testing.T) {
 				t.Errorf("asked %q, want abcbc", got)
 			}
 			r.want("welcome recovered=false", "disconnected", "welcome recovered=true")
+		})
+	})
+	t.Run("two nodes, one after the other", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer(t, leaving, func(p *peer) {
+				p.welcome(true)
+				p.sendMessage(&protocol.Reconnect{AfterMS: 1000})
+				p.answer(nil)
+			}, lively)
+			r := start(t, s, func(c *Config) { abc(c); c.URLs = c.URLs[:2] })
+			defer r.stop()
+			time.Sleep(2100 * time.Millisecond)
+			synctest.Wait()
+			if got := s.hosts(); got != "aba" {
+				t.Errorf("asked %q, want aba", got)
+			}
 		})
 	})
 	t.Run("twice", func(t *testing.T) {
@@ -307,20 +323,21 @@ func TestAddresses(t *testing.T) {
 		}
 		a.arrive()
 		a.leave(time.Second)
-		turn()
-		turn()
-		turn() // not a
+		for range 3 {
+			turn() // not a
+		}
 		a.spared[1], a.spared[2] = time.Now().Add(time.Minute), time.Now().Add(time.Hour)
+		turn() // there is no other
+		a.spared[0] = time.Now().Add(2 * time.Minute)
 		turn()
-		if d := a.free(); d != time.Second+leftFor {
-			t.Errorf("free after %v", d)
+		if d := a.free(); d != time.Minute {
+			t.Errorf("free after %v, want a minute", d)
 		}
 		time.Sleep(a.free())
 		turn()
-		a.arrive()
-		time.Sleep(a.free() + time.Duration(rand.IntN(100)))
-		turn()
-		if asked != "abcabcb-aa" {
+		time.Sleep(a.free() + time.Minute)
+		turn() // a is a node like the others by then
+		if asked != "abcabcba-ba" {
 			t.Errorf("asked %s", asked)
 		}
 		one := newAddresses(1)

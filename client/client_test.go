@@ -346,7 +346,11 @@ func TestConnectTimeout(t *testing.T) {
 		time.Sleep(connectTimeout - time.Millisecond)
 		r.want()
 		time.Sleep(2 * time.Millisecond)
-		r.want("disconnected")
+		r.mu.Lock()
+		if len(r.causes) != 1 || !errors.Is(r.causes[0], ErrSilent) {
+			t.Errorf("after %v: %v", connectTimeout, r.causes)
+		}
+		r.mu.Unlock()
 		time.Sleep(time.Minute)
 		r.stop()
 	})

@@ -104,7 +104,7 @@ func TestWakeCutsAWaitShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(t, lively)
 		s.refuse(9, badGateway)
-		r := start(t, s, func(c *Config) { c.BackoffBase = 20 * time.Minute; c.BackoffMax = 40 * time.Minute })
+		r := start(t, s, func(c *Config) { c.BackoffBase = 10_000 * time.Hour; c.BackoffMax = c.BackoffBase })
 		defer r.stop()
 		synctest.Wait()
 		// At most one attempt a second, however often it is woken.

@@ -2,13 +2,15 @@
 
 const BACKOFF_MS = 1_000; // the first wait is up to this, each later one up to twice as much
 const BACKOFF_MAX_MS = 30_000;
-const LEFT_MS = 10_000; // a node that told when to leave it is not asked again so soon
+const LEFT_MS = 10_000; // a node is left for good, or is another one, so long after the time that it told
 
 /** Addresses are asked in turn; one that has named a time, not before it. */
 export class Addresses {
   #all; // { room: address of the room, http(s); sparedUntil: time }
   #current = -1;
   #home = 0; // where the last welcome came from
+  #left = -1; // the node that wants to be left: asked only if there is no other
+  #leftUntil = 0;
   #p;
 
   constructor(options, platform) {
@@ -23,13 +25,15 @@ export class Addresses {
 
   /** next turns to the next node that may be asked, and returns 0; or how long it is until one may. */
   next(now) {
-    for (let k = 1; k <= this.#all.length; k++) {
+    let found = -1;
+    for (let k = this.#all.length; k >= 1; k--) {
       const i = (this.#current + k) % this.#all.length;
       if (this.#all[i].sparedUntil > now) continue;
-      this.#current = i;
-      return 0;
+      if (found < 0 || i !== this.#left || now >= this.#leftUntil) found = i;
     }
-    return this.wait(now);
+    if (found < 0) return this.wait(now);
+    this.#current = found;
+    return 0;
   }
 
   /** wait is how long it is until any node may be asked. */
@@ -41,9 +45,10 @@ export class Addresses {
     this.#all[this.#home].sparedUntil = 0;
   }
 
-  /** leave says that this node wants to be left then: for another one, if there is one. */
+  /** leave says that this node wants to be left then. */
   leave(at) {
-    if (this.#all.length > 1) this.#all[this.#home].sparedUntil = at + LEFT_MS;
+    this.#left = this.#home;
+    this.#leftUntil = at + LEFT_MS;
   }
 
   /** spare keeps the node with that address of the room from being asked before a time. */

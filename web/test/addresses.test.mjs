@@ -130,4 +130,31 @@ test("reconnect: a node that is lost before it is left", async () => {
   world.socket.end();
   await attempt(world);
   assert.equal(hosts(world), "abb");
+  // Later it is a node like the others.
+  world.socket.open();
+  world.socket.say(welcome());
+  await world.pass(15_000);
+  world.socket.end();
+  await attempt(world);
+  assert.equal(hosts(world), "abba");
+});
+
+test("reconnect: two nodes that are restarted one after the other", async () => {
+  const { world, of } = await live({ urls: urls.slice(0, 2) });
+  for (const want of ["ab", "aba", "abab"]) {
+    world.socket.say({ type: "reconnect", after_ms: 1000 });
+    await world.pass(1000);
+    assert.equal(hosts(world), want);
+    world.socket.open();
+    world.socket.say(welcome());
+  }
+  assert.equal(of("status").length, 2);
+
+  // Where there is no other, the one that is leaving is asked again: it may be another by then.
+  world.verdict = busy(60);
+  world.socket.say({ type: "reconnect", after_ms: 1000 });
+  await world.pass(1000);
+  world.socket.end();
+  await attempt(world);
+  assert.equal(hosts(world), "ababab");
 });
