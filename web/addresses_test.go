@@ -86,6 +86,7 @@ func TestSeveralAddresses(t *testing.T) {
 	n := eval[int](p, `states.length`)
 	var joins int
 	to.set(func(s *fakeServer) { joins = len(s.joins) })
+	at.set(func(s *fakeServer) { s.leaving = true })
 	at.send(&protocol.Reconnect{AfterMS: 100})
 	if q := joined(to, joins+1).query; q.Get("since") != "c2" {
 		t.Errorf("moved with %v", q)

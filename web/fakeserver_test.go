@@ -32,6 +32,7 @@ type fakeServer struct {
 	greet    []protocol.Message // behind each welcome
 	refuse   int                // HTTP status in place of an upgrade; 0: none
 	refuseIn time.Duration      // Retry-After
+	leaving  bool               // whoever comes is closed with 1012
 	asked    []string           // Authorization of each question why
 	state    protocol.State
 	puts     []string // Authorization of each PUT
@@ -110,6 +111,11 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	defer func() { _ = c.CloseNow() }() // it has ended already
 	s.mu.Lock()
+	if s.leaving {
+		s.mu.Unlock()
+		_ = c.Close(websocket.StatusCode(protocol.CloseRestart), protocol.CloseReason("leaving", 300)) // it may have gone
+		return
+	}
 	s.joins = append(s.joins, join{query: r.URL.Query(), protocols: r.Header.Get("Sec-WebSocket-Protocol")})
 	s.conns[c] = struct{}{}
 	first := append([]protocol.Message{&protocol.Welcome{
