@@ -7,39 +7,52 @@ import (
 	"time"
 )
 
+// maxRefusals is how many tokens in a row a server may refuse before the client gives
+// up: more than one, because a node may learn of a new key a little later than others.
+const maxRefusals = 3
+
+// pause is a wait before the next attempt, of which a server told the first part.
+type pause struct{ wait, told time.Duration }
+
 // next says how long to wait before the next attempt, and whether one makes
-// sense after that ending. It turns to the next address.
-func (c *Client) next(e ending) (wait time.Duration, again bool) {
-	told := e.told
+// sense after that ending.
+func (c *Client) next(e ending) (p pause, again bool) {
 	if errors.Is(e.err, ErrSubprotocol) || errors.Is(e.err, ErrStaleToken) {
-		return 0, false
+		return pause{}, false
 	}
 	if ce, ok := errors.AsType[*CloseError](e.err); ok {
-		switch {
-		case ce.Code.NeedsToken():
-			if c.cfg.Token == nil {
-				return 0, false
-			}
-			c.refused, c.refusal, c.haveToken = c.token, ce, false
-		case !ce.Code.Reconnect():
-			return 0, false
+		if ce.Code.NeedsToken() && !c.renew(ce) || !ce.Code.Reconnect() {
+			return pause{}, false
 		}
 	}
-	if re, ok := errors.AsType[*RefusedError](e.err); ok {
-		if !re.Temporary() {
-			return 0, false
-		}
-		told = max(told, re.RetryAfter)
+	if re, ok := errors.AsType[*RefusedError](e.err); ok && !re.Temporary() {
+		return pause{}, false
 	}
-	told += jitter(c.window(c.failures))
-	c.failures++
-	c.address = (c.address + 1) % len(c.cfg.URLs)
-	return told, true
+	wait, awake := c.awake()
+	c.spare(e.err)
+	if !awake {
+		wait = jitter(c.window(c.failures))
+		c.failures++
+	}
+	free := c.free()
+	return pause{wait: max(e.told+wait, free), told: max(e.told, free)}, true
 }
 
-// window is the longest wait after that many failures in a row.
+// renew has the next attempt come with another token than the one that was refused;
+// false if there is none, or has been too often.
+func (c *Client) renew(refusal *CloseError) bool {
+	c.refusals++
+	if c.cfg.Token == nil || c.refusals > maxRefusals {
+		return false
+	}
+	c.refused, c.refusal, c.haveToken = c.token, refusal, false
+	return true
+}
+
+// window is the longest wait after that many failures in a row. It is doubled each
+// time that all addresses have failed.
 func (c *Client) window(failures int) time.Duration {
-	return min(c.cfg.BackoffBase<<min(failures, 20), c.cfg.BackoffMax)
+	return min(c.cfg.BackoffBase<<min(failures/len(c.cfg.URLs), 20), c.cfg.BackoffMax)
 }
 
 // jitter is a random time below window: those who lost the same node at once

@@ -14,8 +14,9 @@ import (
 // Config says where a Client goes and how it behaves. The zero value of a field
 // without a comment of its own is that of [Options].
 type Config struct {
-	// URLs are the addresses of nodes, as in [Options.URL]. The client begins with
-	// the first and goes on to the next after each loss.
+	// URLs are the addresses of nodes, as in [Options.URL]. The client begins with the
+	// first, and goes on to the next after each loss, after each attempt that failed, and
+	// when its node is leaving. Clients that are given the same order are all at one node.
 	URLs []string
 	Room string
 	// Token is asked for the JWT to come with, before the first connection and
@@ -31,12 +32,12 @@ type Config struct {
 	ReadLimit      int64
 	Buffers        *Buffers
 
-	// ConnectTimeout bounds an attempt from dialling to the welcome; 0: 10 s.
+	// ConnectTimeout bounds an attempt, from asking for the token to the welcome; 0: 10 s.
 	ConnectTimeout time.Duration
 	// BackoffBase and BackoffMax bound the time between attempts: each waits a
-	// random time between 0 and BackoffBase (0: 500 ms), which is doubled for each
-	// failure in a row up to BackoffMax (0: 30 s). A time that the server told is
-	// waited in addition.
+	// random time between 0 and BackoffBase (0: 1 s), which is doubled each time that
+	// all addresses have failed, up to BackoffMax (0: 30 s). A time that the server told
+	// is waited in addition; an HTTP refusal's Retry-After, by the address that told it.
 	BackoffBase, BackoffMax time.Duration
 
 	Handler Handler
@@ -60,7 +61,8 @@ type Handler struct {
 	// been seen already.
 	NotRecovered func(since string)
 	// Disconnected ends each connection, and each attempt at one, with the reason.
-	// The next attempt is made after wait; when there is none, Run ends with err.
+	// The next attempt is made after wait, or sooner if [Client.Wake] is called; when
+	// there is none, Run ends with err.
 	Disconnected func(err error, wait time.Duration)
 
 	Comments func(*protocol.Comments)
@@ -87,23 +89,29 @@ const (
 type Client struct {
 	cfg Config
 
-	// Owned by the goroutine of Run.
-	address   int    // in cfg.URLs, of the next attempt
+	// Owned by the goroutine of Run, and by a link's mover while it has the turn.
+	addresses
 	failures  int    // in a row
 	token     string // the one to come with
 	haveToken bool
 	refused   string // the last token that the server did not take
 	refusal   error  // and what it said
+	refusals  int    // in a row
 
-	mu      sync.Mutex
-	started bool
-	cursor  [protocol.MaxCursor]byte // of the last message handled
-	ncursor int
-	session string
-	link    *link         // the welcomed connection, if there is one
-	changed chan struct{} // closed when link or end changes
-	end     error         // why Run ended; nil while it runs
-	pending map[string]chan protocol.Message
+	woken chan struct{} // holds one place: Wake was called, and there is no connection
+
+	mu         sync.Mutex
+	started    bool
+	cursor     [protocol.MaxCursor]byte // of the last message handled
+	ncursor    int
+	session    string
+	link       *link         // the welcomed connection, if there is one
+	changed    chan struct{} // closed when link or end changes
+	end        error         // why Run ended; nil while it runs
+	pending    map[string]chan protocol.Message
+	attemptAt  time.Time // when the last attempt to connect began
+	abandon    func()    // ends it, while it is under way
+	awakeUntil time.Time // set by Wake: a loss before finds the device just woken
 }
 
 // StaticToken is a token source that knows one token.
@@ -131,7 +139,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.ConnectTimeout = connectTimeout
 	}
 	if cfg.BackoffBase <= 0 {
-		cfg.BackoffBase = 500 * time.Millisecond
+		cfg.BackoffBase = time.Second
 	}
 	if cfg.BackoffMax <= 0 {
 		cfg.BackoffMax = 30 * time.Second
@@ -140,10 +148,12 @@ func New(cfg Config) (*Client, error) {
 		cfg.Buffers = new(Buffers)
 	}
 	c := &Client{
-		cfg:     cfg,
-		session: cfg.Session,
-		changed: make(chan struct{}),
-		pending: make(map[string]chan protocol.Message),
+		cfg:       cfg,
+		addresses: newAddresses(len(cfg.URLs)),
+		woken:     make(chan struct{}, 1),
+		session:   cfg.Session,
+		changed:   make(chan struct{}),
+		pending:   make(map[string]chan protocol.Message),
 	}
 	c.ncursor = copy(c.cursor[:], cfg.Since)
 	return c, nil
@@ -186,16 +196,13 @@ func (c *Client) Run(ctx context.Context) error {
 
 func (c *Client) run(ctx context.Context) error {
 	for {
-		began := time.Now()
 		l, end := c.connect(ctx)
 		for l != nil {
-			var next *link
-			if end, next = c.serve(ctx, l); next != nil {
-				if c.cfg.Handler.Disconnected != nil {
-					c.cfg.Handler.Disconnected(end.err, 0)
-				}
+			end = c.serve(ctx, l)
+			// Found while that one was there, or just when it ended.
+			if l = l.next; l != nil && c.cfg.Handler.Disconnected != nil {
+				c.cfg.Handler.Disconnected(ErrMoved, 0)
 			}
-			l = next
 		}
 		if ctx.Err() != nil {
 			if c.cfg.Handler.Disconnected != nil {
@@ -203,17 +210,14 @@ func (c *Client) run(ctx context.Context) error {
 			}
 			return ctx.Err()
 		}
-		if time.Since(began) >= steady {
-			c.failures = 0
-		}
-		wait, again := c.next(end)
+		p, again := c.next(end)
 		if c.cfg.Handler.Disconnected != nil {
-			c.cfg.Handler.Disconnected(end.err, wait)
+			c.cfg.Handler.Disconnected(end.err, p.wait)
 		}
 		if !again {
 			return end.err
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := c.rest(ctx, p); err != nil {
 			return err
 		}
 	}
@@ -227,44 +231,63 @@ type ending struct {
 
 // connect makes a connection, or says why there is none.
 func (c *Client) connect(ctx context.Context) (*link, ending) {
+	c.turn() // next has waited until there is an address to ask
+	began := time.Now()
+	attempt, abandon := context.WithCancelCause(ctx)
+	defer abandon(nil)
+	attempt, cancel := context.WithTimeout(attempt, c.cfg.ConnectTimeout)
+	defer cancel()
+	c.attempting(began, func() { abandon(errWoken) })
+	since := c.Cursor()
+	conn, err := c.dial(attempt, since)
+	if err != nil {
+		c.attempting(began, nil)
+		if errors.Is(context.Cause(attempt), errWoken) {
+			err = errWoken
+		}
+		return nil, ending{err: err}
+	}
+	l := newLink(ctx, conn, c.cfg.ConnectTimeout-time.Since(began), since)
+	c.attempting(began, func() { l.giveUp(errWoken) })
+	return l, ending{}
+}
+
+// dial opens a connection to the address whose turn it is, with a token if there is a
+// source of them.
+func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	if c.cfg.Token != nil && !c.haveToken {
 		token, err := c.cfg.Token(ctx)
 		if err != nil {
-			return nil, ending{err: fmt.Errorf("client: token: %w", err)}
+			return nil, fmt.Errorf("client: token: %w", err)
 		}
 		if token == c.refused && c.refusal != nil {
-			return nil, ending{err: fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)}
+			return nil, fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)
 		}
 		c.token, c.haveToken = token, true
 	}
-	since := c.Cursor()
-	dialCtx, cancel := context.WithTimeout(ctx, c.cfg.ConnectTimeout)
-	conn, err := c.dial(dialCtx, since)
-	cancel()
-	if err != nil {
-		return nil, ending{err: err}
-	}
-	return newLink(ctx, conn, c.cfg.ConnectTimeout, since), ending{}
-}
-
-func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	return Dial(ctx, Options{
-		URL: c.cfg.URLs[c.address], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
+		URL: c.cfg.URLs[c.current], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
 		Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
 		ReadLimit: c.cfg.ReadLimit, Buffers: c.cfg.Buffers,
 	})
 }
 
-// serve reads a connection to its end, or until there is another to go on with.
-func (c *Client) serve(ctx context.Context, l *link) (ending, *link) {
+// serve reads a connection to its end. If there is another to go on with then, that is
+// its next.
+func (c *Client) serve(ctx context.Context, l *link) ending {
 	l.mover = func() { c.move(ctx, l) }
 	stop := context.AfterFunc(ctx, func() { l.leave(ctx.Err()) })
+	defer func() { // after close: nobody else looks at it then
+		if l.lasted() >= steady {
+			c.failures = 0
+		}
+	}()
 	defer l.close() // after stop: it waits for a leave that has begun
 	defer stop()
 	defer c.setLink(nil)
 	if l.first != nil {
 		if err := c.handle(l, l.first); err != nil {
-			return l.ended(err), nil
+			return l.ended(err)
 		}
 	}
 	for {
@@ -272,17 +295,12 @@ func (c *Client) serve(ctx context.Context, l *link) (ending, *link) {
 		// would cost a registration for every message.
 		raw, err := l.conn.ReadRaw(context.WithoutCancel(ctx))
 		l.turn <- struct{}{}
-		next := l.next
-		if err == nil && next == nil { // what comes when there is another comes there too
+		if err == nil && l.next == nil { // what comes when there is another comes there too
 			err = c.handle(l, raw)
 		}
 		<-l.turn
-		switch {
-		case err == nil:
-		case next != nil:
-			return ending{err: ErrMoved}, next
-		default:
-			return l.ended(err), nil
+		if err != nil {
+			return l.ended(err)
 		}
 	}
 }
@@ -311,7 +329,7 @@ func (c *Client) handle(l *link, raw []byte) error {
 			}
 		})
 	case protocol.TypeReconnect:
-		err = tell(raw, func(m *protocol.Reconnect) { l.moveAfter(m.AfterMS) })
+		err = tell(raw, func(m *protocol.Reconnect) { c.leave(l.moveAfter(m.AfterMS)) })
 	case protocol.TypeComments:
 		err = tell(raw, h.Comments)
 	case protocol.TypeViewers:
@@ -350,6 +368,8 @@ func (c *Client) welcome(l *link, raw []byte) error {
 	if !l.welcome(w) {
 		return fmt.Errorf("%w: a second welcome", ErrMessage)
 	}
+	c.arrive()
+	c.refusals = 0
 	if c.cfg.Handler.Welcome != nil {
 		c.cfg.Handler.Welcome(w)
 	}
@@ -364,6 +384,7 @@ func (c *Client) welcome(l *link, raw []byte) error {
 func (c *Client) setLink(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.abandon = nil
 	if l == nil && c.link == nil {
 		return
 	}

@@ -186,46 +186,73 @@ func TestResumesOnTheNextAddress(t *testing.T) {
 
 func TestCloseCodes(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
+	const usual = time.Second // the first wait is up to this
+	cases := []struct {
 		code     protocol.CloseCode
 		reason   string
 		again    bool
 		min, max time.Duration // of the wait
 	}{
 		{protocol.CloseNormal, "", false, 0, 0},
-		{protocol.CloseGoingAway, "", true, 0, 500 * time.Millisecond},
+		{protocol.CloseGoingAway, "", true, 0, usual},
 		{protocol.CloseProtocol, "", false, 0, 0},
-		{protocol.CloseInternal, "", true, 0, 500 * time.Millisecond},
-		{protocol.CloseRestart, "draining retry_ms=4200", true, 4200 * time.Millisecond, 4700 * time.Millisecond},
+		{protocol.CloseUnsupported, "", false, 0, 0},
+		{noStatus, "", true, 0, usual},
+		{lost, "", true, 0, usual},
+		{protocol.CloseInvalidData, "", false, 0, 0},
+		{protocol.CloseTooBig, "", false, 0, 0},
+		{protocol.CloseInternal, "", true, 0, usual},
+		{protocol.CloseRestart, "", true, 0, usual},
+		{protocol.CloseRestart, "draining retry_ms=4200", true, 4200 * time.Millisecond, 4200*time.Millisecond + usual},
 		{protocol.CloseMalformed, "", false, 0, 0},
+		{protocol.CloseUnauthorized, "", false, 0, 0}, // there is no new token here
 		{protocol.CloseBanned, "", false, 0, 0},
 		{protocol.CloseNoRoom, "no such room", false, 0, 0},
-		{protocol.CloseTooSlow, "", true, 0, 500 * time.Millisecond},
-		{protocol.CloseTooMany, "retry_ms=2000", true, 2 * time.Second, 2500 * time.Millisecond},
-		{protocol.CloseTooMany, "retry_ms=99999999999", true, maxTold, maxTold + 500*time.Millisecond},
-	} {
+		{protocol.CloseTooSlow, "", true, 0, usual},
+		{protocol.CloseTooMany, "retry_ms=2000", true, 2 * time.Second, 2*time.Second + usual},
+		{protocol.CloseTooMany, "retry_ms=99999999999", true, maxTold, maxTold + usual},
+		// Of nobody's table.
+		{1008, "", true, 0, usual},
+		{1013, "", true, 0, usual},
+		{3000, "", true, 0, usual},
+		{4000, "", true, 0, usual},
+		{4999, "retry_ms=2000", true, 2 * time.Second, 2*time.Second + usual},
+	}
+	tested := make(map[protocol.CloseCode]bool)
+	for _, tc := range cases {
+		tested[tc.code] = true
+	}
+	for code := protocol.CloseCode(1000); code < 5000; code++ {
+		if !code.Reconnect() && !tested[code] {
+			t.Errorf("%d has no test", code)
+		}
+	}
+	for _, tc := range cases {
 		t.Run(fmt.Sprint(tc.code), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := newServer(t, func(p *peer) { p.welcome(false); p.close(tc.code, tc.reason) },
-					func(p *peer) { p.welcome(false); p.answer(nil) })
+				s := newServer(t, func(p *peer) { p.welcome(false); p.sendMessage(comments("c1", "a")); p.end(tc.code, tc.reason) },
+					func(p *peer) { p.welcome(true); p.answer(nil) })
 				r := start(t, s, nil)
 				defer r.stop()
 				time.Sleep(tc.max + time.Second)
 				synctest.Wait()
 				if got := s.count() == 2; got != tc.again {
-					t.Errorf("came back: %v, want %v", got, tc.again)
+					t.Fatalf("came back: %v, want %v", got, tc.again)
 				}
-				if ce, ok := errors.AsType[*CloseError](r.causes[0]); !ok || ce.Code != tc.code || ce.Reason != tc.reason {
+				ce, ok := errors.AsType[*CloseError](r.causes[0])
+				if want := tc.code != lost; ok != want || ok && (ce.Code != tc.code || ce.Reason != tc.reason) {
 					t.Errorf("the reason was %v, want %d %s", r.causes[0], tc.code, tc.reason)
 				}
 				if w := r.waits[0]; w < tc.min || w > tc.max {
 					t.Errorf("waited %v, want %v to %v", w, tc.min, tc.max)
 				}
-				if !tc.again {
-					if ce, ok := errors.AsType[*CloseError](r.ended(time.Second)); !ok || ce.Code != tc.code {
-						t.Errorf("Run returned %v", r.err)
+				if tc.again {
+					if q := s.asked(1).URL.Query(); q.Get("since") != "c1" || q.Get("session") != testSession {
+						t.Errorf("came back with %v", q)
 					}
+				} else if ce, ok := errors.AsType[*CloseError](r.ended(time.Second)); !ok || ce.Code != tc.code {
+					t.Errorf("Run returned %v", r.err)
 				}
 			})
 		})
@@ -249,7 +276,7 @@ func TestUnauthorized(t *testing.T) {
 					return fmt.Sprint("token", n), nil
 				}
 			})
-			time.Sleep(5 * time.Second)
+			time.Sleep(10 * time.Second)
 			r.stop()
 			r.want("disconnected", "disconnected", "welcome recovered=false", "disconnected",
 				"welcome recovered=false", "disconnected")
@@ -260,10 +287,15 @@ func TestUnauthorized(t *testing.T) {
 			}
 		})
 	})
+	n := 0
 	for name, tc := range map[string]struct {
 		source func(context.Context) (string, error)
 		want   func(error) bool
 	}{
+		"token after token": {func(context.Context) (string, error) { n++; return fmt.Sprint(n), nil }, func(err error) bool {
+			ce, ok := errors.AsType[*CloseError](err)
+			return ok && ce.Code == protocol.CloseUnauthorized && n == maxRefusals+1
+		}},
 		"the same token": {StaticToken("t"), func(err error) bool { return errors.Is(err, ErrStaleToken) }},
 		"a guest":        {nil, func(err error) bool { _, ok := errors.AsType[*CloseError](err); return ok }},
 	} {
@@ -280,6 +312,69 @@ func TestUnauthorized(t *testing.T) {
 	}
 }
 
+// Tokens that expire, one after the other, over hours are no reason to give up.
+func TestTokensThatExpire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		expired := func(p *peer) { p.close(protocol.CloseUnauthorized, "the token has expired") }
+		good := func(p *peer) {
+			p.welcome(true)
+			p.read() // a beat
+			p.sendMessage(&protocol.Beat{Now: 1})
+			p.close(protocol.CloseTooSlow, "")
+		}
+		n := 0
+		r := start(t, newServer(t, expired, good, expired, good, expired, good, expired, good, expired, lively), func(c *Config) {
+			c.Token = func(context.Context) (string, error) { n++; return fmt.Sprint(n), nil }
+		})
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		if n != 6 || r.s.count() != 10 {
+			t.Errorf("%d tokens for %d connections; %v", n, r.s.count(), r.causes)
+		}
+		r.stop()
+	})
+}
+
+// An attempt is one from asking for the token to the welcome.
+func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, newServer(t, func(p *peer) { p.read() }, lively), func(c *Config) {
+			c.Token = func(context.Context) (string, error) { time.Sleep(6 * time.Second); return "t", nil }
+		})
+		time.Sleep(connectTimeout - time.Millisecond)
+		r.want()
+		time.Sleep(2 * time.Millisecond)
+		r.mu.Lock()
+		if len(r.causes) != 1 || !errors.Is(r.causes[0], ErrSilent) {
+			t.Errorf("after %v: %v", connectTimeout, r.causes)
+		}
+		r.mu.Unlock()
+		time.Sleep(time.Minute)
+		r.stop()
+	})
+}
+
+func TestTokenThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		r := start(t, newServer(t, func(p *peer) { p.welcome(false); p.answer(nil) }), func(c *Config) {
+			c.Token = func(ctx context.Context) (string, error) {
+				if n++; n == 1 {
+					<-ctx.Done()
+					return "", ctx.Err()
+				}
+				return "t", nil
+			}
+		})
+		time.Sleep(connectTimeout + 2*time.Second)
+		r.stop()
+		r.want("disconnected", "welcome recovered=false", "disconnected")
+	})
+}
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -288,10 +383,10 @@ func TestRefused(t *testing.T) {
 		again      bool
 		min, max   time.Duration
 	}{
-		"overload": {503, "7", true, 7 * time.Second, 7500 * time.Millisecond},
-		"gateway":  {502, "", true, 0, 500 * time.Millisecond},
+		"overload": {503, "7", true, 7 * time.Second, 8 * time.Second},
+		"gateway":  {502, "", true, 0, time.Second},
 		"origin":   {403, "", false, 0, 0},
-		"garbage":  {503, "soon", true, 0, 500 * time.Millisecond},
+		"garbage":  {503, "soon", true, 0, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -334,14 +429,14 @@ func TestBackoffGrowsAndRecovers(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		r.stop()
 		for i, w := range r.waits[:11] {
-			if limit := min(500*time.Millisecond<<i, 30*time.Second); w < 0 || w >= limit {
+			if limit := min(time.Second<<i, 30*time.Second); w < 0 || w >= limit {
 				t.Errorf("wait %d: %v, want less than %v", i, w, limit)
 			}
 		}
 		if slices.Max(r.waits[6:11]) < time.Second {
 			t.Errorf("waits %v do not grow", r.waits[:11])
 		}
-		if len(r.waits) < 13 || r.waits[12] >= 500*time.Millisecond {
+		if len(r.waits) < 13 || r.waits[11] >= time.Second {
 			t.Errorf("waits %v: a lasting connection does not end the row", r.waits)
 		}
 	})

@@ -17,6 +17,8 @@ const (
 	// answerTimeout is longer than a server takes to answer that the outcome is
 	// unknown, 12 s.
 	answerTimeout = 20 * time.Second
+	// againBase and againMax bound the waits before a comment is sent again.
+	againBase, againMax = 500 * time.Millisecond, 4 * time.Second
 )
 
 // Comment publishes a comment and returns its id once it is in the room's log. A
@@ -89,22 +91,41 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 		case *protocol.OK:
 			return a.ID, nil
 		case *protocol.Error:
-			if a.Code != protocol.CodeUnavailable && a.Code != protocol.CodeUnknownOutcome {
-				return "", a
-			}
-			if a.Code == protocol.CodeUnknownOutcome {
-				m.doubt = true
-			} else if !m.doubt {
-				m.since = time.Time{} // known not to be in the log
+			if err := m.refused(a); err != nil {
+				return "", err
 			}
 			told := time.Duration(min(a.RetryMS, maxTold.Milliseconds())) * time.Millisecond
-			if err := sleep(ctx, told+jitter(m.c.window(min(attempt, 4)))); err != nil {
+			if err := sleep(ctx, told+jitter(min(againBase<<min(attempt, 10), againMax))); err != nil {
 				return "", m.failed(err)
 			}
 		case nil:
 			m.doubt = true
 		}
 	}
+}
+
+// refused is the error that a refusal ends the comment with; nil if it may be sent again.
+func (m *commenting) refused(a *protocol.Error) error {
+	switch a.Code {
+	case protocol.CodeUnknownOutcome:
+		m.doubt = true
+		return nil
+	case protocol.CodeUnavailable:
+		if !m.doubt {
+			m.since = time.Time{} // known not to be in the log
+		}
+		return nil
+	case protocol.CodeBadMessage, protocol.CodeUnsupported, protocol.CodeTooLong, protocol.CodeEmpty:
+		return a // as it was, or would have been, the time before
+	}
+	switch {
+	case !m.doubt:
+		return a
+	case a.Code.Retry():
+		return nil
+	}
+	// It was refused this time; the time before it may have been taken.
+	return fmt.Errorf("%w: %w", m.unknown("it may have been published"), a)
 }
 
 // wait waits for the answer; none without an error means to send again. An answer
@@ -118,6 +139,7 @@ func (m *commenting) wait(ctx context.Context, l *link) (protocol.Message, error
 		return a, nil
 	case <-l.done:
 	case <-t.C:
+		l.probe(beatAnswer) // perhaps nobody is there any more
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,6 +103,65 @@ func TestComment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What may have been published is not called refused: it is asked again, or unknown.
+func TestCommentInDoubt(t *testing.T) {
+	t.Parallel()
+	lost := func(p *peer, _ map[string]any) { _ = p.ws.CloseNow() }
+	for code, want := range map[protocol.ErrorCode]protocol.ErrorCode{
+		protocol.CodeUnavailable:    "",
+		protocol.CodeUnknownOutcome: "",
+		protocol.CodeRateLimited:    "",
+		protocol.CodeSlowMode:       "",
+		protocol.CodeMuted:          protocol.CodeUnknownOutcome,
+		protocol.CodeLocked:         protocol.CodeUnknownOutcome,
+		protocol.CodeForbidden:      protocol.CodeUnknownOutcome,
+		"a_later_one":               protocol.CodeUnknownOutcome,
+		protocol.CodeTooLong:        protocol.CodeTooLong,
+		protocol.CodeEmpty:          protocol.CodeEmpty,
+		protocol.CodeBadMessage:     protocol.CodeBadMessage,
+		protocol.CodeUnsupported:    protocol.CodeUnsupported,
+	} {
+		t.Run(string(code), func(t *testing.T) {
+			t.Parallel()
+			id, refs, err := publish(t, lost, once(answerError(code, 2000)))
+			sent := 2
+			if want == "" {
+				sent = 3
+			}
+			if (id == "id1") != (want == "") || len(refs) != sent || len(slices.Compact(refs)) != 1 {
+				t.Errorf("published as %q, sent as %q, error %v", id, refs, err)
+			}
+			got, _ := errors.AsType[*protocol.Error](err)
+			if want != "" && (got == nil || got.Code != want) {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		})
+	}
+}
+
+// An answer that does not come makes the client look whether anybody is there, before
+// the next beat does.
+func TestCommentWithoutAnswerProbes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, func(p *peer) {
+			p.sendMessage(&protocol.Welcome{V: 1, Room: "r", Session: testSession, Recovered: true, BeatMS: 600_000})
+			for p.read() != nil {
+			}
+		}, func(p *peer) {
+			p.welcome(true)
+			p.answer(func(m map[string]any) { answerOK(p, m) })
+		})
+		r := start(t, s, nil)
+		defer r.stop()
+		began := time.Now()
+		id, err := r.Comment(t.Context(), protocol.CommentRequest{Text: "a"})
+		if took := time.Since(began); id != "id1" || err != nil || took > 40*time.Second {
+			t.Errorf("published as %q, %v, after %v", id, err, took)
+		}
+	})
 }
 
 func TestCommentIsNotRepeatedInAnotherSession(t *testing.T) {

@@ -7,7 +7,8 @@
 // loss that the contract lets it come back from, to the next of its addresses
 // with its session and its cursor, so that it goes on where it stopped. A node that
 // says that it is leaving is left only when another has taken the client in.
-// [Client.Comment] publishes across such losses.
+// [Client.Comment] publishes across such losses. A program that learns that the
+// network is back, or that the device was asleep, says so with [Client.Wake].
 //
 // What happens is told through the callbacks of a [Handler], all of which Run
 // makes from its own goroutine, one at a time. Nothing is lost silently: what

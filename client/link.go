@@ -37,9 +37,10 @@ type link struct {
 	silence  *time.Timer    // ends the connection if the server says nothing
 	beat     *time.Timer
 	move     *time.Timer
-	waiting  bool // for the answer to a beat
+	waiting  bool      // for the answer to a beat
+	due      time.Time // of that answer
 	every    time.Duration
-	welcomed bool
+	welcomed time.Time
 }
 
 func newLink(ctx context.Context, conn *Conn, timeout time.Duration, since string) *link {
@@ -47,7 +48,7 @@ func newLink(ctx context.Context, conn *Conn, timeout time.Duration, since strin
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silence = l.after(timeout, func() {
-		l.fail(fmt.Errorf("%w: no welcome within %v", ErrSilent, timeout))
+		l.fail(fmt.Errorf("%w: no welcome in time", ErrSilent))
 	})
 	return l
 }
@@ -74,28 +75,50 @@ func (l *link) do(f func()) {
 func (l *link) welcome(w *protocol.Welcome) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.welcomed {
+	if !l.welcomed.IsZero() {
 		return false
 	}
-	l.welcomed, l.session = true, w.Session
+	l.welcomed, l.session = time.Now(), w.Session
 	l.silence.Stop()
 	if w.BeatMS > 0 {
 		l.every = max(time.Duration(min(w.BeatMS, maxTold.Milliseconds()))*time.Millisecond, minBeat)
-		l.beat = l.after(l.every, l.sendBeat)
+		// The first one at any time, so that clients that came at once do not beat at once.
+		l.beat = l.after(l.every/2+jitter(l.every/2), l.sendBeat)
 	}
 	return true
 }
 
+// lasted is how long ago the welcome was; 0 if there was none.
+func (l *link) lasted() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.welcomed.IsZero() {
+		return 0
+	}
+	return time.Since(l.welcomed)
+}
+
 func (l *link) sendBeat() {
 	l.mu.Lock()
-	if !l.waiting {
-		l.waiting = true
-		l.silence = l.after(beatAnswer, func() {
-			l.fail(fmt.Errorf("%w: no answer to a beat within %v", ErrSilent, beatAnswer))
-		})
-	}
 	if !l.over {
 		l.beat.Reset(l.every)
+	}
+	l.mu.Unlock()
+	l.ask(beatAnswer)
+}
+
+// probe asks at once, without waiting for anything.
+func (l *link) probe(limit time.Duration) { l.after(0, func() { l.ask(limit) }) }
+
+// ask sends a beat, which must be answered within limit.
+func (l *link) ask(limit time.Duration) {
+	l.mu.Lock()
+	if due := time.Now().Add(limit); !l.waiting || due.Before(l.due) {
+		l.waiting, l.due = true, due
+		l.silence.Stop()
+		l.silence = l.after(limit, func() {
+			l.fail(fmt.Errorf("%w: no answer to a beat within %v", ErrSilent, limit))
+		})
 	}
 	l.mu.Unlock()
 	if err := l.send(new(protocol.BeatRequest)); err != nil {
@@ -112,14 +135,15 @@ func (l *link) beatAnswered() {
 	}
 }
 
-// moveAfter goes to another node when the time that this one told is over. If it
-// closes first, the rest of the time is waited then.
-func (l *link) moveAfter(ms int64) {
+// moveAfter goes to another node when the time that this one told is over, and returns
+// that time. If the node closes first, the rest of it is waited then.
+func (l *link) moveAfter(ms int64) time.Duration {
 	d := time.Duration(min(max(ms, 0), maxTold.Milliseconds())) * time.Millisecond
 	l.mu.Lock()
 	l.told = time.Now().Add(d)
 	l.mu.Unlock()
 	l.moveIn(d)
+	return d
 }
 
 func (l *link) moveIn(d time.Duration) {
@@ -145,6 +169,13 @@ func (l *link) send(r protocol.Request) error {
 func (l *link) fail(err error) {
 	l.because(err)
 	_ = l.conn.CloseNow() // the cause is what counts
+}
+
+// giveUp ends the connection unless it has its welcome.
+func (l *link) giveUp(err error) {
+	if l.lasted() == 0 {
+		l.fail(err)
+	}
 }
 
 // leave ends the connection with a goodbye.

@@ -49,9 +49,9 @@ func TestBeats(t *testing.T) {
 				}
 			}, func(p *peer) { p.welcome(false); p.answer(nil) })
 			r := start(t, s, func(c *Config) { c.Handler.Viewers = nil })
-			time.Sleep(39 * time.Second)
+			time.Sleep(24 * time.Second)
 			r.want("welcome recovered=false")
-			time.Sleep(2 * time.Second)
+			time.Sleep(18 * time.Second)
 			r.want("welcome recovered=false", "disconnected", "welcome recovered=false")
 			if !errors.Is(r.causes[0], ErrSilent) {
 				t.Errorf("the reason was %v, want ErrSilent", r.causes[0])
@@ -94,7 +94,7 @@ func TestReconnectMessage(t *testing.T) {
 				if s.count() != 1 {
 					t.Error("came back before the told time")
 				}
-				time.Sleep(700 * time.Millisecond)
+				time.Sleep(1200 * time.Millisecond)
 				synctest.Wait()
 				r.stop()
 				r.want("welcome recovered=false", "comment a", "disconnected", "welcome recovered=true", "disconnected")

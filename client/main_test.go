@@ -164,6 +164,21 @@ func (p *peer) answer(f func(map[string]any)) {
 	}
 }
 
+// Codes that no close frame has.
+const (
+	noStatus protocol.CloseCode = 1005 // the frame had none
+	lost     protocol.CloseCode = 1006 // there was no frame
+)
+
+// end closes with any of the codes.
+func (p *peer) end(code protocol.CloseCode, reason string) {
+	if code == lost {
+		_ = p.ws.CloseNow() // the client's side is what is tested
+		return
+	}
+	p.close(code, reason)
+}
+
 func (p *peer) close(code protocol.CloseCode, reason string) {
 	_ = p.ws.Close(websocket.StatusCode(code), reason) // the client's side is what is tested
 }

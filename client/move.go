@@ -29,13 +29,19 @@ func (c *Client) move(ctx context.Context, l *link) {
 		<-l.turn
 		return
 	}
-	c.address = (c.address + 1) % len(c.cfg.URLs)
-	next, err := c.successor(ctx)
-	if err != nil {
-		wait := toldBy(err) + jitter(c.window(l.moves))
-		l.moves++
+	if !c.turn() {
+		wait := c.free()
 		<-l.turn
 		l.moveIn(wait)
+		return
+	}
+	next, err := c.successor(ctx)
+	if err != nil {
+		wait, again := c.stay(l, err)
+		<-l.turn
+		if again {
+			l.moveIn(wait)
+		}
 		return
 	}
 	l.next = next
@@ -44,6 +50,26 @@ func (c *Client) move(ctx context.Context, l *link) {
 	impatient := time.AfterFunc(goodbyeTimeout, func() { _ = l.conn.CloseNow() }) // it is over either way
 	defer impatient.Stop()
 	l.leave(ErrMoved)
+}
+
+// stay says how long to wait before the next attempt to move after one that failed, and
+// whether there is use in it.
+func (c *Client) stay(l *link, err error) (wait time.Duration, again bool) {
+	c.spare(err)
+	wait = jitter(c.window(l.moves))
+	l.moves++
+	if ce, ok := errors.AsType[*CloseError](err); ok {
+		switch {
+		case !ce.Code.Reconnect():
+			return 0, false // what is left is the node that is leaving
+		case ce.Code.NeedsToken() && !c.renew(ce):
+			return 0, false
+		case ce.Code.NeedsToken() && c.refusals == 1:
+			return 0, true // the token was good when this connection began
+		}
+		wait += ce.RetryAfter()
+	}
+	return wait, true
 }
 
 // successor makes a connection that goes on exactly where the client is, and reads its
@@ -87,15 +113,3 @@ func welcomed(ctx context.Context, conn *Conn, since string) ([]byte, error) {
 // errNotRecovered says that another node could not go on from the cursor, so that
 // comments could be missed that the connection that there is still brings.
 var errNotRecovered = errors.New("client: the cursor was not recovered")
-
-// toldBy is the time after which a server that refused a connection wants the client
-// back; 0 when it told none.
-func toldBy(err error) time.Duration {
-	if ce, ok := errors.AsType[*CloseError](err); ok {
-		return ce.RetryAfter()
-	}
-	if re, ok := errors.AsType[*RefusedError](err); ok {
-		return re.RetryAfter
-	}
-	return 0
-}

@@ -32,6 +32,8 @@ type fakeServer struct {
 	greet    []protocol.Message // behind each welcome
 	refuse   int                // HTTP status in place of an upgrade; 0: none
 	refuseIn time.Duration      // Retry-After
+	leaving  bool               // whoever comes is closed with 1012
+	asked    []string           // Authorization of each question why
 	state    protocol.State
 	puts     []string // Authorization of each PUT
 	stopped  int      // times that the demo was stopped
@@ -70,6 +72,10 @@ func newFakeServer(t *testing.T, cfg Config) *fakeServer {
 		s.serve(ctx, w, r)
 	})
 	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
+	mux.HandleFunc("OPTIONS /v1/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Access-Control-Allow-Headers", "Authorization")
+	})
 	mux.HandleFunc("PUT /v1/rooms/{room}", s.putRoom)
 	mux.HandleFunc("POST /demo/stop", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
@@ -105,6 +111,11 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 	}
 	defer func() { _ = c.CloseNow() }() // it has ended already
 	s.mu.Lock()
+	if s.leaving {
+		s.mu.Unlock()
+		_ = c.Close(websocket.StatusCode(protocol.CloseRestart), protocol.CloseReason("leaving", 300)) // it may have gone
+		return
+	}
 	s.joins = append(s.joins, join{query: r.URL.Query(), protocols: r.Header.Get("Sec-WebSocket-Protocol")})
 	s.conns[c] = struct{}{}
 	first := append([]protocol.Message{&protocol.Welcome{
@@ -206,16 +217,28 @@ func (s *fakeServer) closeAll(code protocol.CloseCode, reason string) {
 	}
 }
 
+// crash cuts all connections off without a word.
+func (s *fakeServer) crash() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.CloseNow() // it may have gone
+	}
+}
+
 func (s *fakeServer) set(f func(*fakeServer)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s)
 }
 
-func (s *fakeServer) getRoom(w http.ResponseWriter, _ *http.Request) {
+func (s *fakeServer) getRoom(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
 	if s.refuse != 0 {
+		s.asked = append(s.asked, r.Header.Get("Authorization"))
 		w.Header().Set("Retry-After", fmt.Sprint(int(s.refuseIn.Seconds())))
 		w.WriteHeader(s.refuse)
 		return

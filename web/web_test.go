@@ -205,10 +205,13 @@ func TestSDKIsForEverybody(t *testing.T) {
 	t.Parallel()
 	h := handler(t, Config{})
 	for path, want := range map[string]string{
-		"/sdk/kansei.js":   "text/javascript; charset=utf-8",
-		"/sdk/stage.js":    "text/javascript; charset=utf-8",
-		"/sdk/kansei.d.ts": "text/plain; charset=utf-8",
-		"/sdk/stage.d.ts":  "text/plain; charset=utf-8",
+		"/sdk/kansei.js":    "text/javascript; charset=utf-8",
+		"/sdk/addresses.js": "text/javascript; charset=utf-8",
+		"/sdk/outbox.js":    "text/javascript; charset=utf-8",
+		"/sdk/platform.js":  "text/javascript; charset=utf-8",
+		"/sdk/stage.js":     "text/javascript; charset=utf-8",
+		"/sdk/kansei.d.ts":  "text/plain; charset=utf-8",
+		"/sdk/stage.d.ts":   "text/plain; charset=utf-8",
 	} {
 		res := get(h, path)
 		if res.StatusCode != 200 || res.Header.Get("Content-Type") != want || res.Header.Get("Access-Control-Allow-Origin") != "*" ||

@@ -6,6 +6,12 @@ export interface Options {
   room: string;
   /** Address of the server, with its path prefix if it has one: "https://kansei.example". */
   url?: string | URL;
+  /**
+   * Instead of `url`: the addresses of several nodes. The connection begins with the first, and goes on to the next
+   * after each loss, after each attempt that failed, and when its node is leaving. Give each viewer another order:
+   * with the same one, all of them are at one node.
+   */
+  urls?: readonly (string | URL)[];
   /** Instead of `url`: host and port. TLS, except on loopback. Without both: the server this file came from. */
   host?: string;
   /** A JWT. Without `token` and `getToken` one joins as a guest, if the server lets guests in. */
@@ -165,7 +171,7 @@ export interface CommentOptions {
   style?: Style;
   /** One's own name for the request, 1 to 64 characters; made up if absent. */
   ref?: string;
-  /** How long to try; 30000 if absent, 110000 at most. */
+  /** How long to try; 30000 if absent, 100000 at most. */
   timeoutMs?: number;
 }
 
@@ -180,7 +186,7 @@ export class Connection {
   /**
    * Resolves when the comment is in the room's log. Tries again, under the same ref, after a lost
    * connection and when the server could not say whether it was done; rejects with a KanseiError
-   * when it is refused or the time is over (then `unavailable`: not said, or `unknown_outcome`).
+   * when it is refused or the time is over (then `unavailable`: not said, or `unknown_outcome`: perhaps).
    */
   comment(text: string, options?: CommentOptions): Promise<{ id: string; ref: string; held: boolean }>;
   /** Leaves for good. */

@@ -5,30 +5,35 @@
 //   room.on("comments", ({ items }) => items.forEach((c) => console.log(c.text)));
 //   await room.comment("hello");
 //
-// A Connection keeps one WebSocket to the room and opens another when it is lost,
-// at its cursor, so that listeners see each comment once and in order; a node that
-// is leaving is left only when another has said welcome. Outbox
-// holds the comments that are not answered yet, and sends them again under the
-// same ref. Everything that waits has a limit; the types are in kansei.d.ts.
+// A Connection keeps one WebSocket to the room and opens another when it is lost, at
+// the next of its addresses (addresses.js) and at its cursor, so that listeners see each
+// comment once and in order; a node that is leaving is left only when another has said
+// welcome. Who comes back does so after a random time that grows with each failure, but
+// not before the time that a server told, and at once when the network or the page is
+// back. outbox.js holds the comments that are not answered yet. Everything that waits
+// has a limit; the types are in kansei.d.ts.
+
+import { Addresses } from "./addresses.js";
+import { KanseiError, Outbox } from "./outbox.js";
+import { browser } from "./platform.js";
+
+export { KanseiError };
 
 const SUBPROTOCOL = "kansei.v1";
 
 const CONNECT_MS = 15_000; // from the attempt to the welcome
 const MOVE_MS = 5_000; // the same while there is still another connection
 const ANSWER_MS = 10_000; // for the answer to a beat
-const PROBE_MS = 5_000; // for the same when the network or the page has just come back
-const SUSPENDED_MS = 2_000; // a timer that is later than this says that the page slept
+const PROBE_MS = 3_000; // for the same when the network or the page has just come back
+const SLEPT_MS = 1_000; // a timer that is later than this says that the page slept
 const STABLE_MS = 10_000; // a connection that lasted this long starts the backoff anew
-const BACKOFF_MS = 1_000; // the first wait is up to this, each later one up to twice as much
-const BACKOFF_MAX_MS = 30_000;
 const TOLD_MAX_MS = 10 * 60_000; // the longest wait that a server may ask for
+const BUSY_MS = 5_000; // for a server that is busy and does not say for how long
 const WAKE_MS = 1_000; // attempts because of wake-ups are at least this far apart
+const AWAKE_MS = 5_000; // who has woken so lately is not kept waiting when it finds its connection lost
 const TOKENS_MAX = 3; // tokens refused in a row before giving up
 const VERDICT_MS = 5_000;
 const SEEN_MAX = 2_048; // comments remembered, to show none twice
-const PENDING_MAX = 100; // comments waiting for an answer
-const PENDING_MS = 30_000; // how long one waits by default
-const REF_MS = 110_000; // at most; the server knows a ref for two minutes
 
 // The close codes after which coming back cannot help, and what they mean.
 const FINAL = new Map([
@@ -38,60 +43,23 @@ const FINAL = new Map([
 const LOST = new Map([[1012, "restart"], [4408, "too_slow"], [4429, "too_many"]]);
 const UNAUTHORIZED = 4401;
 
+// toldMs is how long a server wants to be left alone, out of what it said.
+const toldMs = (ms) => Math.min(Math.max(Number(ms) || 0, 0), TOLD_MAX_MS);
+const toldBy = (reason) => toldMs(/retry_ms=(\d+)/.exec(reason)?.[1]);
+
 // A player tells its position as a fraction, or NaN before it has one; the wire
 // takes whole milliseconds, or nothing.
 const whole = (ms) => (ms >= 0 && ms < Infinity ? Math.round(ms) : undefined);
-
-/** What a request was refused with: `code` of the protocol (or "closed") and `retryMs`. */
-export class KanseiError extends Error {
-  constructor(code, message, retryMs) {
-    super(message || code);
-    this.name = "KanseiError";
-    this.code = code;
-    this.retryMs = retryMs;
-  }
-}
 
 /** Joins a room and stays in it until `close()`. */
 export function connect(options, platform = browser()) {
   return new Connection(options, platform);
 }
 
-// browser is what the SDK needs of its surroundings; tests and other runtimes pass their own.
-function browser() {
-  const g = globalThis;
-  return {
-    WebSocket: g.WebSocket,
-    fetch: (url, init) => g.fetch(url, init),
-    now: () => Date.now(),
-    random: () => Math.random(),
-    setTimeout: (f, ms) => g.setTimeout(f, ms),
-    clearTimeout: (t) => g.clearTimeout(t),
-    online: () => g.navigator?.onLine !== false,
-    visible: () => g.document?.visibilityState !== "hidden",
-    window: g.addEventListener ? g : undefined,
-    document: g.document,
-    report: (err) => (g.reportError ?? console.error)(err),
-  };
-}
-
-// baseURL is the http or https address under which /v1 lies; without url and host
-// it is that of the server from which this file was loaded.
-function baseURL({ url, host }) {
-  if (!url && host) {
-    const local = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/.test(host);
-    url = `${local && globalThis.location?.protocol !== "https:" ? "http" : "https"}://${host}`;
-  }
-  const base = new URL(url ?? import.meta.url.replace(/(assets\/[^/]+\/)?sdk\/[^/]*$/, ""));
-  const protocol = base.protocol.replace(/^ws/, "http");
-  if (!/^https?:$/.test(protocol)) throw new TypeError(`kansei: url must begin with http(s) or ws(s), not ${base.protocol}`);
-  return `${protocol}//${base.host}${base.pathname.replace(/\/+$/, "")}`;
-}
-
 class Connection {
   #o;
   #p;
-  #room; // address of the room, http(s)
+  #addresses;
   #listeners = new Map();
   #outbox;
   #unlisten = [];
@@ -100,16 +68,19 @@ class Connection {
   #socket = null; // the one that counts; events of any other are ignored
   #welcomed = false;
   #timer; // the next attempt, or the limit of the one under way
-  #attempt = 0;
+  #attempt = 0; // what belongs to an earlier one is void
   #attemptAt = 0;
   #failures = 0; // since a connection last proved stable
   #liveAt = 0;
-  #told = false; // the server named the time of the next attempt
+  #notBefore = 0; // a server told it
+  #awakeUntil = 0; // a loss before it finds the device just woken
   #comeBackAt = 0; // from a reconnect message
   #next = null; // the socket that is to take the place of the one that counts
+  #moves = 0; // attempts to find it that failed
   #moveTimer; // of the next attempt to move, or the limit of the one under way
   #beatTimer;
   #answerTimer;
+  #answerDue;
 
   #token;
   #refusedTokens = 0;
@@ -124,11 +95,11 @@ class Connection {
     if (!platform.WebSocket) throw new Error("kansei: there is no WebSocket here");
     this.#o = options;
     this.#p = platform;
-    this.#room = `${baseURL(options)}/v1/rooms/${options.room}`;
+    this.#addresses = new Addresses(options, platform);
     this.#token = options.token;
     this.#session = options.session;
     this.#cursor = options.since;
-    this.#outbox = new Outbox(platform);
+    this.#outbox = new Outbox(platform, () => this.#beat(ANSWER_MS));
     const listen = (target, type, f) => {
       if (!target?.addEventListener) return;
       target.addEventListener(type, f);
@@ -168,8 +139,9 @@ class Connection {
   async #open() {
     this.#clearTimers();
     const attempt = ++this.#attempt;
+    const wait = this.#addresses.next(this.#p.now());
+    if (wait > 0) return this.#retry(wait, "overloaded", undefined, wait);
     this.#attemptAt = this.#p.now();
-    this.#told = false;
     this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
     this.#timer = this.#p.setTimeout(() => this.#lose("timeout"), CONNECT_MS);
     try {
@@ -193,7 +165,8 @@ class Connection {
 
   // dial makes a socket, which counts when it is made #socket or #next.
   #dial() {
-    const url = new URL(`${this.#room.replace(/^http/, "ws")}/ws`);
+    const { room } = this.#addresses;
+    const url = new URL(`${room.replace(/^http/, "ws")}/ws`);
     this.#offered = this.#cursor;
     if (this.#cursor) url.searchParams.set("since", this.#cursor);
     if (this.#session) url.searchParams.set("session", this.#session);
@@ -207,23 +180,32 @@ class Connection {
       else if (ws === this.#socket) this.#receive(e.data);
     };
     ws.onclose = (e) => {
-      if (ws === this.#next) return this.#stay();
-      if (ws !== this.#socket) return;
-      this.#closed(e.code, e.reason ?? "");
-      if (!opened) this.#askWhy();
+      if (ws === this.#next) this.#declined(e.code, e.reason ?? "");
+      else if (ws === this.#socket) this.#closed(e.code, e.reason ?? "");
+      else return;
+      if (!opened) this.#askWhy(room);
     };
     return ws;
   }
 
   // move looks for another connection while there is this one, whose messages are
   // taken until the other has its welcome; #seen has none shown twice.
-  #move() {
+  async #move() {
+    this.#giveUpNext();
+    const attempt = this.#attempt;
+    const wait = this.#addresses.next(this.#p.now());
+    this.#moveTimer = this.#p.setTimeout(() => (wait > 0 ? this.#move() : this.#stay()), wait || MOVE_MS);
+    if (wait > 0) return;
     try {
+      if (!this.#token && this.#o.getToken) {
+        const token = await this.#o.getToken();
+        if (attempt !== this.#attempt) return;
+        this.#token = token;
+      }
       this.#next = this.#dial();
     } catch {
-      return this.#stay();
+      if (attempt === this.#attempt) this.#stay();
     }
-    this.#moveTimer = this.#p.setTimeout(() => this.#stay(), MOVE_MS);
   }
 
   // arrive takes the first message of the other connection.
@@ -243,14 +225,26 @@ class Connection {
     this.#onWelcome(m);
   }
 
+  // declined decides what the end of the other socket means before its welcome.
+  #declined(code, reason) {
+    if (FINAL.has(code)) return this.#giveUpNext(); // what is left is the node that is leaving
+    if (code !== UNAUTHORIZED) return this.#stay(toldBy(reason));
+    // The token was good when this connection began.
+    if (!this.#o.getToken || ++this.#refusedTokens > TOKENS_MAX) return this.#giveUpNext();
+    this.#token = undefined;
+    if (this.#refusedTokens > 1) return this.#stay();
+    this.#move();
+  }
+
   // stay gives up an attempt to move; another follows while the node is still here.
-  #stay() {
+  #stay(told = 0) {
     this.#giveUpNext();
-    this.#moveTimer = this.#p.setTimeout(() => this.#move(), this.#backoff());
+    this.#moveTimer = this.#p.setTimeout(() => this.#move(), told + this.#addresses.jitter(this.#moves++));
   }
 
   #giveUpNext() {
     this.#p.clearTimeout(this.#moveTimer);
+    this.#attempt++;
     const ws = this.#next;
     this.#next = null;
     if (ws && ws.readyState < 2) ws.close(1000);
@@ -261,17 +255,14 @@ class Connection {
     if (this.#next && !FINAL.has(code) && code !== UNAUTHORIZED) return this.#adopt();
     this.#drop();
     if (FINAL.has(code)) return this.#end(FINAL.get(code), code, reason);
-    const told = Number(/retry_ms=(\d+)/.exec(reason)?.[1] ?? 0);
     if (code === UNAUTHORIZED) {
       if (!this.#o.getToken || ++this.#refusedTokens > TOKENS_MAX) return this.#end("unauthorized", code, reason);
       this.#token = undefined;
       return this.#retry(this.#refusedTokens === 1 ? 0 : this.#backoff(), "unauthorized", code);
     }
-    const why = LOST.get(code) ?? "lost";
-    if (told) return this.#retryTold(told, why, code);
     const left = this.#comeBackAt - this.#p.now();
-    if (left > 0) return this.#retryTold(left, "restart", code);
-    this.#retry(this.#backoff(), why, code);
+    const told = Math.max(toldBy(reason), left, 0);
+    this.#retry(told + this.#backoff(), LOST.get(code) ?? (left > 0 ? "restart" : "lost"), code, told);
   }
 
   // adopt makes an attempt to move the attempt to connect, when the node has gone.
@@ -281,7 +272,6 @@ class Connection {
     this.#drop();
     this.#socket = next;
     this.#attemptAt = this.#p.now();
-    this.#told = false;
     this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
     this.#timer = this.#p.setTimeout(() => this.#lose("timeout"), MOVE_MS);
   }
@@ -295,7 +285,6 @@ class Connection {
   #drop() {
     const ws = this.#socket;
     this.#socket = null;
-    this.#attempt++;
     this.#clearTimers();
     this.#giveUpNext();
     if (this.#welcomed && this.#p.now() - this.#liveAt >= STABLE_MS) this.#failures = 0;
@@ -304,40 +293,42 @@ class Connection {
     if (ws && ws.readyState < 2) ws.close(1000);
   }
 
-  // backoff is exponential with full jitter: after a node has died, its viewers
-  // come back spread over the whole wait.
+  // backoff is the wait after a failure, beside what a server told.
   #backoff() {
-    return this.#p.random() * Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** Math.min(this.#failures++, 16));
+    const now = this.#p.now();
+    if (now >= this.#awakeUntil) return this.#addresses.jitter(this.#failures++);
+    this.#awakeUntil = 0;
+    return Math.max(0, this.#attemptAt + WAKE_MS - now);
   }
 
-  #retryTold(ms, reason, code) {
-    ms = Math.min(ms, TOLD_MAX_MS);
-    this.#retry(ms * (1 + 0.2 * this.#p.random()), reason, code, true);
-  }
-
-  #retry(ms, reason, code, told = false) {
+  // retry opens another socket after ms, of which a server told the first told.
+  #retry(ms, reason, code, told = 0) {
+    const now = this.#p.now();
     this.#p.clearTimeout(this.#timer);
-    this.#told = told;
+    this.#notBefore = now + told;
     this.#timer = this.#p.setTimeout(() => this.#open(), ms);
     this.#setStatus({
       state: this.#p.online() ? "reconnecting" : "offline",
-      attempt: this.#failures, retryInMs: Math.round(ms), retryAt: this.#p.now() + ms, reason, code,
+      attempt: this.#failures, retryInMs: Math.round(ms), retryAt: now + ms, reason, code,
     });
   }
 
   // askWhy asks over HTTP what a browser hides of a refused upgrade: how long an
   // overloaded server wants to be left alone.
-  async #askWhy() {
+  async #askWhy(room) {
     const attempt = this.#attempt;
     const abort = new AbortController();
     const limit = this.#p.setTimeout(() => abort.abort(), VERDICT_MS);
+    const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
     try {
-      const res = await this.#p.fetch(this.#room, { cache: "no-store", credentials: "omit", signal: abort.signal });
+      const res = await this.#p.fetch(room, { headers, cache: "no-store", credentials: "omit", signal: abort.signal });
       if (res.status !== 503 && res.status !== 429) return;
-      // The header is not readable for pages of other origins; the body is.
-      const problem = await res.json().catch(() => ({}));
-      if (attempt !== this.#attempt) return;
-      this.#retryTold(problem.retry_ms || Number(res.headers.get("Retry-After")) * 1000 || 5000, "overloaded");
+      const problem = await res.json().catch(() => ({})); // what stands in front of a node may say less
+      const told = toldMs(problem.retry_ms || Number(res.headers.get("Retry-After")) * 1000) || BUSY_MS;
+      const now = this.#p.now();
+      this.#addresses.spare(room, now + told + this.#addresses.jitter(this.#failures));
+      const wait = this.#addresses.wait(now);
+      if (wait > 0 && !this.#welcomed && attempt === this.#attempt) this.#retry(wait, "overloaded", undefined, wait);
     } catch {
       // Not reachable over HTTP either: the backoff goes on.
     } finally {
@@ -347,14 +338,21 @@ class Connection {
 
   // wake looks after the connection when the network or the page has come back.
   #wake() {
-    const { state } = this.#status;
-    if (this.#welcomed) return this.#beat(PROBE_MS);
-    if (state !== "reconnecting" && state !== "offline") return;
+    const now = this.#p.now();
+    const { state, retryAt, reason, code } = this.#status;
     const online = this.#p.online();
-    // A wait that the server asked for is kept.
-    if (online && !this.#told && this.#p.now() - this.#attemptAt >= WAKE_MS) return this.#open();
-    const now = online ? "reconnecting" : "offline";
-    if (now !== state) this.#setStatus({ ...this.#status, state: now, retryInMs: Math.max(0, this.#status.retryAt - this.#p.now()) });
+    if (online) this.#failures = 0;
+    this.#awakeUntil = online ? now + AWAKE_MS : 0;
+    if (this.#welcomed) return this.#beat(PROBE_MS);
+    if (state === "connecting") { // perhaps to a network that is no more
+      if (!online || now - this.#attemptAt < WAKE_MS) return;
+      this.#drop();
+      return this.#open();
+    }
+    // A wait that a server asked for is kept.
+    const at = online ? Math.min(retryAt, Math.max(this.#notBefore, this.#attemptAt + WAKE_MS)) : retryAt;
+    if (online && at <= now) return this.#open();
+    if (at < retryAt || online !== (state === "reconnecting")) this.#retry(Math.max(0, at - now), reason, code, this.#notBefore - now);
   }
 
   #end(reason, code, message) {
@@ -408,20 +406,26 @@ class Connection {
     this.#p.clearTimeout(this.#timer);
     this.#welcomed = true;
     this.#liveAt = this.#p.now();
+    this.#addresses.arrive();
     this.#refusedTokens = 0;
     this.#comeBackAt = 0;
+    this.#moves = 0;
     this.#session = m.session;
     this.#resync = Boolean(this.#offered) && !m.recovered;
     if (this.#resync) this.#cursor = undefined;
     if (this.#status.state !== "live") this.#setStatus({ state: "live", attempt: 0 });
     this.#emit("welcome", m);
     const every = m.beat_ms >= 1000 ? m.beat_ms : 30_000;
-    const next = () => {
-      this.#beatTimer = this.#p.setTimeout(() => { next(); this.#beat(ANSWER_MS); }, every);
+    const beatIn = (ms) => {
+      const due = this.#p.now() + ms;
+      this.#beatTimer = this.#p.setTimeout(() => {
+        beatIn(every);
+        this.#beat(this.#p.now() - due > SLEPT_MS ? PROBE_MS : ANSWER_MS);
+      }, ms);
     };
     // The first one at any time, so that viewers who came at once don't beat at once.
-    this.#beatTimer = this.#p.setTimeout(() => { next(); this.#beat(ANSWER_MS); }, every * (0.5 + this.#p.random() / 2));
-    this.#outbox.connected(this.#socket, m.session);
+    beatIn(every * (0.5 + this.#p.random() / 2));
+    this.#outbox.connected(this.#socket, m.session, m.limits);
   }
 
   #onComments(m) {
@@ -447,26 +451,31 @@ class Connection {
 
   // The node is leaving. What it still sends is welcome, until the time to come back.
   #onReconnect(m) {
-    const ms = Math.min(Math.max(Number(m.after_ms) || 0, 0), TOLD_MAX_MS);
+    const ms = toldMs(m.after_ms);
     this.#comeBackAt = this.#p.now() + ms;
+    this.#addresses.leave(this.#comeBackAt);
+    this.#moves = 0;
     this.#giveUpNext();
     this.#moveTimer = this.#p.setTimeout(() => this.#move(), ms);
     this.#emit("reconnect", m);
   }
 
-  #beat(limit) {
+  // beat asks whether the server is there; it must answer within limit.
+  #beat(limit, again = false) {
     const beat = { type: "beat", visible: this.#p.visible(), media_ms: whole(this.#o.mediaMs?.()) };
     try {
       this.#socket.send(JSON.stringify(beat));
     } catch {
       return this.#lose("lost");
     }
-    if (this.#answerTimer !== undefined) return;
     const due = this.#p.now() + limit;
+    if (this.#answerTimer !== undefined && this.#answerDue <= due) return;
+    this.#p.clearTimeout(this.#answerTimer);
+    this.#answerDue = due;
     this.#answerTimer = this.#p.setTimeout(() => {
       this.#answerTimer = undefined;
       // After a sleep the answer may be waiting behind this timer: ask once more.
-      if (this.#p.now() - due > SUSPENDED_MS) return this.#beat(PROBE_MS);
+      if (!again && this.#p.now() - due > SLEPT_MS) return this.#beat(PROBE_MS, true);
       this.#lose("silent");
     }, limit);
   }
@@ -479,92 +488,5 @@ class Connection {
         this.#p.report(err); // a listener's mistake must not stop the others
       }
     }
-  }
-}
-
-// Outbox holds the comments that wait for their answer, over reconnects.
-class Outbox {
-  #p;
-  #pending = new Map(); // ref → entry, in the order in which they were made
-  #socket = null;
-  #session;
-  #prefix;
-  #n = 0;
-
-  constructor(platform) {
-    this.#p = platform;
-    // Two pages may share a session, so refs are not counted from 1 alone.
-    this.#prefix = Math.floor(platform.random() * 2 ** 48).toString(36);
-  }
-
-  add(message, timeoutMs = PENDING_MS) {
-    const ref = message.ref ?? `${this.#prefix}-${++this.#n}`;
-    if (this.#pending.size >= PENDING_MAX) return Promise.reject(new KanseiError("unavailable", "too many comments wait for an answer"));
-    if (this.#pending.has(ref)) return Promise.reject(new TypeError(`kansei: ref ${ref} is waiting for its answer already`));
-    return new Promise((resolve, reject) => {
-      const limit = Math.min(Math.max(timeoutMs, 0), REF_MS);
-      const entry = { ref, text: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, tries: 0 };
-      entry.deadline = this.#p.now() + limit;
-      entry.timer = this.#p.setTimeout(() => this.#expire(entry), limit);
-      this.#pending.set(ref, entry);
-      this.#send(entry);
-    });
-  }
-
-  connected(socket, session) {
-    this.#socket = socket;
-    this.#session = session;
-    for (const e of [...this.#pending.values()]) this.#send(e);
-  }
-
-  disconnected() {
-    this.#socket = null;
-    for (const e of this.#pending.values()) this.#p.clearTimeout(e.retry);
-  }
-
-  end(err) {
-    for (const e of [...this.#pending.values()]) this.#settle(e, () => e.reject(err));
-  }
-
-  ok(m) {
-    const e = this.#pending.get(m.ref);
-    if (e) this.#settle(e, () => e.resolve({ id: m.id, held: m.held === true, ref: m.ref }));
-  }
-
-  error(m) {
-    const e = this.#pending.get(m.ref);
-    if (!e) return;
-    const refuse = () => this.#settle(e, () => e.reject(new KanseiError(m.code, m.message, m.retry_ms)));
-    if (m.code !== "unavailable" && m.code !== "unknown_outcome") return refuse();
-    if (m.code === "unavailable") e.sentIn = undefined; // known not to be done
-    const wait = Math.max(m.retry_ms || 0, (0.5 + this.#p.random() / 2) * Math.min(4000, 500 * 2 ** e.tries));
-    if (this.#p.now() + wait >= e.deadline) return refuse();
-    this.#p.clearTimeout(e.retry);
-    e.retry = this.#p.setTimeout(() => this.#send(e), wait);
-  }
-
-  #send(e) {
-    if (!this.#socket) return;
-    // Another session does not know the ref: sending again could say it twice.
-    if (e.sentIn !== undefined && e.sentIn !== this.#session) return this.#expire(e);
-    e.sentIn = this.#session;
-    e.tries++;
-    try {
-      this.#socket.send(e.text);
-    } catch {
-      // The socket is closing; its close event leads to the next one.
-    }
-  }
-
-  #expire(e) {
-    const [code, text] = e.sentIn === undefined ? ["unavailable", "not sent: there is no connection"] : ["unknown_outcome", "there was no answer"];
-    this.#settle(e, () => e.reject(new KanseiError(code, text)));
-  }
-
-  #settle(e, how) {
-    this.#p.clearTimeout(e.timer);
-    this.#p.clearTimeout(e.retry);
-    this.#pending.delete(e.ref);
-    how();
   }
 }

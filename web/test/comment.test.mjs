@@ -109,6 +109,100 @@ test("another session does not know the ref: better not said than said twice", a
   assert.deepEqual([not.state, waits.state], ["pending", "pending"]);
 });
 
+test("what may have been said is not called refused: it is asked again, or unknown", async () => {
+  for (const [code, want] of [
+    ["unavailable", "asked again"], ["unknown_outcome", "asked again"], ["rate_limited", "asked again"], ["slow_mode", "asked again"],
+    ["muted", "unknown_outcome"], ["forbidden", "unknown_outcome"], ["locked", "unknown_outcome"], ["a_later_one", "unknown_outcome"],
+    ["too_long", "too_long"], ["empty", "empty"], ["bad_message", "bad_message"], ["unsupported", "unsupported"],
+  ]) {
+    const { world, room } = await live();
+    const o = outcome(room.comment("x"));
+    world.socket.end();
+    await again(world);
+    assert.equal(sent(world).length, 2, code);
+    world.socket.say({ type: "error", ref: sent(world)[0].ref, code, message: "", retry_ms: 2000 });
+    await world.pass(4000);
+    if (want !== "asked again") {
+      assert.equal(o.err?.code, want, code);
+      continue;
+    }
+    assert.equal(o.state, "pending", code);
+    assert.equal(new Set(sent(world).map((m) => m.ref)).size, 1);
+    assert.equal(sent(world).length, 3, code);
+    // It stays in doubt: another session cannot settle it, and time cannot either.
+    world.socket.say({ type: "error", ref: sent(world)[0].ref, code, message: "", retry_ms: 60_000 });
+    await world.pass(0);
+    assert.equal(o.err.code, "unknown_outcome", code);
+  }
+  const { world, room } = await live();
+  const o = outcome(room.comment("x"));
+  world.socket.end();
+  await again(world);
+  world.socket.say({ type: "error", ref: sent(world)[0].ref, code: "unavailable", message: "" });
+  world.socket.end();
+  await again(world, { session: "another-0123456789" });
+  assert.equal(o.err.code, "unknown_outcome");
+  assert.equal(sent(world).length, 2);
+});
+
+test("a ref is sent again for 100 s, however long one wants to wait", async () => {
+  const { world, room } = await live();
+  const began = world.now;
+  const o = outcome(room.comment("x", { timeoutMs: 1e9 }));
+  let last;
+  while (o.state === "pending") {
+    if (world.socket.readyState === 0) {
+      world.socket.open();
+      world.socket.say(welcome());
+      last = world.now;
+    }
+    await world.pass(200);
+    if (world.socket.readyState === 1) world.socket.end();
+    await world.pass(200);
+  }
+  assert.equal(o.err.code, "unknown_outcome");
+  assert.ok(last - began > 60_000 && last - began <= 100_000, `sent last after ${last - began} ms`);
+});
+
+test("what waits is sent as fast as the server takes it", async () => {
+  const { world, room } = await live();
+  world.socket.end();
+  const outcomes = Array.from({ length: 20 }, (_, i) => outcome(room.comment(`${i}`, { timeoutMs: 60_000 })));
+  await again(world, { limits: { text: 200, per_s: 2, burst: 4 } });
+  const answer = () => world.socket.sentOf("comment").forEach((m) => world.socket.say({ type: "ok", ref: m.ref, id: m.text }));
+  assert.equal(world.socket.sentOf("comment").length, 4);
+  answer();
+  await world.pass(2000);
+  assert.equal(world.socket.sentOf("comment").length, 8);
+  for (let i = 0; i < 8; i++) {
+    answer();
+    await world.pass(1000);
+  }
+  assert.deepEqual(world.socket.sentOf("comment").map((m) => m.text), Array.from({ length: 20 }, (_, i) => `${i}`));
+  assert.ok(outcomes.every((o) => o.state === "done"));
+});
+
+test("an answer that does not come finds out a dead connection before the next beat", async () => {
+  const { world, room, of } = await live();
+  const o = outcome(room.comment("x"));
+  await world.pass(2999);
+  assert.equal(world.socket.sentOf("beat").length, 0);
+  await world.pass(1);
+  assert.equal(world.socket.sentOf("beat").length, 1);
+  await world.pass(10_000);
+  assert.ok(of("status").some((s) => s.reason === "silent"));
+  await again(world);
+  world.socket.say({ type: "ok", ref: sent(world)[1].ref, id: "1c" });
+  await world.pass(0);
+  assert.equal(o.value.id, "1c");
+
+  const lively = await live();
+  outcome(lively.room.comment("x"));
+  lively.world.socket.say({ type: "ok", ref: sent(lively.world)[0].ref, id: "1" });
+  await lively.world.pass(5000);
+  assert.equal(lively.world.socket.sentOf("beat").length, 0);
+});
+
 test("order is kept over a reconnect", async () => {
   const { world, room } = await live();
   const outcomes = ["a", "b", "c"].map((t) => outcome(room.comment(t)));

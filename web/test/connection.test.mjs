@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { connect } from "../sdk/kansei.js";
 import { World, again, attempt, comment, comments, join, live, welcome } from "./fakes.mjs";
@@ -108,7 +109,7 @@ test("a cursor that was refused is not offered again", async () => {
 
 test("the backoff doubles, has full jitter, and starts anew after a stable connection", async () => {
   const world = new World();
-  world.chance = 1;
+  world.chance = () => 1;
   const { of } = await join({}, world);
   const waits = [];
   for (let i = 0; i < 8; i++) {
@@ -117,7 +118,7 @@ test("the backoff doubles, has full jitter, and starts anew after a stable conne
     await world.pass(waits.at(-1));
   }
   assert.deepEqual(waits, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-  world.chance = 0.25;
+  world.chance = () => 0.25;
   world.socket.end();
   assert.equal(of("status").at(-1).retryInMs, 7500);
   await again(world);
@@ -128,7 +129,7 @@ test("the backoff doubles, has full jitter, and starts anew after a stable conne
 
 test("a connection that ends at once does not start the backoff anew", async () => {
   const world = new World();
-  world.chance = 1;
+  world.chance = () => 1;
   const { of } = await join({}, world);
   for (let i = 0; i < 3; i++) {
     world.socket.open();
@@ -141,7 +142,7 @@ test("a connection that ends at once does not start the backoff anew", async () 
 });
 
 test("close codes: who comes back", async () => {
-  for (const [code, reason, want] of [
+  const cases = [
     [1000, "", { state: "closed", reason: "ended" }],
     [1001, "", { state: "reconnecting", reason: "lost" }],
     [1002, "", { state: "closed", reason: "protocol" }],
@@ -150,16 +151,32 @@ test("close codes: who comes back", async () => {
     [1006, "", { state: "reconnecting", reason: "lost" }],
     [1007, "", { state: "closed", reason: "protocol" }],
     [1009, "", { state: "closed", reason: "protocol" }],
-    [1011, "", { state: "reconnecting", reason: "lost" }],
-    [1012, "draining retry_ms=4200", { state: "reconnecting", reason: "restart", retryInMs: 4620 }],
+    [1011, "", { state: "reconnecting", reason: "lost", retryInMs: 500 }],
+    [1012, "", { state: "reconnecting", reason: "restart", retryInMs: 500 }],
+    [1012, "draining retry_ms=4200", { state: "reconnecting", reason: "restart", retryInMs: 4700 }],
     [4400, "", { state: "closed", reason: "malformed" }],
     [4401, "the token has expired", { state: "closed", reason: "unauthorized" }],
     [4403, "", { state: "closed", reason: "banned" }],
     [4404, "", { state: "closed", reason: "no_room" }],
     [4408, "", { state: "reconnecting", reason: "too_slow" }],
-    [4429, "too many retry_ms=60000", { state: "reconnecting", reason: "too_many", retryInMs: 66_000 }],
-    [4999, "", { state: "reconnecting", reason: "lost" }],
-  ]) {
+    [4429, "too many retry_ms=60000", { state: "reconnecting", reason: "too_many", retryInMs: 60_500 }],
+    // Of nobody's table.
+    [1008, "", { state: "reconnecting", reason: "lost" }],
+    [1013, "", { state: "reconnecting", reason: "lost" }],
+    [1015, "", { state: "reconnecting", reason: "lost" }],
+    [3000, "", { state: "reconnecting", reason: "lost" }],
+    [4000, "", { state: "reconnecting", reason: "lost" }],
+    [4999, "retry_ms=2000", { state: "reconnecting", reason: "lost", retryInMs: 2500 }],
+  ];
+  // The table of the protocol's document is covered whole.
+  const table = readFileSync(new URL("../../protocol/PROTOCOL.md", import.meta.url), "utf8").matchAll(/^\| (\d{4})(?:, (\d{4}))? \|.*\| (yes|no)[^|]*\|$/gm);
+  const documented = [...table].flatMap(([, a, b, back]) => [a, b].filter(Boolean).map((code) => [Number(code), back]));
+  assert.ok(documented.length >= 15, `${documented.length} codes are documented`);
+  for (const [code, back] of documented) {
+    const state = back === "yes" && code !== 4401 ? "reconnecting" : "closed"; // 4401: here is no new token
+    assert.ok(cases.some(([c, , want]) => c === code && want.state === state), `${code}: ${back}`);
+  }
+  for (const [code, reason, want] of cases) {
     const { world, of } = await live({ token: "a.b.c" });
     world.socket.end(code, reason);
     const got = of("status").at(-1);
@@ -217,16 +234,19 @@ test("a token that no header can carry ends it", async () => {
 
 test("an overloaded server is left alone for as long as it says", async () => {
   for (const [headers, body, want] of [
-    [{ "Retry-After": "20" }, "", 22_000],
-    [{}, JSON.stringify({ status: 503, retry_ms: 9000 }), 9900],
-    [{}, "busy", 5500],
+    [{ "Retry-After": "20" }, "", 21_000],
+    [{}, JSON.stringify({ status: 503, retry_ms: 9000 }), 10_000],
+    [{}, "busy", 6000],
+    [{ "Retry-After": "soon" }, "", 6000],
+    [{ "Retry-After": "9999999" }, "", 601_000],
   ]) {
     const world = new World();
     world.verdict = async () => new Response(body, { status: 503, headers });
-    const { of } = await join({}, world);
+    const { of } = await join({ token: "a.b.c" }, world);
     world.socket.end();
     await world.pass(0);
     assert.equal(world.fetched[0].url, "https://kansei.test/v1/rooms/r");
+    assert.equal(world.fetched[0].init.headers.Authorization, "Bearer a.b.c", "another token has another verdict");
     const s = of("status").at(-1);
     assert.deepEqual([s.reason, s.retryInMs], ["overloaded", want]);
     world.verdict = () => Promise.reject(new TypeError("gone"));
@@ -260,118 +280,6 @@ test("a socket that had opened is not asked about over HTTP", async () => {
   assert.equal(world.fetched.length, 0);
 });
 
-// moving is live, with a node that has sent the viewer to another, which is not open yet.
-const moving = async () => {
-  const joined = await live();
-  const { world } = joined;
-  const first = world.socket;
-  first.say({ type: "reconnect", after_ms: 4200 });
-  first.say(comments("c1", ["1"]));
-  await world.pass(4199);
-  assert.equal(world.sockets.length, 1);
-  await world.pass(1);
-  assert.equal(world.sockets.length, 2);
-  assert.equal(first.closedWith, null);
-  return { ...joined, first, second: world.socket };
-};
-
-test("reconnect: stays until the told time, comes in elsewhere, and then leaves", async () => {
-  const { world, of, room, first, second } = await moving();
-  assert.equal(second.url.searchParams.get("since"), "c1");
-  assert.equal(second.url.searchParams.get("session"), "session-0123456789");
-  const said = room.comment("meanwhile", { ref: "r1" }).catch((err) => err);
-  assert.equal(first.sentOf("comment").length, 1);
-  first.say(comments("c3", ["2", "3"])); // in flight on both
-  second.open();
-  assert.equal(first.closedWith, null);
-  first.say(comments("c4", ["4"]));
-  second.say(welcome());
-  assert.equal(first.closedWith, 1000);
-  assert.equal(second.closedWith, null);
-  first.say(comments("c5", ["5"])); // comes from the other too
-  first.end(1000);
-  second.say(comments("c6", ["2", "3", "4", "5", "6"]));
-  assert.deepEqual(ids(of), ["1", "2", "3", "4", "5", "6"]);
-  assert.equal(of("gap").length, 0);
-  assert.deepEqual(states(of), ["connecting", "live"]);
-  assert.equal(of("welcome").length, 2);
-  assert.equal(of("reconnect").length, 1);
-  // What was not answered is asked again, under its ref.
-  assert.equal(second.sentOf("comment")[0].ref, "r1");
-  second.say({ type: "ok", ref: "r1", id: "7" });
-  assert.equal((await said).id, "7");
-  await world.pass(30_000);
-  assert.equal(second.sentOf("beat").length, 1);
-  assert.equal(first.sentOf("beat").length, 0);
-  assert.equal(world.sockets.length, 2);
-  room.close();
-  assert.equal(second.closedWith, 1000);
-  assert.equal(world.timers, 0);
-});
-
-test("reconnect: where it is not welcome it does not go; it tries again", async () => {
-  for (const [name, refuse, waits] of [
-    ["another leaving node", (s) => { s.open(); s.end(1012, "retry_ms=300"); }, 0],
-    ["refused", (s) => s.end(), 0],
-    ["not recovered", (s) => { s.open(); s.say(welcome({ recovered: false })); }, 0],
-    ["nonsense", (s) => { s.open(); s.say("{"); }, 0],
-    ["silence", (s) => s.open(), 5000],
-  ]) {
-    const { world, of, first, second } = await moving();
-    refuse(second);
-    await world.pass(waits);
-    assert.equal(first.closedWith, null, name);
-    first.say(comments("c2", ["2"]));
-    await world.pass(1000);
-    assert.equal(world.sockets.length, 3, name);
-    assert.equal(world.socket.url.searchParams.get("since"), "c2", name);
-    assert.equal(world.fetched.length, 0, name);
-    world.socket.open();
-    world.socket.say(welcome());
-    world.socket.say(comments("c3", ["2", "3"]));
-    assert.deepEqual(ids(of), ["1", "2", "3"], name);
-    assert.deepEqual(states(of), ["connecting", "live"], name);
-    assert.equal(first.closedWith, 1000, name);
-  }
-});
-
-test("reconnect: a node that closes while another is looked for", async () => {
-  const { world, of, first, second } = await moving();
-  first.end(1012, "leaving retry_ms=300");
-  assert.deepEqual(states(of), ["connecting", "live", "connecting"]);
-  second.open();
-  second.say(welcome());
-  second.say(comments("c2", ["1", "2"]));
-  assert.deepEqual(states(of), ["connecting", "live", "connecting", "live"]);
-  assert.deepEqual(ids(of), ["1", "2"]);
-  assert.equal(world.sockets.length, 2);
-
-  const lost = await moving();
-  lost.first.end(1012, "leaving retry_ms=300");
-  lost.second.end();
-  assert.equal(lost.of("status").at(-1).state, "reconnecting");
-
-  const banned = await moving();
-  banned.first.end(4403);
-  assert.equal(banned.of("status").at(-1).reason, "banned");
-  assert.equal(banned.second.closedWith, 1000);
-  assert.equal(banned.world.timers, 0);
-
-  const closed = await moving();
-  closed.room.close();
-  assert.deepEqual([closed.first.closedWith, closed.second.closedWith, closed.world.timers], [1000, 1000, 0]);
-});
-
-test("reconnect: a node that closes earlier is not hurried", async () => {
-  const { world, of } = await live();
-  world.socket.say({ type: "reconnect", after_ms: 10_000 });
-  await world.pass(2000);
-  world.socket.end(1001);
-  const s = of("status").at(-1);
-  assert.equal(s.reason, "restart");
-  assert.ok(s.retryInMs >= 8000 && s.retryInMs <= 9600);
-});
-
 test("beats: every beat_ms, with what the page knows; silence for 10 s is the end", async () => {
   const { world, of } = await live({ mediaMs: () => 60_999.7 }); // as players tell it
   const first = world.socket;
@@ -386,70 +294,6 @@ test("beats: every beat_ms, with what the page knows; silence for 10 s is the en
   await world.pass(10_000);
   assert.equal(first.closedWith, 1000);
   assert.ok(of("status").some((s) => s.reason === "silent"));
-});
-
-test("a page that slept asks once more before it gives up", async () => {
-  const { world, of } = await live();
-  await world.pass(30_000);
-  world.socket.say({ type: "beat", now: 1 });
-  await world.pass(22_500); // the second beat is out
-  await world.sleep(600_000);
-  assert.equal(of("status").at(-1).state, "live");
-  world.socket.say({ type: "beat", now: 1 });
-  await world.pass(6000);
-  assert.equal(of("status").at(-1).state, "live");
-});
-
-test("online and visible again: back at once, or a quick look at what seems alive", async () => {
-  const world = new World();
-  world.chance = 1;
-  const { of } = await live({}, world);
-  world.isOnline = false;
-  world.socket.end();
-  await world.pass(1000);
-  world.socket.end();
-  assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["offline", 2000]);
-  await world.pass(1500);
-  await world.setOnline(true);
-  assert.equal(world.sockets.length, 3);
-  world.socket.open();
-  world.socket.say(welcome());
-
-  const seemsAlive = world.socket;
-  await world.setVisible(false);
-  assert.equal(seemsAlive.sentOf("beat").length, 0);
-  await world.setVisible(true);
-  assert.equal(seemsAlive.sentOf("beat").length, 1);
-  await world.pass(4999);
-  assert.equal(of("status").at(-1).state, "live");
-  await world.pass(1);
-  assert.equal(of("status").at(-1).reason, "silent");
-});
-
-test("a device that goes offline: the connection is looked at, and the truth is said", async () => {
-  const { world, of } = await live();
-  await world.setOnline(false);
-  world.socket.say({ type: "beat", now: 1 });
-  await world.pass(6000);
-  assert.equal(of("status").at(-1).state, "live", "a server on this machine needs no network");
-  await world.setOnline(true);
-  world.socket.say({ type: "beat", now: 1 });
-  await world.setOnline(false);
-  await world.pass(5000);
-  assert.equal(of("status").at(-1).state, "offline");
-  await world.setOnline(true);
-  assert.equal(of("status").at(-1).state, "connecting");
-});
-
-test("wake-ups do not hammer", async () => {
-  const { world } = await live();
-  world.socket.end();
-  for (let i = 0; i < 20; i++) {
-    await world.setVisible(true);
-    world.socket.end();
-    await world.pass(50);
-  }
-  assert.ok(world.sockets.length <= 5, `${world.sockets.length} sockets in a second`);
 });
 
 test("unknown types and fields are ignored, nonsense is an error event", async () => {

@@ -45,7 +45,7 @@ export class World {
   fetched = [];
   reported = [];
   verdict = () => Promise.reject(new TypeError("fetch failed"));
-  chance = 0.5; // what random() returns
+  chance = () => 0.5; // random()
   isOnline = true;
   isVisible = true;
   window = new EventTarget();
@@ -70,7 +70,7 @@ export class World {
         return world.verdict(url, init);
       },
       now: () => world.#now,
-      random: () => world.chance,
+      random: () => world.chance(),
       setTimeout: (f, ms) => {
         const id = world.#next++;
         world.#timers.set(id, { at: world.#now + Math.max(0, ms), f });
@@ -86,6 +86,11 @@ export class World {
   }
 
   get now() { return this.#now; }
+  /** Setting the clock moves no timer: they stand still while some devices sleep. */
+  set now(time) {
+    for (const t of this.#timers.values()) t.at += time - this.#now;
+    this.#now = time;
+  }
   get timers() { return this.#timers.size; }
   get socket() { return this.sockets.at(-1); }
 

@@ -25,6 +25,9 @@ room.on("error", (err: KanseiError) => console.log(err.code, err.retryMs));
 room.on("comment", () => {});
 // @ts-expect-error a style has a fixed set of positions
 room.comment("x", { style: { position: "left" } });
+connect({ room: "r", urls: ["https://a.example", new URL("https://b.example")] as const }).close();
+// @ts-expect-error a list
+connect({ room: "r", urls: "https://a.example" });
 // @ts-expect-error the room is required
 connect({ url: "https://kansei.example" });
 

@@ -1,0 +1,135 @@
+// The comments that wait for their answer.
+
+const PENDING_MAX = 100; // comments waiting for an answer
+const PENDING_MS = 30_000; // how long one waits by default
+// And at most: two minutes are promised from when the server took a ref, less the
+// time that it takes to append.
+const REF_MS = 100_000;
+const AGAIN_MS = 500; // the first wait is up to this, each later one up to twice as much
+const AGAIN_MAX_MS = 4_000;
+const QUIET_MS = 3_000; // without an answer: perhaps the connection is none any more
+
+// What may be otherwise later, and what the text alone decides.
+const LATER = new Set(["rate_limited", "slow_mode", "unavailable", "unknown_outcome"]);
+const OF_THE_TEXT = new Set(["bad_message", "unsupported", "too_long", "empty"]);
+
+/** What a request was refused with: `code` of the protocol (or "closed") and `retryMs`. */
+export class KanseiError extends Error {
+  constructor(code, message, retryMs) {
+    super(message || code);
+    this.name = "KanseiError";
+    this.code = code;
+    this.retryMs = retryMs;
+  }
+}
+
+/** Outbox holds comments until they are answered, over reconnects, and sends them again under the same ref. */
+export class Outbox {
+  #p;
+  #quiet; // called when an answer is late
+  #pending = new Map(); // ref → entry, in the order in which they were made
+  #socket = null;
+  #session;
+  #prefix;
+  #n = 0;
+
+  constructor(platform, quiet) {
+    this.#p = platform;
+    this.#quiet = quiet;
+    // Two pages may share a session, so refs are not counted from 1 alone.
+    this.#prefix = Math.floor(platform.random() * 2 ** 48).toString(36);
+  }
+
+  add(message, timeoutMs = PENDING_MS) {
+    const ref = message.ref ?? `${this.#prefix}-${++this.#n}`;
+    if (this.#pending.size >= PENDING_MAX) return Promise.reject(new KanseiError("unavailable", "too many comments wait for an answer"));
+    if (this.#pending.has(ref)) return Promise.reject(new TypeError(`kansei: ref ${ref} is waiting for its answer already`));
+    return new Promise((resolve, reject) => {
+      const limit = Math.min(Math.max(timeoutMs, 0), REF_MS);
+      // sentIn: the session in which it was sent, unless that is known to have come to
+      // nothing; doubt: a sending before the last one may have reached the log.
+      const entry = { ref, text: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, doubt: false, tries: 0 };
+      entry.deadline = this.#p.now() + limit;
+      entry.timer = this.#p.setTimeout(() => this.#expire(entry), limit);
+      this.#pending.set(ref, entry);
+      this.#send(entry);
+    });
+  }
+
+  // connected sends what waits, as fast as the server takes it.
+  connected(socket, session, limits) {
+    this.#socket = socket;
+    this.#session = session;
+    const everyMs = 1000 / (limits?.per_s > 0 ? limits.per_s : 1);
+    let over = -(limits?.burst > 0 ? limits.burst : 1);
+    for (const e of [...this.#pending.values()]) {
+      if (++over <= 0) this.#send(e);
+      else e.retry = this.#p.setTimeout(() => this.#send(e), over * everyMs);
+    }
+  }
+
+  disconnected() {
+    this.#socket = null;
+    for (const e of this.#pending.values()) this.#rest(e);
+  }
+
+  end(err) {
+    for (const e of [...this.#pending.values()]) this.#settle(e, () => e.reject(err));
+  }
+
+  ok(m) {
+    const e = this.#pending.get(m.ref);
+    if (e) this.#settle(e, () => e.resolve({ id: m.id, held: m.held === true, ref: m.ref }));
+  }
+
+  error(m) {
+    const e = this.#pending.get(m.ref);
+    if (!e) return;
+    const refuse = () => this.#settle(e, () => e.reject(new KanseiError(m.code, m.message, m.retry_ms)));
+    const outcome = m.code === "unavailable" || m.code === "unknown_outcome";
+    if (!e.doubt) {
+      if (!outcome) return refuse();
+      if (m.code === "unavailable") e.sentIn = undefined; // known not to be done
+    } else if (!LATER.has(m.code)) {
+      // It was refused this time; the time before it may have been taken.
+      return OF_THE_TEXT.has(m.code) ? refuse() : this.#expire(e);
+    }
+    const wait = Math.max(m.retry_ms || 0, (0.5 + this.#p.random() / 2) * Math.min(AGAIN_MAX_MS, AGAIN_MS * 2 ** e.tries));
+    if (this.#p.now() + wait >= e.deadline) return e.doubt ? this.#expire(e) : refuse();
+    this.#rest(e);
+    e.retry = this.#p.setTimeout(() => this.#send(e), wait);
+  }
+
+  #send(e) {
+    if (!this.#socket) return;
+    // Another session does not know the ref: sending again could say it twice.
+    if (e.sentIn !== undefined && e.sentIn !== this.#session) return this.#expire(e);
+    if (e.sentIn !== undefined) e.doubt = true;
+    e.sentIn = this.#session;
+    e.tries++;
+    this.#rest(e);
+    e.late = this.#p.setTimeout(this.#quiet, QUIET_MS);
+    try {
+      this.#socket.send(e.text);
+    } catch {
+      // The socket is closing; its close event leads to the next one.
+    }
+  }
+
+  #expire(e) {
+    const [code, text] = e.sentIn === undefined ? ["unavailable", "not sent: there is no connection"] : ["unknown_outcome", "there was no answer"];
+    this.#settle(e, () => e.reject(new KanseiError(code, text)));
+  }
+
+  #settle(e, how) {
+    this.#p.clearTimeout(e.timer);
+    this.#rest(e);
+    this.#pending.delete(e.ref);
+    how();
+  }
+
+  #rest(e) {
+    this.#p.clearTimeout(e.retry);
+    this.#p.clearTimeout(e.late);
+  }
+}
