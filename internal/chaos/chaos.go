@@ -56,7 +56,7 @@ const (
 	// healTime is how long nodes may take to be ready after all is mended.
 	healTime = 60 * time.Second
 	// replicaTime is how long NATS may take to copy what a server has missed.
-	replicaTime = 2 * time.Minute
+	replicaTime = 30 * time.Second
 	// rest is between two faults, so that they can be told apart.
 	rest = 2 * time.Second
 	// settleTime is how long viewers may take to receive the last comment.
