@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -40,10 +41,18 @@ const (
 // NATS is a NATS server with JetStream in this process, which nobody else can
 // connect to.
 type NATS struct {
-	server    *server.Server
+	cfg       NATSConfig
+	dir       string // of the store
 	lock      *os.File
 	temporary string // the directory to remove; empty if there is none
 	close     func() error
+
+	failed  chan struct{} // has something since the server has reported an error
+	quit    chan struct{}
+	mending sync.WaitGroup
+
+	mu     sync.Mutex
+	server *server.Server // nil while there is none
 }
 
 // StartNATS starts a server and waits until it serves.
@@ -57,39 +66,49 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	n := new(NATS)
+	n := &NATS{cfg: cfg, failed: make(chan struct{}, 1), quit: make(chan struct{})}
 	n.close = sync.OnceValue(n.stop)
-	if err := n.start(cfg); err != nil {
+	if err := n.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded nats: %w", err), n.close())
 	}
 	return n, nil
 }
 
-func (n *NATS) start(cfg NATSConfig) error {
-	dir := cfg.StoreDir
-	if dir == "" {
+func (n *NATS) start() error {
+	n.dir = n.cfg.StoreDir
+	if n.dir == "" {
 		tmp, err := os.MkdirTemp("", "kansei-nats-")
 		if err != nil {
 			return err
 		}
-		dir, n.temporary = tmp, tmp
+		n.dir, n.temporary = tmp, tmp
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(n.dir, 0o750); err != nil {
 		return err
 	}
 	var err error
-	if n.lock, err = lockFile(filepath.Join(dir, natsLockFile)); err != nil {
-		return fmt.Errorf("store directory %s: %w", dir, err)
+	if n.lock, err = lockFile(filepath.Join(n.dir, natsLockFile)); err != nil {
+		return fmt.Errorf("store directory %s: %w", n.dir, err)
 	}
-	log := &natsLogger{log: cfg.Logger}
-	n.server, err = server.NewServer(&server.Options{
+	if err := n.startServer(); err != nil {
+		return err
+	}
+	// Ends when stop says so, and stop waits for it.
+	n.mending.Go(n.mend)
+	return nil
+}
+
+// startServer starts a server on the store.
+func (n *NATS) startServer() error {
+	log := &natsLogger{log: n.cfg.Logger, failed: n.failed}
+	s, err := server.NewServer(&server.Options{
 		ServerName:         "kansei-embedded",
 		DontListen:         true,
 		NoSigs:             true,
 		JetStream:          true,
-		StoreDir:           dir,
-		SyncInterval:       cfg.SyncInterval,
-		SyncAlways:         cfg.SyncAlways,
+		StoreDir:           n.dir,
+		SyncInterval:       n.cfg.SyncInterval,
+		SyncAlways:         n.cfg.SyncAlways,
 		JetStreamMaxMemory: natsMaxMemory,
 		MaxPayload:         natsMaxPayload,
 
@@ -98,29 +117,60 @@ func (n *NATS) start(cfg NATSConfig) error {
 	if err != nil {
 		return err
 	}
-	n.server.SetLogger(log, false, false)
-	n.server.Start()
-	if err := log.fatal(); err != nil {
+	s.SetLogger(log, false, false)
+	s.Start()
+	err = log.fatal()
+	if err == nil && !s.ReadyForConnections(natsStartTime) {
+		err = fmt.Errorf("not ready after %v", natsStartTime)
+	}
+	if err != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
 		return err
 	}
-	if !n.server.ReadyForConnections(natsStartTime) {
-		return fmt.Errorf("not ready after %v", natsStartTime)
-	}
+	n.mu.Lock()
+	n.server = s
+	n.mu.Unlock()
 	return nil
 }
 
+// stopServer stops the server, if there is one, and waits until everything is written.
+func (n *NATS) stopServer() {
+	n.mu.Lock()
+	s := n.server
+	n.server = nil
+	n.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
 // Option has a NATS client connect to this server, without a network.
-func (n *NATS) Option() nats.Option { return nats.InProcessServer(n.server) }
+func (n *NATS) Option() nats.Option { return nats.InProcessServer(n) }
+
+// InProcessConn implements nats.InProcessConnProvider: the server may be another one
+// each time.
+func (n *NATS) InProcessConn() (net.Conn, error) {
+	n.mu.Lock()
+	s := n.server
+	n.mu.Unlock()
+	if s == nil {
+		return nil, errStopped
+	}
+	return s.InProcessConn()
+}
+
+var errStopped = errors.New("embedded nats: the server is not running")
 
 // Close stops the server and waits until everything is written. It may be called
 // more than once.
 func (n *NATS) Close() error { return n.close() }
 
 func (n *NATS) stop() error {
-	if n.server != nil {
-		n.server.Shutdown()
-		n.server.WaitForShutdown()
-	}
+	close(n.quit)
+	n.mending.Wait()
+	n.stopServer()
 	var err error
 	if n.lock != nil {
 		err = n.lock.Close() // which unlocks it
@@ -136,7 +186,8 @@ func (n *NATS) stop() error {
 
 // natsLogger hands on what the server has to say, its notices as details.
 type natsLogger struct {
-	log *slog.Logger
+	log    *slog.Logger
+	failed chan struct{} // is told of errors
 
 	mu   sync.Mutex
 	died error
@@ -144,9 +195,17 @@ type natsLogger struct {
 
 func (l *natsLogger) Noticef(format string, v ...any) { l.write(l.log.Debug, format, v) }
 func (l *natsLogger) Warnf(format string, v ...any)   { l.write(l.log.Warn, format, v) }
-func (l *natsLogger) Errorf(format string, v ...any)  { l.write(l.log.Error, format, v) }
 func (l *natsLogger) Debugf(string, ...any)           {} // the server was not told to debug
 func (l *natsLogger) Tracef(string, ...any)           {} // or to trace
+
+// Errorf also has the store looked at.
+func (l *natsLogger) Errorf(format string, v ...any) {
+	l.write(l.log.Error, format, v)
+	select {
+	case l.failed <- struct{}{}:
+	default:
+	}
+}
 
 // Fatalf is the server's last word. It does not end the process.
 func (l *natsLogger) Fatalf(format string, v ...any) {

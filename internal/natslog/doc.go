@@ -36,7 +36,18 @@
 // A loss at the tail has no later message to betray it. So each stream with open
 // rooms is tended once a second (stream.tick): its leader tells the stream's
 // identity and end, and if that has moved, a direct get tells the last message of
-// each of the node's rooms that changed. Rooms that are behind are repaired.
+// each of the node's rooms that changed. Rooms that are behind are repaired. A loss
+// right behind one tick is found by the next, 1.1 s later at the most, from beginning to
+// beginning; 0.2 s more are given to a live message that is only late, and up to 0.2 s
+// to replicas that are. What is left is the requests and the reading.
+//
+// # What is removed
+//
+// The log keeps events for a time, or up to a size. Whoever reads behind a position is
+// told when the log does not reach back to it any more (Log.Read), which is asked when
+// the reading is done; and followers are told of what was removed before it was shown
+// to them: while it was read back (follow.readBack), or, if nothing was left of it to be
+// found missing, because the log begins behind what the last probe knew (stream.probe).
 //
 // # Who does what
 //
@@ -54,6 +65,8 @@
 // stream's pool while something must be read.
 // That is what puts the reports of a room in order and keeps rooms from waiting for
 // each other. Stop and the reports meet at follow.reporting.
+//
+// An append is described at appender; when its outcome is known, at draft.refused.
 //
 // Locks are taken in the order stream, follow, pool. None is held during a request;
 // during a report only follow.reporting is.
