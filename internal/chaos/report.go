@@ -137,11 +137,7 @@ func (r *Report) Write(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, e := range r.effects {
-		if e.peak > 0 {
-			fmt.Fprintf(&b, "\n%s: at most %.2f × the average came back in one second, the last one %.1f s after the beginning (drain %v)\n", e.name, e.peak, e.latest.Seconds(), r.Config.Drain)
-		}
-	}
+	b.WriteString(r.evenness())
 	for _, f := range append(r.Wrong(), r.Late()...) {
 		fmt.Fprintf(&b, "\nFAIL  %s", f)
 	}
@@ -164,39 +160,49 @@ func (r *Report) Markdown(w io.Writer) error {
 	for _, e := range r.effects {
 		row(e.cells())
 	}
-	for _, e := range r.effects {
-		if e.peak > 0 {
-			fmt.Fprintf(&b, "\nDrain of %v: at most %.2f × the average came back in one second, the last one %.1f s after the beginning.\n", r.Config.Drain, e.peak, e.latest.Seconds())
-		}
-	}
+	b.WriteString(r.evenness())
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-var columns = []string{"fault", "times", "without delivery p50", "p99", "max", "delivery p99", "max", "lost", "moved", "away p50", "p99", "receiving again p99", "answer p99", "max", "known max", "ok", "refused", "unknown", "ready after", "copies after"}
+// evenness says how evenly viewers came back from drained nodes; nothing when none was
+// drained.
+func (r *Report) evenness() string {
+	for _, e := range r.effects {
+		if e.peak > 0 {
+			return fmt.Sprintf("\nDrains of %v: at most %.2f × the average came back in one second, the last one %.1f s after the beginning.\n",
+				r.Config.Drain, e.peak, e.latest.Seconds())
+		}
+	}
+	return ""
+}
+
+// The columns of the table, times in seconds.
+var columns = []string{
+	"fault", "times", "without delivery: p50, p99, max", "delivery: p99, max", "lost, moved", "away: p50, p99", "receiving again: p99",
+	"answer: p99, max", "known: max", "ok, refused, unknown", "ready after", "copies after",
+}
 
 func (e effect) cells() []string {
-	away := func(q float64) string {
-		if len(e.Away) == 0 {
-			return "–"
-		}
-		return seconds(audit.Quantile(e.Away, q))
-	}
-	back := "–"
-	if len(e.Back) > 0 {
-		back = seconds(audit.Quantile(e.Back, 0.99))
-	}
 	return []string{
-		e.name, fmt.Sprint(e.times),
-		seconds(audit.Quantile(e.Without, 0.5)), seconds(audit.Quantile(e.Without, 0.99)), seconds(audit.Quantile(e.Without, 1)),
-		seconds(audit.Quantile(e.Delivery, 0.99)), seconds(audit.Quantile(e.Delivery, 1)),
-		fmt.Sprint(len(e.Away)), fmt.Sprint(e.Moved), away(0.5), away(0.99), back,
-		seconds(audit.Quantile(e.Answers, 0.99)), seconds(audit.Quantile(e.Answers, 1)), seconds(audit.Quantile(e.Known, 1)),
-		fmt.Sprint(e.Acknowledged), fmt.Sprint(e.Refused), fmt.Sprint(e.Unknown), seconds(e.healed), seconds(e.copied),
+		e.name, fmt.Sprint(e.times), seconds(e.Without, 0.5, 0.99, 1), seconds(e.Delivery, 0.99, 1),
+		fmt.Sprintf("%d, %d", len(e.Away), e.Moved), seconds(e.Away, 0.5, 0.99), seconds(e.Back, 0.99),
+		seconds(e.Answers, 0.99, 1), seconds(e.Known, 1), fmt.Sprintf("%d, %d, %d", e.Acknowledged, e.Refused, e.Unknown),
+		seconds([]time.Duration{e.healed}, 1), seconds([]time.Duration{e.copied}, 1),
 	}
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+// seconds are quantiles of times, in seconds.
+func seconds(times []time.Duration, quantiles ...float64) string {
+	if len(times) == 0 {
+		return "–"
+	}
+	cells := make([]string, len(quantiles))
+	for i, q := range quantiles {
+		cells[i] = fmt.Sprintf("%.2f", audit.Quantile(times, q).Seconds())
+	}
+	return strings.Join(cells, ", ")
+}
 
 func names(plan []fault) string {
 	var out []string
