@@ -163,40 +163,55 @@ func (l *lab) calm(ctx context.Context) (took time.Duration, last, err error) {
 }
 
 // replicated waits until every stream has all its copies, so that the next fault meets a
-// whole cluster: to catch up takes NATS a while. It returns how long that took.
-func (l *lab) replicated(ctx context.Context) (time.Duration, error) {
+// whole cluster: to catch up takes NATS a while. It returns how long that took, and the
+// server whose copy is missing when that takes too long.
+func (l *lab) replicated(ctx context.Context) (took time.Duration, missing *localcluster.NATS, err error) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, replicaTime)
-	defer cancel()
 	for _, stream := range append(l.streams(), "KANSEI_STATE") {
 		for {
-			var info struct {
-				Cluster struct {
-					Leader   string
-					Replicas []struct {
-						Name             string
-						Current, Offline bool
-					}
-				}
-			}
-			if err := l.ask(ctx, "$JS.API.STREAM.INFO."+stream, &info); err != nil {
-				return time.Since(began), err
-			}
-			current := 0
-			for _, r := range info.Cluster.Replicas {
-				if r.Current && !r.Offline {
-					current++
-				}
-			}
-			if info.Cluster.Leader != "" && current == len(l.cluster.NATS)-1 {
+			missing, err = l.behind(ctx, stream)
+			if took = time.Since(began); missing == nil && err == nil {
 				break
 			}
+			if took > replicaTime {
+				return took, missing, err
+			}
 			if err := sleep(ctx, 200*time.Millisecond); err != nil {
-				return time.Since(began), fmt.Errorf("%s has %d of its copies: %w", stream, current+1, err)
+				return took, missing, err
 			}
 		}
 	}
-	return time.Since(began), nil
+	return took, nil, nil
+}
+
+// behind is a server whose copy of a stream is missing or not whole, as the leader says;
+// nil when there is none.
+func (l *lab) behind(ctx context.Context, stream string) (*localcluster.NATS, error) {
+	leader, _, err := l.leader(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		Cluster struct {
+			Replicas []struct {
+				Name             string
+				Current, Offline bool
+			}
+		}
+	}
+	if err := l.ask(ctx, "$JS.API.STREAM.INFO."+stream, &info); err != nil {
+		return nil, err
+	}
+	for _, n := range l.cluster.NATS {
+		whole := n == leader
+		for _, r := range info.Cluster.Replicas {
+			whole = whole || r.Name == n.Name() && r.Current && !r.Offline
+		}
+		if !whole {
+			return n, nil
+		}
+	}
+	return nil, nil
 }
 
 func (l *lab) ready(ctx context.Context) error {

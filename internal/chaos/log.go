@@ -5,31 +5,21 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/loadtest/audit"
 )
 
 // readLog reads what the log holds, from NATS itself.
 func (l *lab) readLog(ctx context.Context) ([]audit.Entry, error) {
-	js, err := jetstream.New(l.nc)
-	if err != nil {
-		return nil, err
-	}
 	var all []audit.Entry
 	for _, name := range l.streams() {
-		entries, err := readStream(ctx, js, name)
-		// A server that has just come back may not know yet who leads.
-		for tries := 1; err != nil && tries < maxReads; tries++ {
-			if err := sleep(ctx, time.Second); err != nil {
-				return nil, err
-			}
-			entries, err = readStream(ctx, js, name)
-		}
+		entries, err := readStream(ctx, l.nc, name)
 		if err != nil {
 			return nil, fmt.Errorf("chaos: read %s: %w", name, err)
 		}
@@ -38,52 +28,60 @@ func (l *lab) readLog(ctx context.Context) ([]audit.Entry, error) {
 	return all, nil
 }
 
-const maxReads = 30
+// stored is the answer to $JS.API.STREAM.MSG.GET.
+type stored struct {
+	Message struct {
+		Subject string
+		Seq     uint64
+		Data    []byte
+	}
+	Error struct {
+		Code        int
+		ErrCode     int `json:"err_code"`
+		Description string
+	}
+}
 
-func readStream(ctx context.Context, js jetstream.JetStream, name string) ([]audit.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+// noMessage is the code of an answer that says that nothing follows.
+const noMessage = 10037
+
+// readStream reads a stream message by message, of its leader: a consumer, or a get from any
+// server, might read a copy that lacks the latest.
+func readStream(ctx context.Context, nc *nats.Conn, name string) ([]audit.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	stream, err := js.Stream(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	info, err := stream.Info(ctx)
-	if err != nil || info.State.Msgs == 0 {
-		return nil, err
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		return nil, err
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return nil, err
-	}
-	defer messages.Stop()
 	var out []audit.Entry
-	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return nil, fmt.Errorf("%d of %d: %w", len(out), info.State.Msgs, err)
+	for at := uint64(1); ; {
+		request := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">"}`, at)
+		var got stored
+		m, err := nc.Request("$JS.API.STREAM.MSG.GET."+name, request, 2*time.Second)
+		if err == nil {
+			err = json.Unmarshal(m.Data, &got)
 		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return nil, err
+		switch {
+		case err == nil && got.Error.ErrCode == noMessage:
+			return out, nil
+		case err == nil && got.Error.Code != 0:
+			err = errors.New(got.Error.Description)
+		}
+		if err != nil { // there may be no leader for a while
+			if stop := sleep(ctx, 500*time.Millisecond); stop != nil {
+				return nil, fmt.Errorf("from %d on: %w", at, errors.Join(err, stop))
+			}
+			continue
 		}
 		var body struct {
 			Text    string
 			MediaMS int64 `json:"media_ms"`
 			User    struct{ ID string }
 		}
-		if err := json.Unmarshal(m.Data(), &body); err != nil {
-			return nil, fmt.Errorf("%d: %w", meta.Sequence.Stream, err)
+		if err := json.Unmarshal(got.Message.Data, &body); err != nil {
+			return nil, fmt.Errorf("at %d: %w", got.Message.Seq, err)
 		}
 		out = append(out, audit.Entry{
-			Room: m.Subject()[strings.LastIndexByte(m.Subject(), '.')+1:], Seq: meta.Sequence.Stream,
+			Room: got.Message.Subject[strings.LastIndexByte(got.Message.Subject, '.')+1:], Seq: got.Message.Seq,
 			Serial: audit.Serial(body.MediaMS), Author: body.User.ID, Digest: audit.Digest(body.User.ID, body.Text),
 		})
-		if meta.NumPending == 0 {
-			return out, nil
-		}
+		at = got.Message.Seq + 1
 	}
 }
