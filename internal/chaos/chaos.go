@@ -55,7 +55,7 @@ const (
 	afterDrain = 2 * time.Second
 	// healTime is how long nodes may take to be ready after all is mended.
 	healTime = 60 * time.Second
-	// replicaTime is how long NATS may take to copy what a server has missed.
+	// replicaTime is how long NATS is given to copy what a server has missed.
 	replicaTime = 30 * time.Second
 	// rest is between two faults, so that they can be told apart.
 	rest = 2 * time.Second

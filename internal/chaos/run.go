@@ -81,17 +81,19 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		var waited, calmErr error
 		e.healed, waited, calmErr = l.calm(ctx)
 		e.err = errors.Join(e.err, calmErr)
-		if e.copied, e.err = l.copied(ctx, e.err, say); ctx.Err() != nil {
-			return nil, ctx.Err()
+		copied, missing, err := l.replicated(ctx)
+		if err != nil {
+			return nil, err
 		}
+		e.copied = copied
 		if err := sleep(ctx, rest); err != nil {
 			return nil, err
 		}
 		e.window.To = journal.Now()
 		r.events = append(r.events, e)
-		say("%4.0fs  %-14s %4.1f s; nodes ready %.1f s later, all copies there %.1f s after that%s%s", time.Since(began).Seconds(), f.name,
+		say("%4.0fs  %-14s %4.1f s; nodes ready %.1f s later, NATS caught up %.1f s after that%s%s", time.Since(began).Seconds(), f.name,
 			(e.mended - e.window.From).Seconds(), e.healed.Seconds(), e.copied.Seconds(),
-			after(", nodes were waiting for ", waited), after(": ", e.err))
+			after(", nodes were waiting for ", waited)+missing, after(": ", e.err))
 	}
 
 	talk.Stop()
@@ -117,24 +119,6 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	r.took = time.Since(began)
 	r.measure(journal)
 	return r, nil
-}
-
-// copied waits until NATS has all copies of its streams. A server that does not catch up by
-// itself is started anew, as an operator would do it.
-func (l *lab) copied(ctx context.Context, before error, say func(string, ...any)) (time.Duration, error) {
-	took, missing, err := l.replicated(ctx)
-	if missing != nil {
-		say("%s does not catch up within %v: it is started anew", missing.Name(), replicaTime)
-		err = missing.Restart(ctx)
-		var again time.Duration
-		if err == nil {
-			if again, missing, err = l.replicated(ctx); missing != nil {
-				err = fmt.Errorf("%s does not catch up, not even when started anew", missing.Name())
-			}
-		}
-		took += again
-	}
-	return took, errors.Join(before, err)
 }
 
 // cursors waits until every room has told somebody where it begins.
