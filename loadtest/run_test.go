@@ -110,8 +110,10 @@ func TestNodeDies(t *testing.T) {
 	if r.Viewers.Returned != 4 || r.Viewers.WithoutMS.Count != 4 || sum(r.Viewers.Lost) != 4 {
 		t.Errorf("viewers %+v, want 4 that returned", r.Viewers)
 	}
-	if ms := r.Viewers.WithoutMS.Max; ms > 1000 {
-		t.Errorf("up to %v ms without delivery, want less than a second", ms)
+	// The last message came up to a comment and a round before the end; the first wait is up
+	// to a second.
+	if ms, most := r.Viewers.WithoutMS.Max, (time.Second+round).Milliseconds()+1; ms > float64(most) {
+		t.Errorf("up to %v ms without delivery, want %d at the most", ms, most)
 	}
 	if r.Delivered.Deliveries != r.Published.Acknowledged*8 || r.Published.Acknowledged != 100 {
 		t.Errorf("%d deliveries of %d comments, want 8 each", r.Delivered.Deliveries, r.Published.Acknowledged)
