@@ -146,22 +146,20 @@ func (s *strike) pause(ctx context.Context, p *localcluster.Process) error {
 
 // cut has nothing pass between two kinds of processes for a time.
 func (s *strike) cut(ctx context.Context, a, b string, d time.Duration) error {
-	cure, err := poison(s.links.of(a, b), cut())
-	if err == nil {
-		err = s.wait(ctx, d)
-	}
-	return errors.Join(err, cure())
+	defer spoil(s.links.of(a, b), weather{cut: true})()
+	return s.wait(ctx, d)
 }
 
 func badLinks(ctx context.Context, s *strike) error {
 	all := s.links.of("", "")
-	cure, err := poison(all, slow(100, 80))
-	for end := time.Now().Add(s.lasts(15 * time.Second)); err == nil && time.Now().Before(end); {
-		if err = sleep(ctx, time.Duration(300+s.rng.IntN(1500))*time.Millisecond); err == nil {
-			err = reset(all[s.rng.IntN(len(all))])
+	defer spoil(all, weather{delay: 100 * time.Millisecond, jitter: 80 * time.Millisecond})()
+	for end := time.Now().Add(s.lasts(15 * time.Second)); time.Now().Before(end); {
+		if err := sleep(ctx, time.Duration(300+s.rng.IntN(1500))*time.Millisecond); err != nil {
+			return err
 		}
+		all[s.rng.IntN(len(all))].reset()
 	}
-	return errors.Join(err, cure())
+	return nil
 }
 
 func deaf(ctx context.Context, s *strike) error {

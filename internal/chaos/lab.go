@@ -38,7 +38,7 @@ type lab struct {
 
 // openLab starts a cluster in which every link can be cut.
 func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
-	l := &lab{cfg: cfg, journal: audit.NewJournal(), links: newLinks(), http: http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	l := &lab{cfg: cfg, journal: audit.NewJournal(), links: new(links), http: http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
