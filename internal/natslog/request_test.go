@@ -48,9 +48,7 @@ func TestAnswersOfServersWithoutALeader(t *testing.T) {
 					if i > 0 {
 						time.Sleep(20 * time.Millisecond)
 					}
-					if err := nc.Publish(m.Reply, []byte(answer)); err != nil {
-						t.Error(err)
-					}
+					_ = nc.Publish(m.Reply, []byte(answer)) // the test may be over by the last one
 				}
 			})
 			if err != nil {
