@@ -48,6 +48,9 @@ type follow struct {
 
 	had atomic.Uint64 // everything up to here was reported; written by the worker
 	rev atomic.Uint64 // of the state that was reported; written by the worker
+	// doubt is the last live message that followed on an older one than was reported, so
+	// that what was between them, if anything was, had been removed; written by the worker.
+	doubt atomic.Uint64
 
 	mu         sync.Mutex
 	busy       bool // a worker has it, or it is in a pool's queue
@@ -241,6 +244,12 @@ func (f *follow) behind() bool {
 	return true
 }
 
+// missed tells whether the room may have had records that were not reported and are
+// removed: the log begins at first, and is known up to another position.
+func (f *follow) missed(known, first uint64) bool {
+	return first > known+1 && (f.had.Load() < first-1 || f.doubt.Load() > known)
+}
+
 // lose is told that the log may have removed what was not reported, up to a position.
 func (f *follow) lose(upTo uint64) {
 	f.mu.Lock()
@@ -382,6 +391,9 @@ func (f *follow) show(inbox []*nats.Msg) {
 			f.inbox = append(slices.Clip(inbox[i:]), f.inbox...)
 			f.mu.Unlock()
 			break
+		}
+		if rec.previous < had {
+			f.doubt.Store(rec.seq)
 		}
 		had, at = rec.seq, rec.at
 		if e, reason := rec.event(); reason != "" {

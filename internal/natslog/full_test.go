@@ -81,13 +81,13 @@ func holds(t *testing.T, l *Log, o *observer, taken map[string]bool, refused []s
 	if l == nil {
 		return
 	}
-	events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10_000)
-	if err == nil {
-		err = check("the log", events)
-	}
-	if err != nil {
-		t.Error(err)
-	}
+	eventually(t, 20*time.Second, "the log has all", func() error {
+		events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10_000)
+		if err != nil {
+			return err
+		}
+		return check("the log", events)
+	})
 }
 
 // A log that is full, by whatever limit, refuses at once and clearly; nothing that it

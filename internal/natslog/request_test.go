@@ -48,7 +48,7 @@ func TestAnswersOfServersWithoutALeader(t *testing.T) {
 					if i > 0 {
 						time.Sleep(20 * time.Millisecond)
 					}
-					_ = nc.Publish(m.Reply, []byte(answer)) // the last ones may come when the test is over
+					_ = nc.Publish(m.Reply, []byte(answer)) // the test may be over by the last one
 				}
 			})
 			if err != nil {

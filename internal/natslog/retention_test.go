@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
@@ -162,32 +163,73 @@ func TestAllThatWasMissedIsRemoved(t *testing.T) {
 	hear := deafen(t, l, f)
 	f.log.mu.Lock()
 	nc := dial(t, s.ClientURL())
-	for i := range 9 {
-		if err := nc.PublishMsg(encodeDraft("kansei.log.0."+room, draft1(fmt.Sprint("b", i)))); err != nil {
+	lose := func(what string, from uint64) { // nine that begin there
+		t.Helper()
+		for i := range 9 {
+			if err := nc.PublishMsg(encodeDraft("kansei.log.0."+room, draft1(fmt.Sprint(what, i)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
 			t.Fatal(err)
 		}
+		purge(t, js, from+9)
 	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
+	told := func(times int) {
+		t.Helper()
+		eventually(t, 10*time.Second, "the gap is told", func() error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if len(o.forgot) != times {
+				return fmt.Errorf("forgotten %d", o.forgot)
+			}
+			return nil
+		})
 	}
-	purge(t, js, 11)
+	lose("b", 2)
 	f.log.mu.Unlock()
-	eventually(t, 10*time.Second, "the gap is told", func() error {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if len(o.forgot) == 0 || o.head != 10 {
-			return fmt.Errorf("forgotten %d, head %d", o.forgot, o.head)
+	told(1)
+	o.look(t, func() {
+		if o.head != 10 {
+			t.Errorf("the head is %d", o.head)
 		}
-		return nil
 	})
 	hear()
 	mustAppend(t, l, room, "c")
 	waitEvents(t, o, 5*time.Second, "a", "c")
+
+	// What comes behind it comes before the probe, and knows of no predecessor.
+	waitFresh(t, f)
+	f.sub = heard(f)
+	again := deafen(t, l, f)
+	f.log.mu.Lock()
+	lose("d", 12)
+	f.log.mu.Unlock()
+	again()
+	mustAppend(t, l, room, "e")
+	waitEvents(t, o, 5*time.Second, "a", "c", "e")
+	told(2)
+	mustAppend(t, l, room, "f")
+	time.Sleep(1500 * time.Millisecond) // a probe
+	waitEvents(t, o, 5*time.Second, "a", "c", "e", "f")
+	told(2)
 	elsewhere.look(t, func() {
 		if len(elsewhere.forgot) > 0 {
 			t.Error("a room of another partition is told too")
 		}
 	})
+}
+
+// heard is the subscription that a follow was given by hear.
+func heard(f *follow) *nats.Subscription {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	for sub, g := range f.log.subs {
+		if g == f && sub.IsValid() {
+			return sub
+		}
+	}
+	return nil
 }
 
 // A room without events has a position, so that its cursor does not outlive what is

@@ -294,6 +294,12 @@ func TestLogThatLostItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = startServer(t, dir, p)
+	eventually(t, 20*time.Second, "it is connected again", func() error {
+		if counter(t, l.metrics.reconnects) == 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
 	waitReady(t, l)
 	for _, id := range []string{"lost1", "lost2", "lost3"} {
 		mustAppend(t, l, "r", id)

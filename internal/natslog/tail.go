@@ -83,7 +83,7 @@ func (s *stream) probe(ctx context.Context, first, end uint64) error {
 		for _, f := range fs {
 			if f.fresh(s) {
 				fresh = append(fresh, f)
-			} else if first > from+1 {
+			} else if f.missed(from, first) {
 				lost = append(lost, f)
 			}
 		}
