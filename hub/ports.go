@@ -38,6 +38,7 @@ const (
 type Event struct {
 	Seq      uint64 // position; grows within a room, with holes
 	At       int64  // the log's clock, Unix milliseconds
+	ID       string // of the draft that it was; empty when the record has none
 	Kind     string
 	Audience string
 	// Rate is how many comments a second its room had when it was drafted; 0: few.

@@ -85,7 +85,7 @@ func last(h nats.Header, key string) string {
 
 // event is the event that a record holds; or why it holds none.
 func (r record) event() (hub.Event, skipReason) {
-	e := hub.Event{Seq: r.seq, At: r.at, Kind: hub.KindComment, Audience: hub.AudienceAll}
+	e := hub.Event{Seq: r.seq, At: r.at, ID: last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
 	if v, ok := r.header[headerKind]; ok {
 		if len(v) != 1 || v[0] == "" {
 			return hub.Event{}, skipHeader
