@@ -42,6 +42,7 @@ type Room struct {
 	dirty     bool // there is something for another one
 
 	pace pace
+	said said
 	sent []int64 // when the items of the frames that are to be flushed entered the log
 
 	flushing []Socket      // scratch of the round that is under way
@@ -101,6 +102,7 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	first := r.epoch == ""
 	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
 	r.resets++
+	r.said = said{} // another log may not have what this one had
 	floor := head
 	if len(recent) > 0 {
 		floor = recent[0].Seq - 1
@@ -195,6 +197,7 @@ func (r *Room) here() int {
 // add puts an event into the views that show it.
 func (r *Room) add(e *Event, now time.Time) {
 	r.head = max(r.head, e.Seq)
+	r.said.add(e.ID, e.Seq, now)
 	if e.Kind != KindComment {
 		return
 	}

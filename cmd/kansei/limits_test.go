@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -32,6 +34,43 @@ func TestRateLimit(t *testing.T) {
 	}
 	if ms, _ := limited["retry_ms"].(float64); limited["code"] != "rate_limited" || ms < 1 || ms > 1000 {
 		t.Errorf("refused with %v", limited)
+	}
+}
+
+// What the log has taken is not judged again when it is said again, over a socket and
+// over HTTP: neither the rate nor another name under another token is in its way.
+func TestRetryIsNotJudgedAgain(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--rate=0.001", "--burst=1")
+	w, see := n.mustDial("r", ""), n.mustDial("r", "")
+	known := func(text string) {
+		for !slices.Contains(texts(see.next("comments")), text) {
+		}
+	}
+	w.say(`{"type":"comment","ref":"1","text":"x"}`)
+	id := w.next("ok")["id"]
+	known("x")
+	w.say(`{"type":"comment","ref":"1","text":"x"}`)
+	if m := w.next("ok", "error"); m["type"] != "ok" || m["id"] != id {
+		t.Errorf("said again: %v, not ok with %v", m, id)
+	}
+	w.say(`{"type":"comment","ref":"1","text":"y"}`)
+	if m := w.next("ok", "error"); m["code"] != "rate_limited" {
+		t.Errorf("another comment under the ref: %v", m)
+	}
+
+	const post = `{"ref":"1","text":"from a back end"}`
+	status, first := n.do("POST", n.url+"/v1/rooms/r/comments", n.token("u", protocol.RoleViewer, "r"), post)
+	if status != 201 {
+		t.Fatalf("POST: %d %s", status, first)
+	}
+	known("from a back end")
+	renamed, err := auth.Mint([]byte(testSecret), auth.Claims{Subject: "u", Name: "another name", Role: protocol.RoleViewer, Rooms: []string{"r"}}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, again := n.do("POST", n.url+"/v1/rooms/r/comments", renamed, post); status != 201 || again != first {
+		t.Errorf("POST again: %d %s, not 201 %s", status, again, first)
 	}
 }
 

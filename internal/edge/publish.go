@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
@@ -27,9 +29,18 @@ type comment struct {
 // publish is the one way of a comment into the room log: it judges the comment,
 // hands it to the log in the order of the calls, and answers when the log has taken
 // it or could not. answer is called exactly once, perhaps before publish returns.
+//
+// What the log has taken is not judged again when it is said again: the rules may have
+// changed since, or the first try may have used up what they allow.
 func (s *Server) publish(c comment, answer func(id string, err *protocol.Error)) {
 	count := func(result string) { s.cfg.Metrics.comments.WithLabelValues(result).Inc() }
-	draft, refusal := s.draft(c)
+	id := draftID(c)
+	if seq, known := s.cfg.Hub.Said(c.room, id); known {
+		count("ok")
+		answer(hub.CommentID(seq), nil)
+		return
+	}
+	draft, refusal := s.draft(c, id)
 	if refusal != nil {
 		count(string(refusal.Code))
 		answer("", refusal)
@@ -53,7 +64,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 }
 
 // draft judges a comment and makes the event of it.
-func (s *Server) draft(c comment) (hub.Draft, *protocol.Error) {
+func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	if !c.person.comment {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
@@ -76,7 +87,7 @@ func (s *Server) draft(c comment) (hub.Draft, *protocol.Error) {
 		author = protocol.User{ID: c.author.ID, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}
 	}
 	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style})
-	return hub.Draft{ID: draftID(c, body), Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
+	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
 }
 
 // quiet is the rate of a room, in comments a second, below which nobody needs to
@@ -91,22 +102,38 @@ func (s *Server) rate(room string) uint32 {
 	return 0
 }
 
-// draftID is the same for the same content under the same ref in the same session,
-// so that the log takes it once: 128 bits of a hash. Without a ref it is random.
-func draftID(c comment, body []byte) string {
+// draftID is the same for the same request: the same content under the same ref in the
+// same session of the same user, so that the log takes it once. It is 128 bits of a hash
+// of what was sent, and not of what becomes of it: a name that a new token has changed, or
+// a setting, must not make another comment of the second try. Without a ref it is random.
+func draftID(c comment) string {
 	var id [16]byte
 	if c.req.Ref == "" {
 		_, _ = rand.Read(id[:]) // never fails
-	} else {
-		h := sha256.New()
-		for _, part := range [][]byte{[]byte(c.room), []byte(c.person.id), []byte(c.session), []byte(c.req.Ref), body} {
-			var n [4]byte
-			binary.BigEndian.PutUint32(n[:], uint32(len(part)))
-			h.Write(n[:])
-			h.Write(part)
-		}
-		copy(id[:], h.Sum(nil))
+		return base64.RawURLEncoding.EncodeToString(id[:])
 	}
+	author, media := "", ""
+	if c.author != nil {
+		author = c.author.ID
+	}
+	if c.req.MediaMS != nil {
+		media = strconv.FormatInt(*c.req.MediaMS, 10)
+	}
+	var style protocol.Style
+	if c.req.Style != nil {
+		style = *c.req.Style
+	}
+	h := sha256.New()
+	for _, part := range [...]string{
+		c.room, c.person.id, c.session, c.req.Ref, author, c.req.Text, media,
+		string(style.Position), string(style.Size), style.Color,
+	} {
+		var n [4]byte
+		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
+		h.Write(n[:])
+		_, _ = io.WriteString(h, part) // never fails
+	}
+	copy(id[:], h.Sum(nil))
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
