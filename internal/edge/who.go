@@ -92,6 +92,9 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 		case errors.Is(err, auth.ErrRoom):
 			why = "the token is not for this room"
 		}
+		if claims, ok := errors.AsType[*auth.ClaimsError](err); ok {
+			why += ": " + claims.Error()
+		}
 		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, why, 0}
 	}
 	return person{
