@@ -20,7 +20,8 @@ import (
 type person struct {
 	id, name string
 	role     protocol.Role
-	comment  bool // may comment
+	comment  bool  // may comment
+	ends     int64 // the last second in which the token holds, Unix seconds; 0: there is no end
 }
 
 // can lists what a person may do, as the welcome says it.
@@ -99,7 +100,7 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 	}
 	return person{
 		id: claims.Subject, name: claims.Name, role: claims.Role,
-		comment: claims.Role != protocol.RoleMonitor,
+		comment: claims.Role != protocol.RoleMonitor, ends: endOf(claims),
 	}, nil
 }
 
