@@ -50,8 +50,9 @@ type Config struct {
 	Tokens  *auth.Verifier
 
 	Guests   Guests
-	Origins  []string // allowed beside the node's own host; "*" for any
-	Loopback bool     // pages from this machine are allowed too
+	GuestIDs *auth.Guests // has a secret, if Guests lets any in
+	Origins  []string     // allowed beside the node's own host; "*" for any
+	Loopback bool         // pages from this machine are allowed too
 
 	ViewerRate, StaffRate Rate
 	ViewerText, StaffText int // code points

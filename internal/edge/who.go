@@ -1,10 +1,6 @@
 package edge
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -109,22 +105,19 @@ func (s *Server) guest(session string) (person, *verdict) {
 		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, "a token is needed", 0}
 	}
 	// The id tells nothing of the session, which is the guest's own secret.
-	sum := sha256.Sum256([]byte("guest:" + session))
-	id := hex.EncodeToString(sum[:6])
+	id, name := s.cfg.GuestIDs.Guest(session)
 	return person{
-		id: "guest-" + id, name: "Guest " + strings.ToUpper(id[:4]), role: protocol.RoleViewer,
+		id: id, name: name, role: protocol.RoleViewer,
 		comment: s.cfg.Guests == GuestsComment,
 	}, nil
 }
 
 // sessionOf returns the session that a request goes on with, or a new one.
-func sessionOf(q url.Values) string {
+func (s *Server) sessionOf(q url.Values) string {
 	if id := q.Get("session"); protocol.ValidSession(id) {
 		return id
 	}
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	return s.cfg.GuestIDs.Session()
 }
 
 // originAllowed tells whether the page that makes a request may. Who is no browser
