@@ -100,6 +100,38 @@ func TestSessionsEndWithTheirTokens(t *testing.T) {
 	})
 }
 
+// Whoever is let in hangs in a bucket until it is dismissed, also while the node leaves.
+func TestExpiryFollowsTheSessions(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Metrics: NewMetrics(nil)})
+	defer s.Close()
+	end := time.Now().Add(time.Hour)
+	all := []*session{endsAt(end), endsAt(end), endsAt(end.Add(time.Minute)), new(session)}
+	for _, v := range all {
+		if !s.enroll(v) {
+			t.Fatal("not let in")
+		}
+	}
+	if n := len(s.expiry.buckets); n != 2 {
+		t.Errorf("%d buckets", n)
+	}
+	s.dismiss(all[0])
+	s.beginDrain(time.Hour)
+	if late := endsAt(end); s.enroll(late) {
+		t.Error("somebody was let in while the node leaves")
+	}
+	if n := len(s.expiry.buckets[all[1].ends/expiryWidth]); n != 1 {
+		t.Errorf("%d are in the bucket of the one who is here", n)
+	}
+	for _, v := range all {
+		s.dismiss(v)
+		s.dismiss(v)
+	}
+	if n := len(s.expiry.buckets); n != 0 {
+		t.Errorf("%d buckets are left", n)
+	}
+}
+
 // A clock that is set back lets those stay as much longer who are here, and loses nobody.
 func TestExpiryWhenTheClockIsSet(t *testing.T) {
 	t.Parallel()
