@@ -312,6 +312,38 @@ func TestUnauthorized(t *testing.T) {
 	}
 }
 
+// A token that ends while its connection is there is replaced, however often, after the
+// time that the server tells.
+func TestTokensThatEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const told = 1200 * time.Millisecond
+		var steps []func(*peer)
+		for range 10 {
+			steps = append(steps, func(p *peer) {
+				p.welcome(true)
+				time.Sleep(time.Second)
+				p.close(protocol.CloseUnauthorized, protocol.CloseReason("the token has ended", told.Milliseconds()))
+			})
+		}
+		n := 0
+		r := start(t, newServer(t, append(steps, lively)...), func(c *Config) {
+			c.Token = func(context.Context) (string, error) { n++; return fmt.Sprint(n), nil }
+		})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n != 11 || r.s.count() != 11 {
+			t.Errorf("%d tokens for %d connections; %v", n, r.s.count(), r.causes)
+		}
+		for _, wait := range r.waits {
+			if wait < told {
+				t.Errorf("waited %v, told %v", wait, told)
+			}
+		}
+		r.stop()
+	})
+}
+
 // Tokens that expire, one after the other, over hours are no reason to give up.
 func TestTokensThatExpire(t *testing.T) {
 	t.Parallel()

@@ -49,6 +49,17 @@ func checkObject(p []byte) *Error {
 	return bad("the message is not JSON")
 }
 
+// Fields goes through the fields of a JSON object in UTF-8, in their order: names as
+// they are meant, without escapes, and values as they are written. Whoever reads with it
+// what others sign or send takes names exactly as they are written, and sees those that
+// come twice. It returns false for what is no such object.
+func Fields(p []byte) (iter.Seq2[[]byte, []byte], bool) {
+	if checkObject(p) != nil {
+		return nil, false
+	}
+	return members(p), true
+}
+
 // readFields reads the fields of a valid JSON object. Others are ignored. path
 // precedes the names of fields in errors.
 func readFields(p []byte, path string, fields ...field) *Error {

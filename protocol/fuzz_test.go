@@ -232,3 +232,27 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// FuzzFields compares with encoding/json, which gives a map exact names.
+func FuzzFields(f *testing.F) {
+	seed(f, "client", "lenient", "bad")
+	f.Add([]byte(`{"a":1,"A":{"a":[2,"}"]},"\u0061":null , "":""}`))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		fields, ok := Fields(p)
+		var want map[string]json.RawMessage
+		isObject := json.Unmarshal(p, &want) == nil && want != nil && utf8.Valid(p)
+		if ok != isObject {
+			t.Fatalf("Fields(%q) says %v", p, ok)
+		}
+		if !ok {
+			return
+		}
+		got := map[string]json.RawMessage{}
+		for name, value := range fields {
+			got[string(name)] = bytes.Clone(value)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("Fields(%q) = %q, want %q", p, got, want)
+		}
+	})
+}

@@ -72,6 +72,7 @@ func TestCommandLine(t *testing.T) {
 		{"serve --guests=all", 2, "none, watch or comment"},
 		{"serve --rate=x", 2, "rate"},
 		{"serve --nats=nats://n:1", 2, "auth-secret"},
+		{"serve --nats=nats://n:1 --guests=comment", 2, "--node-secret: is needed with --nats and --guests comment"},
 		{"token --room=r --user=u --auth-secret=short", 2, "32 bytes"},
 		{"token --room=r", 2, "--user"},
 		{"dance", 2, "dance"},

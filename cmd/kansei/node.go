@@ -110,6 +110,10 @@ func (n *node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	guests, err := loadGuests(n.cfg)
+	if err != nil {
+		return err
+	}
 	roomLog, err := n.startLog(reg)
 	if err != nil {
 		return err
@@ -131,7 +135,7 @@ func (n *node) start(ctx context.Context) error {
 
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
+		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,

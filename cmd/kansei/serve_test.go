@@ -242,6 +242,10 @@ func TestWhoMayComeIn(t *testing.T) {
 	}
 	hs256, secret := jwt.SigningMethodHS256, []byte(testSecret)
 	good := mint(hs256, secret, "r", time.Hour)
+	inMS, err := jwt.NewWithClaims(hs256, jwt.MapClaims{"sub": "u", "rooms": "r", "exp": time.Now().Add(time.Hour).UnixMilli()}).SignedString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, token string
 		code        websocket.StatusCode
@@ -253,6 +257,7 @@ func TestWhoMayComeIn(t *testing.T) {
 		{"wrong key", mint(hs256, []byte("another secret of more than thirty-two bytes"), "r", time.Hour), 4401, "not valid"},
 		{"alg none", mint(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "r", time.Hour), 4401, "not valid"},
 		{"another room", mint(hs256, secret, "q", time.Hour), 4401, "not for this room"},
+		{"milliseconds", inMS, 4401, "exp looks like milliseconds"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -11,8 +11,11 @@
 //	exp    when it ends, Unix seconds; required
 //	nbf    when it begins, Unix seconds
 //
-// and others are ignored. A [Verifier] checks tokens and [Mint] makes them; the secret
-// of a node that stands alone comes from [LoadOrMakeSecret].
+// and others are ignored. Names are exact: Role is another claim than role, and ignored.
+// A claim of these that is there twice is refused, because whoever signed or checked
+// the token before may have read the other one. A [Verifier] checks tokens and [Mint] makes them; [Guests]
+// says who somebody is without one. The secrets of a node that stands alone come from
+// [LoadOrMakeSecret].
 //
 // Clocks may differ by [Leeway]: a token holds that much longer, and that much
 // earlier, than it says. Nodes and back ends keep time by NTP, where half a minute is
@@ -24,7 +27,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -124,29 +126,11 @@ func CheckUser(s string) error {
 	return nil
 }
 
-// wire is a token's claims as JSON has them.
-type wire struct {
-	Subject   string           `json:"sub,omitempty"`
-	Name      string           `json:"name,omitempty"`
-	Role      protocol.Role    `json:"role,omitempty"`
-	Rooms     jwt.ClaimStrings `json:"rooms,omitempty"` // takes a string for a list of one
-	Expires   *jwt.NumericDate `json:"exp,omitempty"`
-	NotBefore *jwt.NumericDate `json:"nbf,omitempty"`
-}
-
-func (w *wire) GetExpirationTime() (*jwt.NumericDate, error) { return w.Expires, nil }
-func (w *wire) GetNotBefore() (*jwt.NumericDate, error)      { return w.NotBefore, nil }
-func (w *wire) GetIssuedAt() (*jwt.NumericDate, error)       { return nil, nil }
-func (w *wire) GetSubject() (string, error)                  { return w.Subject, nil }
-func (w *wire) GetIssuer() (string, error)                   { return "", nil }
-func (w *wire) GetAudience() (jwt.ClaimStrings, error)       { return nil, nil }
-
 // Verifier checks tokens. Its method may be called from any goroutine.
 type Verifier struct {
-	key       any // a []byte, as the library wants it
-	parser    *jwt.Parser
-	validator *jwt.Validator
-	desks     sync.Pool // *desk
+	key    any // a []byte, as the library wants it
+	parser *jwt.Parser
+	desks  sync.Pool // *desk
 }
 
 // desk is what checking one token needs.
@@ -171,14 +155,11 @@ func NewVerifier(secret []byte) (*Verifier, error) {
 		return nil, ErrSecret
 	}
 	key := slices.Clone(secret)
-	options := []jwt.ParserOption{
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
-		jwt.WithExpirationRequired(),
-		jwt.WithLeeway(Leeway),
-	}
 	return &Verifier{
-		key: key, parser: jwt.NewParser(options...), validator: jwt.NewValidator(options...),
-		desks: sync.Pool{New: func() any { return &desk{mac: hmac.New(sha256.New, key)} }},
+		key: key,
+		// The claims are readClaims's to judge.
+		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithoutClaimsValidation()),
+		desks:  sync.Pool{New: func() any { return &desk{mac: hmac.New(sha256.New, key)} }},
 	}, nil
 }
 
@@ -188,22 +169,18 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	if len(token) > MaxToken {
 		return Claims{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, len(token), MaxToken)
 	}
-	var w wire
-	if !v.usual(token, &w) {
-		w = wire{}
-		if _, err := v.parser.ParseWithClaims(token, &w, func(*jwt.Token) (any, error) { return v.key, nil }); err != nil {
-			switch {
-			case errors.Is(err, jwt.ErrTokenExpired):
-				return Claims{}, ErrExpired
-			case errors.Is(err, jwt.ErrTokenNotValidYet):
-				return Claims{}, ErrNotYet
-			}
+	d := v.desks.Get().(*desk)
+	defer v.desks.Put(d)
+	signed, ok := v.usual(token, d)
+	if !ok {
+		var err error
+		if signed, err = v.unusual(token); err != nil {
 			return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
-	c := Claims{Subject: w.Subject, Name: w.Name, Role: w.Role, Rooms: w.Rooms, Expires: w.Expires.Time}
-	if err := c.check(); err != nil {
-		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	c, err := readClaims(signed, time.Now())
+	if err != nil {
+		return Claims{}, err
 	}
 	if !c.Allows(room) {
 		return Claims{}, ErrRoom
@@ -211,64 +188,47 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	return c, nil
 }
 
-// usual reads the claims of a valid token with a usual header. What it does not take
-// is for the library to judge, which makes a map of the header and takes many times as
-// long: a tenth of a join.
-func (v *Verifier) usual(token string, w *wire) bool {
+// usual returns the claims of a token with a usual header, if its signature holds; they
+// are d's. What it does not take is for the library to judge, which makes a map of the
+// header and takes many times as long: a tenth of a join.
+func (v *Verifier) usual(token string, d *desk) ([]byte, bool) {
 	end := strings.LastIndexByte(token, '.')
 	if end < 0 {
-		return false
+		return nil, false
 	}
 	header, claims, ok := strings.Cut(token[:end], ".")
 	if !ok || !slices.Contains(usualHeaders[:], header) {
-		return false
+		return nil, false
 	}
-	d := v.desks.Get().(*desk)
-	defer v.desks.Put(d)
 	d.buf = append(d.buf[:0], token...) // a hash takes no strings
 	d.mac.Reset()
 	_, _ = d.mac.Write(d.buf[:end]) // never fails
 	d.sum = d.mac.Sum(d.sum[:0])
 	var err error
 	if d.sum, err = base64.RawURLEncoding.AppendDecode(d.sum, d.buf[end+1:]); err != nil {
-		return false
+		return nil, false
 	}
 	if n := d.mac.Size(); !hmac.Equal(d.sum[n:], d.sum[:n]) {
-		return false
+		return nil, false
 	}
 	at := len(d.buf)
 	if d.buf, err = base64.RawURLEncoding.AppendDecode(d.buf, d.buf[len(header)+1:len(header)+1+len(claims)]); err != nil {
-		return false
+		return nil, false
 	}
-	var p plain
-	if err := json.Unmarshal(d.buf[at:], &p); err != nil || !p.simple() {
-		return false
-	}
-	*w = wire{Subject: p.Subject, Name: p.Name, Role: p.Role, Rooms: p.Rooms, Expires: date(p.Expires), NotBefore: date(p.NotBefore)}
-	return v.validator.Validate(w) == nil
+	return d.buf[at:], true
 }
 
-// plain is a wire of types that are fast to read.
-type plain struct {
-	Subject   string        `json:"sub"`
-	Name      string        `json:"name"`
-	Role      protocol.Role `json:"role"`
-	Rooms     []string      `json:"rooms"`
-	Expires   *int64        `json:"exp"`
-	NotBefore *int64        `json:"nbf"`
-}
-
-// simple tells whether the claims mean without doubt what the library takes them for.
-func (p *plain) simple() bool {
-	near := func(t *int64) bool { return t == nil || *t >= 0 && *t < 1<<40 }
-	return !slices.Contains(p.Rooms, "") && near(p.Expires) && near(p.NotBefore)
-}
-
-func date(t *int64) *jwt.NumericDate {
-	if t == nil {
-		return nil
+// unusual returns the claims of a token as the library judges it.
+func (v *Verifier) unusual(token string) ([]byte, error) {
+	header, _, _ := strings.Cut(token, ".")
+	if err := checkHeader(header); err != nil {
+		return nil, err
 	}
-	return jwt.NewNumericDate(time.Unix(*t, 0))
+	var c asSigned
+	if _, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.key, nil }); err != nil {
+		return nil, err
+	}
+	return c.json, nil
 }
 
 // Mint makes a token that says c and holds for ttl from now; c.Expires is not
@@ -288,10 +248,11 @@ func Mint(secret []byte, c Claims, ttl time.Duration) (string, error) {
 	if ttl < time.Second {
 		return "", fmt.Errorf("auth: mint a token: it must hold for at least a second, not %v", ttl)
 	}
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, &wire{
-		Subject: c.Subject, Name: c.Name, Role: c.Role, Rooms: c.Rooms,
-		Expires: jwt.NewNumericDate(time.Now().Add(ttl)),
-	}).SignedString(secret)
+	claims := jwt.MapClaims{"sub": c.Subject, "role": c.Role, "rooms": c.Rooms, "exp": time.Now().Add(ttl).Unix()}
+	if c.Name != "" {
+		claims["name"] = c.Name
+	}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret)
 	if err != nil {
 		return "", fmt.Errorf("auth: mint a token: %w", err)
 	}

@@ -13,8 +13,11 @@ import (
 	"runtime"
 )
 
-// SecretFile is the file in a node's data directory that holds its secret.
-const SecretFile = "auth-secret"
+// The files in a node's data directory that hold its secrets.
+const (
+	SecretFile     = "auth-secret" // that signs tokens
+	NodeSecretFile = "node-secret" // of [NewGuests]
+)
 
 // maxSecret bounds what is read of a secret's file, in bytes.
 const maxSecret = 4096
@@ -22,14 +25,14 @@ const maxSecret = 4096
 // ErrReadable is the error of a secret that others than its owner may read or write.
 var ErrReadable = errors.New("others may read or write it")
 
-// LoadOrMakeSecret returns the secret in dataDir. If there is none it makes the
+// LoadOrMakeSecret returns the secret in a file of dataDir. If there is none it makes the
 // directory and a secret of 32 random bytes, as text, that its owner alone can read.
 // Of processes that do so at once all get the same secret.
-func LoadOrMakeSecret(dataDir string) ([]byte, error) {
+func LoadOrMakeSecret(dataDir, file string) ([]byte, error) {
 	if dataDir == "" {
 		return nil, errors.New("auth: there is no data directory to keep a secret in")
 	}
-	path := filepath.Join(dataDir, SecretFile)
+	path := filepath.Join(dataDir, file)
 	secret, err := load(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = create(dataDir, path); err == nil {
@@ -79,8 +82,8 @@ func create(dir, path string) error {
 		return err
 	}
 	var b [32]byte
-	_, _ = rand.Read(b[:])                               // never fails
-	f, err := os.CreateTemp(dir, "."+SecretFile+".new*") // with mode 0600
+	_, _ = rand.Read(b[:])                                        // never fails
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new*") // with mode 0600
 	if err != nil {
 		return err
 	}

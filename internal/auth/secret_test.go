@@ -19,7 +19,7 @@ func TestSecretIsMadeOnce(t *testing.T) {
 		// Ends when the secret is loaded; waited for below.
 		all.Go(func() {
 			var err error
-			if secrets[i], err = LoadOrMakeSecret(dir); err != nil {
+			if secrets[i], err = LoadOrMakeSecret(dir, SecretFile); err != nil {
 				t.Error(err)
 			}
 		})
@@ -63,7 +63,7 @@ func TestSecretRefused(t *testing.T) {
 			if err := os.Chmod(path, tt.mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := LoadOrMakeSecret(dir)
+			_, err := LoadOrMakeSecret(dir, SecretFile)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v; want one with %q and the path", err, tt.want)
 			}
@@ -84,7 +84,7 @@ func TestSecretOfOnesOwn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, SecretFile), []byte(want+"\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := LoadOrMakeSecret(dir); err != nil || string(got) != want {
+	if got, err := LoadOrMakeSecret(dir, SecretFile); err != nil || string(got) != want {
 		t.Errorf("secret %q, %v; want %q", got, err, want)
 	}
 }
@@ -100,7 +100,7 @@ func TestSecretHasNoPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"", file, dir} {
-		if s, err := LoadOrMakeSecret(dir); err == nil {
+		if s, err := LoadOrMakeSecret(dir, SecretFile); err == nil {
 			t.Errorf("LoadOrMakeSecret(%q) = %q", dir, s)
 		}
 	}

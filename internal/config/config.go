@@ -38,8 +38,9 @@ type Serve struct {
 	Redis string `group:"engine" name:"redis" placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
 	File
 	Auth
-	Guests string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
-	Demo   bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
+	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
+	NodeSecret Secret `group:"access" placeholder:"SECRET" help:"Secret behind the ids of guests, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
+	Demo       bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
 	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
@@ -136,6 +137,15 @@ func (s *Serve) Buckets() int {
 		return 1
 	}
 	return 64
+}
+
+// NodeSecrets are the one or two of --node-secret, the one that makes first.
+func (s *Serve) NodeSecrets() [][]byte {
+	var out [][]byte
+	for _, one := range split(string(s.NodeSecret)) {
+		out = append(out, []byte(one))
+	}
+	return out
 }
 
 // NATSServers are the single addresses of --nats; nil when it is embedded.

@@ -105,6 +105,14 @@ func TestDerivedFromTheEngine(t *testing.T) {
 	if got := s.NATSServers(); !slices.Equal(got, []string{"nats://a:4222", "b:4222"}) {
 		t.Errorf("NATS servers %q", got)
 	}
+	if got := s.NodeSecrets(); len(got) != 0 {
+		t.Errorf("%d node secrets", len(got))
+	}
+	one, two := strings.Repeat("1", 32), strings.Repeat("2", 32)
+	s.NodeSecret = Secret(one + ", " + two)
+	if got := s.NodeSecrets(); len(got) != 2 || string(got[0]) != one || string(got[1]) != two || s.Validate() != nil {
+		t.Errorf("node secrets %q, %v", got, s.Validate())
+	}
 	s.Guests, s.LogReplicas, s.PresenceBuckets = "watch", 5, 8
 	if s.GuestMode() != "watch" || s.Replicas() != 5 || s.Buckets() != 8 {
 		t.Errorf("what is set does not hold: guests %s, %d replicas, %d buckets", s.GuestMode(), s.Replicas(), s.Buckets())
@@ -183,19 +191,21 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	t.Parallel()
 	const secret = "swordfish-swordfish-swordfish-swordfish"
 	var log bytes.Buffer
-	c, help, err := parse(t, []string{"serve", "--auth-secret=" + secret}, nil, "")
+	c, help, err := parse(t, []string{"serve", "--auth-secret=" + secret, "--node-secret=" + secret}, nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(c.Serve.AuthSecret) != secret {
 		t.Errorf("the secret is %d bytes", len(c.Serve.AuthSecret))
 	}
-	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", c.Serve.AuthSecret, "all", c.Serve.Auth)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", c.Serve.AuthSecret, "node", c.Serve.NodeSecret, "all", c.Serve.Auth)
 	js, _ := json.Marshal(c.Serve)
 	shown := []string{help, log.String(), string(js), fmt.Sprint(c.Serve), fmt.Sprintf("%+v %#v %q %s", c.Serve.Auth, c.Serve.Auth, c.Serve.AuthSecret, c.Serve.AuthSecret)}
 	for _, bad := range []struct{ args, env []string }{
 		{[]string{"serve", "--auth-secret=swordfish"}, nil},
 		{serve, []string{"KANSEI_AUTH_SECRET=swordfish"}},
+		{[]string{"serve", "--node-secret=swordfish," + secret}, nil},
+		{serve, []string{"KANSEI_NODE_SECRET=" + secret + "," + secret + "," + secret}},
 		{[]string{"serve", "--config=FILE"}, nil},
 		{[]string{"serve", "--nats=nats://u:swordfish@a:x"}, nil},
 		{[]string{"serve", "--redis=http://:swordfish@a"}, nil},

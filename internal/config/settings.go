@@ -55,6 +55,7 @@ func (s *Serve) Validate() error {
 	if !s.Embedded() && s.AuthSecret == "" {
 		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes")
 	}
+	s.validateNodeSecret(&p)
 	if s.DataDir == "" && (s.NATS == "" || s.AuthSecret == "") {
 		p.add("data-dir", "is needed: there is no home directory to take for it")
 	}
@@ -118,6 +119,24 @@ func (s *Serve) validateNetwork(p *Problems) {
 	}
 	if s.Redis != "" && !isRedisURL.MatchString(s.Redis) {
 		p.add("redis", "must be a URL such as redis://10.0.0.1:6379, with more hosts behind commas; schemes are redis, rediss, unix, redis+sentinel and redis+cluster")
+	}
+}
+
+func (s *Serve) validateNodeSecret(p *Problems) {
+	if s.NodeSecret == "" {
+		if s.NATS != "" && s.GuestMode() != "none" {
+			p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
+		}
+		return
+	}
+	secrets := s.NodeSecrets()
+	if n := len(secrets); n < 1 || n > 2 {
+		p.add("node-secret", "must be one secret, or two with a comma between them, not %d", n)
+	}
+	for _, one := range secrets {
+		if n := len(one); n < minSecret {
+			p.add("node-secret", "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", minSecret, n)
+		}
 	}
 }
 

@@ -69,11 +69,9 @@ func (c *Crowd) Running() bool {
 
 // visit is one viewer's evening.
 func visit(ctx context.Context, cfg Config, i int) error {
-	token, err := cfg.Token(fmt.Sprintf("demo-%d", i), Name(i))
-	if err != nil {
-		return err
-	}
-	c, err := client.New(client.Config{URLs: []string{cfg.URL}, Room: cfg.Room, Token: client.StaticToken(token)})
+	c, err := client.New(client.Config{URLs: []string{cfg.URL}, Room: cfg.Room, Token: func(context.Context) (string, error) {
+		return cfg.Token(fmt.Sprintf("demo-%d", i), Name(i)) // a demo may go on for longer than a token
+	}})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,8 @@
 // (limits, upgrade), becomes a session (session.go), and is taken into its room by
 // the hub. What it sends comes back to the session; a comment goes through
 // publish.go, the one way into the room log, which POST uses too. rest.go has the
-// HTTP entrances and ops.go the operators'; drain.go is how a node leaves.
+// HTTP entrances and ops.go the operators'; drain.go is how a node leaves, expiry.go how
+// a viewer's token ends.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -49,8 +50,9 @@ type Config struct {
 	Tokens  *auth.Verifier
 
 	Guests   Guests
-	Origins  []string // allowed beside the node's own host; "*" for any
-	Loopback bool     // pages from this machine are allowed too
+	GuestIDs *auth.Guests // has a secret, if Guests lets any in
+	Origins  []string     // allowed beside the node's own host; "*" for any
+	Loopback bool         // pages from this machine are allowed too
 
 	ViewerRate, StaffRate Rate
 	ViewerText, StaffText int // code points
@@ -76,11 +78,20 @@ type Server struct {
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving
 	sessions map[*session]struct{} // let in and not closed
+	expiry   expiry                // of those whose token ends
+
+	quit    chan struct{} // closed by Close
+	running sync.WaitGroup
 }
 
 // New makes a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{}}
+	s := &Server{
+		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{},
+		quit: make(chan struct{}),
+	}
+	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
+	return s
 }
 
 // Register adds the public entrances to mux.
@@ -113,6 +124,8 @@ func (s *Server) Ready() error {
 // Close ends what New began.
 func (s *Server) Close() {
 	s.egress.close()
+	close(s.quit)
+	s.running.Wait()
 	if d := s.leaving(); d != nil {
 		d.end()
 	}
@@ -126,6 +139,7 @@ func (s *Server) enroll(v *session) bool {
 		return false
 	}
 	s.sessions[v] = struct{}{}
+	s.expiry.add(v)
 	s.cfg.Metrics.connections.Inc()
 	return true
 }
@@ -138,6 +152,7 @@ func (s *Server) dismiss(v *session) bool {
 		return false
 	}
 	delete(s.sessions, v)
+	s.expiry.remove(v)
 	s.cfg.Metrics.connections.Dec()
 	if s.drain != nil && len(s.sessions) == 0 {
 		close(s.drain.gone) // once: nobody is let in any more

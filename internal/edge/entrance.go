@@ -28,7 +28,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	query := r.URL.Query()
-	id := sessionOf(query)
+	id := s.sessionOf(query)
 	who, no := s.identify(r, room, id)
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered

@@ -47,6 +47,7 @@ type Metrics struct {
 	joinSeconds prometheus.Histogram
 	draining    prometheus.Gauge
 	told        prometheus.Counter
+	expired     prometheus.Counter
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -82,6 +83,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		draining: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_draining", Help: "1 while the node is leaving.",
+		}),
+		expired: f.NewCounter(prometheus.CounterOpts{
+			Name: "kansei_token_ends_total", Help: "Viewers that were sent for a new token, because theirs had ended.",
 		}),
 		told: f.NewCounter(prometheus.CounterOpts{
 			Name: "kansei_drain_told_total", Help: "Viewers that were told when to come back elsewhere, because the node is leaving.",

@@ -32,7 +32,9 @@ type session struct {
 
 	comments  bucket // of the comments that it publishes
 	messages  bucket // of everything that it sends
-	malformed int
+	malformed int32
+
+	place int32 // in its bucket of expiry, which owns it
 }
 
 var _ socket.Handler = (*session)(nil)

@@ -1,10 +1,6 @@
 package edge
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/http"
@@ -20,7 +16,8 @@ import (
 type person struct {
 	id, name string
 	role     protocol.Role
-	comment  bool // may comment
+	comment  bool  // may comment
+	ends     int64 // the last second in which the token holds, Unix seconds; 0: there is no end
 }
 
 // can lists what a person may do, as the welcome says it.
@@ -92,11 +89,14 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 		case errors.Is(err, auth.ErrRoom):
 			why = "the token is not for this room"
 		}
+		if claims, ok := errors.AsType[*auth.ClaimsError](err); ok {
+			why += ": " + claims.Error()
+		}
 		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, why, 0}
 	}
 	return person{
 		id: claims.Subject, name: claims.Name, role: claims.Role,
-		comment: claims.Role != protocol.RoleMonitor,
+		comment: claims.Role != protocol.RoleMonitor, ends: endOf(claims),
 	}, nil
 }
 
@@ -105,22 +105,19 @@ func (s *Server) guest(session string) (person, *verdict) {
 		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, "a token is needed", 0}
 	}
 	// The id tells nothing of the session, which is the guest's own secret.
-	sum := sha256.Sum256([]byte("guest:" + session))
-	id := hex.EncodeToString(sum[:6])
+	id, name := s.cfg.GuestIDs.Guest(session)
 	return person{
-		id: "guest-" + id, name: "Guest " + strings.ToUpper(id[:4]), role: protocol.RoleViewer,
+		id: id, name: name, role: protocol.RoleViewer,
 		comment: s.cfg.Guests == GuestsComment,
 	}, nil
 }
 
 // sessionOf returns the session that a request goes on with, or a new one.
-func sessionOf(q url.Values) string {
+func (s *Server) sessionOf(q url.Values) string {
 	if id := q.Get("session"); protocol.ValidSession(id) {
 		return id
 	}
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	return s.cfg.GuestIDs.Session()
 }
 
 // originAllowed tells whether the page that makes a request may. Who is no browser

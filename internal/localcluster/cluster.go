@@ -76,10 +76,11 @@ type Cluster struct {
 	Secret []byte
 	Dir    string // data and logs: name.log beside the directory name
 
-	link      func(from, to, address string) (string, error)
-	removeDir bool
-	spawn     *spawner
-	onExit    func(*Process, string)
+	nodeSecret string // of the ids of guests
+	link       func(from, to, address string) (string, error)
+	removeDir  bool
+	spawn      *spawner
+	onExit     func(*Process, string)
 }
 
 // Edge is one node of kansei.
@@ -121,6 +122,12 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
+func newSecret() string {
+	var b [auth.MinSecret]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
 func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	edges := cfg.Edges
 	if edges == 0 {
@@ -132,10 +139,9 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if len(c.Secret) == 0 {
-		var b [auth.MinSecret]byte
-		_, _ = rand.Read(b[:]) // never fails
-		c.Secret = []byte(hex.EncodeToString(b[:]))
+		c.Secret = []byte(newSecret())
 	}
+	c.nodeSecret = newSecret()
 	if c.Dir == "" {
 		if c.Dir, err = os.MkdirTemp("", "kansei-cluster-"); err != nil {
 			return err

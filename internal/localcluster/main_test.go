@@ -43,7 +43,7 @@ func fakeEdge() int {
 		}
 		return os.Args[i+1]
 	}
-	if os.Args[1] != "serve" || flag("--log-replicas") != "3" || len(os.Getenv("KANSEI_AUTH_SECRET")) < 32 {
+	if os.Args[1] != "serve" || flag("--log-replicas") != "3" || len(os.Getenv("KANSEI_AUTH_SECRET")) < 32 || len(os.Getenv("KANSEI_NODE_SECRET")) < 32 {
 		fmt.Println("not started as a node")
 		return 2
 	}

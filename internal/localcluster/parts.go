@@ -131,8 +131,8 @@ func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error
 	if err != nil {
 		return err
 	}
-	// The secret is no flag: those can be read by everybody on the machine.
-	p.env = append(p.env, "KANSEI_AUTH_SECRET="+string(c.Secret))
+	// The secrets are no flags: those can be read by everybody on the machine.
+	p.env = append(p.env, "KANSEI_AUTH_SECRET="+string(c.Secret), "KANSEI_NODE_SECRET="+c.nodeSecret)
 	p.env = append(p.env, cfg.EdgeEnv...)
 	if cfg.EdgeEnvOf != nil {
 		p.env = append(p.env, cfg.EdgeEnvOf(i)...)

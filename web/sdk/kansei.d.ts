@@ -16,7 +16,7 @@ export interface Options {
   host?: string;
   /** A JWT. Without `token` and `getToken` one joins as a guest, if the server lets guests in. */
   token?: string;
-  /** Called for the first token and for a new one whenever the server refuses the last. */
+  /** Called for the first token and for a new one whenever the server refuses the last, or it has ended. */
   getToken?: () => string | Promise<string>;
   /** Where to resume: the `cursor` of an earlier connection. */
   since?: string;

@@ -258,7 +258,8 @@ class Connection {
     if (code === UNAUTHORIZED) {
       if (!this.#o.getToken || ++this.#refusedTokens > TOKENS_MAX) return this.#end("unauthorized", code, reason);
       this.#token = undefined;
-      return this.#retry(this.#refusedTokens === 1 ? 0 : this.#backoff(), "unauthorized", code);
+      const told = toldBy(reason); // so that those whose tokens end at once don't come back at once
+      return this.#retry(told + (this.#refusedTokens === 1 ? 0 : this.#backoff()), "unauthorized", code, told);
     }
     const left = this.#comeBackAt - this.#p.now();
     const told = Math.max(toldBy(reason), left, 0);

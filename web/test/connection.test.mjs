@@ -212,6 +212,22 @@ test("4401 fetches a new token at once, and gives up when tokens keep being refu
   assert.equal(of("status").at(-1).state, "closed");
 });
 
+test("a token that ends while it is here is replaced, however often", async () => {
+  let n = 0;
+  const { world, of } = await live({ getToken: () => `t.t.${++n}` });
+  for (let i = 2; i < 12; i++) {
+    world.socket.end(4401, "the token has ended; come back with a new one retry_ms=1200");
+    assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["reconnecting", 1200]);
+    await world.pass(1199);
+    assert.equal(n, i - 1, "the time that the server told is kept");
+    await world.pass(1);
+    assert.deepEqual(world.socket.protocols, ["kansei.v1", `bearer.t.t.${i}`]);
+    world.socket.open();
+    world.socket.say(welcome({ recovered: true }));
+    assert.equal(of("status").at(-1).state, "live");
+  }
+});
+
 test("getToken that fails or hangs is tried again", async () => {
   let answer = () => Promise.reject(new Error("503"));
   const { world, of } = await join({ getToken: () => answer() });

@@ -1,0 +1,117 @@
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// GuestPrefix begins the id of every guest.
+const GuestPrefix = "guest-"
+
+// The sizes of what is made for guests, in bytes.
+const (
+	// guestID is how much of a hash is an id: 96 bits, which nobody meets by trying.
+	guestID = 12
+	// sessionRandom is what makes a session a secret.
+	sessionRandom = 16
+	// sessionMark is how much of a hash marks a session as made under a secret. It does not
+	// prove anything to anybody, it chooses among two secrets.
+	sessionMark = 4
+)
+
+// Guests says who somebody is that has a session and no token.
+//
+// The id of a guest is a hash of the session under a secret that all nodes have. So the
+// same session is the same guest everywhere, and nobody can work out offline which
+// session has the id of somebody else, or one that is like it.
+//
+// A session is what its guest says it is: of the server's making or of the guest's own,
+// from 16 characters on. Those that the server makes bear a mark of the secret that
+// they were made under. While one secret takes the place of another, nodes have both: a
+// session keeps the id that it has under the secret of its mark. A session without a
+// mark that any secret knows, such as one of the guest's own, has its id under the first
+// secret, and another id when that changes. The zero value has no secret, for where no
+// guests are let in.
+type Guests struct {
+	first *guestKey
+	known []*guestKey // first, and the one before it, if any
+}
+
+// guestKey is one secret; a hash.Hash is for one user at a time.
+type guestKey struct{ macs sync.Pool }
+
+// NewGuests makes a Guests. New sessions are made under the first secret. Its error is
+// [ErrSecret].
+func NewGuests(secrets ...[]byte) (*Guests, error) {
+	g := &Guests{}
+	for _, s := range secrets {
+		if len(s) < MinSecret {
+			return nil, fmt.Errorf("%w: that of guests has %d", ErrSecret, len(s))
+		}
+		key := slices.Clone(s)
+		g.known = append(g.known, &guestKey{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}})
+	}
+	if len(g.known) > 0 {
+		g.first = g.known[0]
+	}
+	return g, nil
+}
+
+// sum returns a hash of s for one purpose.
+func (k *guestKey) sum(purpose, s string) (sum [sha256.Size]byte) {
+	m := k.macs.Get().(hash.Hash)
+	defer k.macs.Put(m)
+	m.Reset()
+	var buf [8 + 64]byte // as long as a session may be
+	_, _ = m.Write(append(append(append(buf[:0], purpose...), 0), s...))
+	m.Sum(sum[:0])
+	return sum
+}
+
+// mark is what a session ends with that begins with random.
+func (k *guestKey) mark(random string) []byte {
+	sum := k.sum("session", random)
+	return sum[:sessionMark]
+}
+
+// Session makes a session.
+func (g *Guests) Session() string {
+	var b [sessionRandom + sessionMark]byte
+	_, _ = rand.Read(b[:]) // never fails
+	if g.first != nil {
+		copy(b[sessionRandom:], g.first.mark(string(b[:sessionRandom])))
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Guest returns the id and the name of the guest with a session. There must be a secret.
+func (g *Guests) Guest(session string) (id, name string) {
+	sum := g.keyOf(session).sum("guest", session)
+	h := hex.EncodeToString(sum[:guestID])
+	return GuestPrefix + h, "Guest " + strings.ToUpper(h[:4])
+}
+
+// keyOf is the secret that a session was made under; the first if that is not known.
+func (g *Guests) keyOf(session string) *guestKey {
+	if len(g.known) < 2 || len(session) != base64.RawURLEncoding.EncodedLen(sessionRandom+sessionMark) {
+		return g.first
+	}
+	b, err := base64.RawURLEncoding.DecodeString(session)
+	if err != nil {
+		return g.first
+	}
+	for _, k := range g.known {
+		if hmac.Equal(k.mark(string(b[:sessionRandom])), b[sessionRandom:]) {
+			return k
+		}
+	}
+	return g.first
+}
