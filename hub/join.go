@@ -38,7 +38,8 @@ type Join struct {
 // more than Config.RecoverMax comments old, are not followed: the viewer starts from
 // now, with the recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
-	r := h.Acquire(j.Room)
+	r := h.acquire(j.Room)
+	members := r.membership()
 	v.room, v.user = r, j.User
 	v.deflates = j.Socket.Deflates()
 	v.view = r.views[audienceView]
@@ -62,6 +63,9 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		}
 	}
 
+	// It is counted before it can leave.
+	h.cfg.Metrics.viewers.Inc()
+	members.Join(v.user)
 	r.mu.Lock()
 	if v.view.ring.slots == nil {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
@@ -84,8 +88,6 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	v.inside.Store(true)
 	r.mu.Unlock()
 
-	h.cfg.Metrics.viewers.Inc()
-	r.members.Join(v.user)
 	j.Socket.Flush()
 	return known
 }

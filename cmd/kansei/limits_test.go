@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -147,6 +149,66 @@ func TestSlowHeaders(t *testing.T) {
 			return
 		}
 	}
+}
+
+// Whoever reads any number of rooms opens no more than may be read, leaves nothing
+// behind in those that do not exist, and keeps no viewer out.
+func TestReadRooms(t *testing.T) {
+	t.Parallel()
+	const limit = 20
+	n := runNode(t, fmt.Sprint("--max-read-rooms=", limit), "--recent=5")
+	token := n.token("boss", protocol.RoleBroadcaster, "*")
+	open := func(rooms int) {
+		t.Helper()
+		body := ""
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if _, body = n.get(n.ops + "/metrics"); strings.Contains(body, fmt.Sprintf("\nkansei_rooms %d\n", rooms)) {
+				return
+			}
+		}
+		t.Fatalf("not %d rooms: %s", rooms, regexp.MustCompile(`(?m)^kansei_rooms.*$`).FindString(body))
+	}
+	for i := range 100 {
+		if status, body := n.get(fmt.Sprintf("%s/v1/rooms/none-%d/comments", n.url, i)); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	if status, body := n.get(n.url + "/v1/rooms/none"); status != 200 { // after the counts: a second
+		t.Fatalf("%d %s", status, body)
+	}
+	open(0)
+	for i := range limit {
+		path := fmt.Sprintf("%s/v1/rooms/said-%d/comments", n.url, i)
+		if status, body := n.do("POST", path, token, `{"text":"x"}`); status != 201 {
+			t.Fatalf("POST: %d %s", status, body)
+		}
+	}
+	open(0)
+	for i := range limit {
+		path := fmt.Sprintf("%s/v1/rooms/said-%d/comments", n.url, i)
+		if status, body := n.get(path); status != 200 || !strings.Contains(body, `"x"`) {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	for _, path := range []string{"", "/comments"} {
+		res, err := http.Get(n.url + "/v1/rooms/other" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != 503 || res.Header.Get("Retry-After") != "1" {
+			t.Errorf("one room more: %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
+		}
+	}
+	if status, body := n.do("POST", n.url+"/v1/rooms/other/comments", token, `{"text":"x"}`); status != 201 {
+		t.Errorf("POST: %d %s", status, body)
+	}
+	w := n.mustDial("viewers", "")
+	w.next("comments")
+	if status, body := n.get(n.url + "/v1/rooms/viewers"); status != 200 {
+		t.Errorf("a room with viewers: %d %s", status, body)
+	}
+	open(1)
 }
 
 func TestFullNode(t *testing.T) {
