@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -103,7 +104,10 @@ func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
 	v.next, v.seen = v.view.ring.head.Load(), v.view.framed
 	switch {
 	case known:
-		v.backlog = append(past, v.view.since(r.encoder(v.view), v.view.after(since))...)
+		v.backlog = v.view.since(r.encoder(v.view), v.view.after(since))
+		if len(past) > 0 { // both are shared
+			v.backlog = slices.Concat(past, v.backlog)
+		}
 	case r.epoch != "":
 		v.backlog = v.view.recent(r.encoder(v.view), r.hub.cfg.Recent)
 	}
@@ -128,7 +132,7 @@ func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, sp
 		return nil, s, true
 	}
 	var frames []Frame
-	known = r.readBack(ctx, v, s, func(p *past, missed []item, upTo uint64, e encoder) {
+	known = r.readBack(ctx, v, &v.past, s, func(p *past, missed []item, upTo uint64, e encoder) {
 		frames = p.of(pastKey{s.seq, upTo}, missed, e)
 		s.seq = upTo
 	})

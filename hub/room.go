@@ -67,7 +67,7 @@ var _ Follower = (*Room)(nil)
 func newRoom(h *Hub, name string) *Room {
 	r := &Room{
 		hub: h, name: name, warm: make(chan struct{}), counted: make(chan struct{}), window: h.cfg.Window,
-		views: [2]*view{audienceView: {past: newPast()}, staffView: {past: newPast(), staff: true}},
+		views: [2]*view{audienceView: {past: newPast(), polled: newPast()}, staffView: {past: newPast(), staff: true}},
 		state: protocol.State{Status: protocol.StatusLive},
 	}
 	return r
