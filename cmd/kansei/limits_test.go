@@ -151,6 +151,28 @@ func TestSlowHeaders(t *testing.T) {
 	}
 }
 
+// Those who are refused and do nothing about it keep no viewer out.
+func TestRefusedAreNoViewers(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--max-viewers=2")
+	for range 100 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := fmt.Fprintf(c, "GET /v1/rooms/r/ws?token=bad HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", protocol.Subprotocol); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.mustDial("r", "").next("welcome")
+	n.mustDial("r", "").next("welcome")
+}
+
 // Whoever reads any number of rooms opens no more than may be read, leaves nothing
 // behind in those that do not exist, and keeps no viewer out.
 func TestReadRooms(t *testing.T) {
