@@ -140,14 +140,14 @@ func TestLongestComments(t *testing.T) {
 func TestOwnCommentsAreBounded(t *testing.T) {
 	inBubble(t, func(c *Config) { c.RoomRate = 1; c.Recent = -1 }, func(t *testing.T, w *world) {
 		v, s := w.joinUser("me", "")
-		text := strings.Repeat("x", 5000)
+		said := body(strings.Repeat("x", 10_000))
 		ring := &v.view.ring
 		seq, most := uint64(0), 0
-		for range 60 {
+		for range 40 { // half a MiB each
 			w.log.mu.Lock()
-			for range 200 {
+			for range 50 {
 				seq++
-				w.log.events["r"] = append(w.log.events["r"], Event{Seq: seq, At: 1, Kind: KindComment, Rate: 1_000_000, Body: body(text)})
+				w.log.events["r"] = append(w.log.events["r"], Event{Seq: seq, At: 1, Kind: KindComment, Rate: 1_000_000, Body: said})
 			}
 			w.log.mu.Unlock()
 			w.log.tell("r")
