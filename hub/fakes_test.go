@@ -338,6 +338,16 @@ func (w *world) joinAs(room, since string, staff bool) (*Viewer, *fakeSocket) {
 	return v, s
 }
 
+// read acquires a room as one who is not in it.
+func (w *world) read(room string) *Room {
+	w.t.Helper()
+	r, ok := w.hub.AcquireToRead(room)
+	if !ok {
+		w.t.Fatalf("%s cannot be read", room)
+	}
+	return r
+}
+
 // brief writes messages so that they can be compared at a glance.
 func brief(messages []protocol.Message) string {
 	var out []string

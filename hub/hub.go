@@ -17,8 +17,8 @@
 //
 // # The way of a join
 //
-// [Hub.Join] (join.go) opens the room if this node has not got it, decides where
-// the viewer goes on (cursor.go), and hands it the welcome and the shared frames
+// [Hub.Join] (join.go) opens the room if this node has not got it (open.go), decides
+// where the viewer goes on (cursor.go), and hands it the welcome and the shared frames
 // of the room's state, counts and recent comments in one write. What it has missed
 // and the room's items do not reach back to is read from the log, once for all who
 // come at the same time (past.go). A viewer that is recovered misses nothing and gets
@@ -67,6 +67,9 @@ type Config struct {
 	JoinWait time.Duration
 	// Linger is how long a room that everybody has left stays open; 30 s by default.
 	Linger time.Duration
+	// ReadRooms is how many rooms may be open only because somebody reads them, beside
+	// those with viewers; 1,000 by default.
+	ReadRooms int
 
 	Metrics *Metrics
 	Logger  *slog.Logger
@@ -93,6 +96,9 @@ func (c *Config) setDefaults() {
 	if c.RecoverMax <= 0 {
 		c.RecoverMax = 10_000
 	}
+	if c.ReadRooms <= 0 {
+		c.ReadRooms = 1000
+	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(nil)
 	}
@@ -106,9 +112,11 @@ type Hub struct {
 	cfg   Config
 	began time.Time
 
-	mu    sync.Mutex
-	rooms map[string]*Room
-	wg    sync.WaitGroup // rounds under way and rooms that are being shut
+	mu        sync.Mutex
+	rooms     map[string]*Room
+	read      int            // how many of rooms no viewer has come to: see AcquireToRead
+	lingering int            // how many of rooms nobody holds open
+	wg        sync.WaitGroup // rounds under way and rooms that are being shut
 }
 
 // New makes a Hub without rooms.
@@ -122,7 +130,7 @@ func New(cfg Config) *Hub {
 func (h *Hub) Close() {
 	h.mu.Lock()
 	rooms := h.rooms
-	h.rooms = map[string]*Room{}
+	h.rooms, h.read, h.lingering = map[string]*Room{}, 0, 0
 	h.mu.Unlock()
 	for _, r := range rooms {
 		r.shut()
@@ -144,60 +152,16 @@ func (h *Hub) Rate(room string) uint32 {
 	return r.pace.rate(time.Now())
 }
 
-// Acquire opens a room, or keeps it open, until Release is called on what it
-// returns. It does not wait for the log: see [Room.Ready].
-func (h *Hub) Acquire(name string) *Room {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := h.rooms[name]
-	if r == nil {
-		r = newRoom(h, name)
-		h.rooms[name] = r
-		h.cfg.Metrics.rooms.Inc()
-		r.open()
-	}
-	r.users++
-	if r.lingering != nil {
-		r.lingering.Stop()
-		r.lingering = nil
-	}
-	return r
-}
-
-// Release undoes one Acquire.
-func (r *Room) Release() {
-	h := r.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r.users--
-	if r.users > 0 || h.rooms[r.name] != r {
-		return
-	}
-	// The timer ends with the room or with the next Acquire.
-	r.lingering = time.AfterFunc(h.cfg.Linger, func() { h.drop(r) })
-}
-
-// drop shuts a room that nobody has come to while it lingered.
-func (h *Hub) drop(r *Room) {
-	h.mu.Lock()
-	if r.users > 0 || h.rooms[r.name] != r {
-		h.mu.Unlock()
-		return
-	}
-	delete(h.rooms, r.name)
-	h.wg.Add(1)
-	h.mu.Unlock()
-	defer h.wg.Done()
-	r.shut()
-}
-
 // Ready waits until the room has heard from its log, or for the context, or for
 // as long as a join waits; it tells which.
 func (r *Room) Ready(ctx context.Context) bool { return wait(ctx, r.warm, r.hub.cfg.JoinWait) }
 
 // Counted waits in the same way, for a second at most, until the roster has
 // reported the room's counts.
-func (r *Room) Counted(ctx context.Context) bool { return wait(ctx, r.counted, time.Second) }
+func (r *Room) Counted(ctx context.Context) bool {
+	r.membership()
+	return wait(ctx, r.counted, time.Second)
+}
 
 func (r *Room) isReady() bool {
 	select {

@@ -360,7 +360,7 @@ func TestPoll(t *testing.T) {
 		for i := range 5 {
 			w.log.put("r", fmt.Sprint(i), AudienceAll)
 		}
-		r := w.hub.Acquire("r")
+		r := w.read("r")
 		defer r.Release()
 		if !r.Ready(t.Context()) {
 			t.Fatal("not ready")

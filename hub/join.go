@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -38,7 +39,8 @@ type Join struct {
 // more than Config.RecoverMax comments old, are not followed: the viewer starts from
 // now, with the recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
-	r := h.Acquire(j.Room)
+	r := h.acquire(j.Room)
+	members := r.membership()
 	v.room, v.user = r, j.User
 	v.deflates = j.Socket.Deflates()
 	v.view = r.views[audienceView]
@@ -62,6 +64,9 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		}
 	}
 
+	// It is counted before it can leave.
+	h.cfg.Metrics.viewers.Inc()
+	members.Join(v.user)
 	r.mu.Lock()
 	if v.view.ring.slots == nil {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
@@ -84,8 +89,6 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	v.inside.Store(true)
 	r.mu.Unlock()
 
-	h.cfg.Metrics.viewers.Inc()
-	r.members.Join(v.user)
 	j.Socket.Flush()
 	return known
 }
@@ -101,7 +104,10 @@ func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
 	v.next, v.seen = v.view.ring.head.Load(), v.view.framed
 	switch {
 	case known:
-		v.backlog = append(past, v.view.since(r.encoder(v.view), v.view.after(since))...)
+		v.backlog = v.view.since(r.encoder(v.view), v.view.after(since))
+		if len(past) > 0 { // both are shared
+			v.backlog = slices.Concat(past, v.backlog)
+		}
 	case r.epoch != "":
 		v.backlog = v.view.recent(r.encoder(v.view), r.hub.cfg.Recent)
 	}
@@ -126,7 +132,7 @@ func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, sp
 		return nil, s, true
 	}
 	var frames []Frame
-	known = r.readBack(ctx, v, s, func(p *past, missed []item, upTo uint64, e encoder) {
+	known = r.readBack(ctx, v, &v.past, s, func(p *past, missed []item, upTo uint64, e encoder) {
 		frames = p.of(pastKey{s.seq, upTo}, missed, e)
 		s.seq = upTo
 	})

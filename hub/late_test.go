@@ -56,7 +56,7 @@ func TestLateViewer(t *testing.T) {
 // A poll in the same place gets nothing, and keeps its place.
 func TestLatePoll(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
-		r := w.hub.Acquire("r")
+		r := w.read("r")
 		defer r.Release()
 		w.log.say("a")
 		if !r.Ready(t.Context()) {

@@ -3,7 +3,9 @@ package hub
 import (
 	"context"
 	"errors"
+	"slices"
 	"sort"
+	"sync"
 	"time"
 )
 
@@ -11,8 +13,6 @@ const (
 	// keepPast is how long what was read from the log for one viewer serves others.
 	// Whoever lost the same node comes back within this time.
 	keepPast = 10 * time.Second
-	// keepCursors is of how many cursors the frames are kept.
-	keepCursors = 64
 	// readPast is how many events are read from the log at once.
 	readPast = 1000
 )
@@ -22,6 +22,9 @@ const (
 type past struct {
 	turn chan struct{} // of capacity 1: full while somebody has the turn
 	stretch
+
+	mu      sync.Mutex
+	waiting []uint64 // the positions of who has the turn or waits for it
 }
 
 // stretch is a part of the log. It belongs to whoever has the turn.
@@ -31,7 +34,7 @@ type stretch struct {
 	from   uint64    // items has every event of the view after from, up to to
 	to     uint64    // 0: there is nothing
 	items  []item
-	frames map[pastKey][]Frame
+	frames kept[pastKey]
 	lost   uint64 // a viewer that has only what comes before it cannot be recovered
 }
 
@@ -60,11 +63,54 @@ func (p *past) fill(ctx context.Context, r reader, since, floor uint64) error {
 	if since < p.lost {
 		return errTooMuch
 	}
-	err := p.extend(ctx, r, since, floor)
-	if errors.Is(err, errTooMuch) || errors.Is(err, ErrForgotten) {
+	from := since
+	if since < p.from || since >= p.to {
+		from = p.oldest(since)
+	}
+	err := p.extend(ctx, r, from, floor)
+	if from < since && isLost(err) {
+		p.lost = from + 1
+		err = p.extend(ctx, r, since, floor)
+	}
+	if isLost(err) {
 		p.lost = since + 1
 	}
 	return err
+}
+
+// isLost reports whether err says that a viewer cannot be recovered.
+func isLost(err error) bool { return errors.Is(err, errTooMuch) || errors.Is(err, ErrForgotten) }
+
+// wait and done frame the time in which somebody waits for what comes after a position.
+
+func (p *past) wait(since uint64) {
+	p.mu.Lock()
+	p.waiting = append(p.waiting, since)
+	p.mu.Unlock()
+}
+
+func (p *past) done(since uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, end := slices.Index(p.waiting, since), len(p.waiting)-1
+	p.waiting[i] = p.waiting[end]
+	if p.waiting = p.waiting[:end]; end == 0 {
+		p.waiting = nil
+	}
+}
+
+// oldest is how far back those reach who wait with somebody that has everything up to
+// since: the log is read for all of them at once, or whoever comes with ever older
+// cursors would have it read again and again while the others wait.
+func (p *past) oldest(since uint64) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.waiting {
+		if s >= p.lost {
+			since = min(since, s)
+		}
+	}
+	return since
 }
 
 func (p *past) extend(ctx context.Context, r reader, since, floor uint64) error {
@@ -73,7 +119,7 @@ func (p *past) extend(ctx context.Context, r reader, since, floor uint64) error 
 		if err != nil {
 			return err
 		}
-		p.from, p.to, p.items, p.frames = since, max(since, floor, last(items)), items, nil
+		p.from, p.to, p.items, p.frames = since, max(since, floor, last(items)), items, kept[pastKey]{}
 		return nil
 	}
 	if p.to < floor {
@@ -141,31 +187,30 @@ func (p *past) between(after, upTo uint64) []item {
 
 // of returns the frames of some items, the same to all who ask for the same.
 func (p *past) of(key pastKey, items []item, e encoder) []Frame {
-	frames, ok := p.frames[key]
+	frames, ok := p.frames.of[key]
 	if !ok {
 		frames = e.history(items)
-		if len(p.frames) >= keepCursors || p.frames == nil {
-			p.frames = map[pastKey][]Frame{}
-		}
-		p.frames[key] = frames
+		p.frames.keep(key, frames, sizeOf(frames))
 	}
 	return frames
 }
 
+// free forgets what is too old. It waits for its turn, which everybody else gives back
+// within Config.JoinWait.
 func (p *past) free() {
-	select {
-	case p.turn <- struct{}{}:
+	p.turn <- struct{}{}
+	if time.Since(p.read) >= keepPast {
 		p.stretch = stretch{}
-		<-p.turn
-	default:
 	}
+	<-p.turn
 }
 
 // readBack has the log read for a viewer that goes on from a place before the view's
 // items. It calls use, if the viewer can be recovered, with what it has missed up to a
 // position from which on the items know more.
-func (r *Room) readBack(ctx context.Context, v *view, s spot, use func(p *past, missed []item, upTo uint64, e encoder)) bool {
-	p := &v.past
+func (r *Room) readBack(ctx context.Context, v *view, p *past, s spot, use func(p *past, missed []item, upTo uint64, e encoder)) bool {
+	p.wait(s.seq)
+	defer p.done(s.seq)
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()

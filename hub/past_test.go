@@ -82,7 +82,7 @@ func TestComeBackTogether(t *testing.T) {
 		}
 		time.Sleep(keepPast)
 		synctest.Wait()
-		if p := &first.viewer.view.past; len(p.items) > 0 || len(p.frames) > 0 {
+		if p := &first.viewer.view.past; len(p.items) > 0 || len(p.frames.of) > 0 {
 			t.Error("what was read is kept")
 		}
 		if n := comeBack(); n < 1 || n > 7 {

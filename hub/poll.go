@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 )
 
 // pollItems is how many comments one poll returns at the most.
@@ -22,6 +23,14 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 		defer cancel()
 		s, before, recovered = r.pollFrom(ctx, v, cursor)
 	}
+	// The message is made without the lock, which rounds and joins need.
+	items, at, tag, recovered := r.page(v, s, before, recovered)
+	return appendPast(items, makeCursor(tag, at)), recovered
+}
+
+// page returns the items of a poll, the position up to which they are all of them,
+// and the tag of its cursor.
+func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, uint64, string, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	items, at := v.items, v.floor
@@ -30,16 +39,16 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 		items, at = nil, s.seq
 	case recovered && r.reaches(v, s):
 		items = items[v.after(s.seq)-v.base:]
-		items = append(before, items[:min(len(items), pollItems-len(before))]...)
+		items = slices.Concat(before, items[:min(len(items), pollItems-len(before))])
 		at = s.seq
 	default:
 		recovered = false
-		items = items[max(0, len(items)-r.hub.cfg.Recent):]
+		items = slices.Clone(items[max(0, len(items)-r.hub.cfg.Recent):])
 	}
 	if len(items) > 0 {
 		at = items[len(items)-1].seq
 	}
-	return appendPast(items, makeCursor(r.tag, at)), recovered
+	return items, at, r.tag, recovered
 }
 
 // pollFrom finds the place from which on a poll goes on in the view's items, and what
@@ -56,8 +65,8 @@ func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []it
 		return s, nil, true
 	}
 	var before []item
-	known = r.readBack(ctx, v, s, func(_ *past, missed []item, upTo uint64, _ encoder) {
-		before = append(before, missed[:min(len(missed), pollItems)]...)
+	known = r.readBack(ctx, v, &v.polled, s, func(_ *past, missed []item, upTo uint64, _ encoder) {
+		before = slices.Clone(missed[:min(len(missed), pollItems)])
 		s.seq = upTo
 	})
 	return s, before, known

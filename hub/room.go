@@ -18,9 +18,11 @@ type Room struct {
 	// Under Hub.mu.
 	users     int         // Acquires without Release
 	lingering *time.Timer // set while users is 0
+	read      bool        // no viewer has come
 
 	follow  Follow
-	members Membership
+	roster  sync.Once     // sets members: see membership
+	members Membership    // nil: nobody has come, or asked for the counts
 	warm    chan struct{} // closed by the first Reset
 	counted chan struct{} // closed by the first counts
 
@@ -66,7 +68,7 @@ var _ Follower = (*Room)(nil)
 func newRoom(h *Hub, name string) *Room {
 	r := &Room{
 		hub: h, name: name, warm: make(chan struct{}), counted: make(chan struct{}), window: h.cfg.Window,
-		views: [2]*view{audienceView: {past: newPast()}, staffView: {past: newPast(), staff: true}},
+		views: [2]*view{audienceView: {past: newPast(), polled: newPast()}, staffView: {past: newPast(), staff: true}},
 		state: protocol.State{Status: protocol.StatusLive},
 	}
 	return r
@@ -75,14 +77,22 @@ func newRoom(h *Hub, name string) *Room {
 func (r *Room) open() {
 	f := r.hub.cfg.Frame(protocol.Encode(&r.state), true)
 	r.shared.Store(&shared{state: &f})
-	r.members = r.hub.cfg.Roster.Open(r.name, r.setCounts)
 	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
 }
 
-// shut ends what open began. Nobody acquires the room any more.
+// membership is the room's in the roster, which is not told of rooms that are only
+// polled or posted to. The caller has acquired the room.
+func (r *Room) membership() Membership {
+	r.roster.Do(func() { r.members = r.hub.cfg.Roster.Open(r.name, r.setCounts) })
+	return r.members
+}
+
+// shut ends what open and membership began. Nobody acquires the room any more.
 func (r *Room) shut() {
 	r.follow.Stop()
-	r.members.Close()
+	if r.members != nil {
+		r.members.Close()
+	}
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()

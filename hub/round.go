@@ -16,6 +16,10 @@ const (
 	flushInPlace = 32
 	// flushShare is how many viewers at least one goroutine of a round flushes.
 	flushShare = 512
+	// maxWindow is as far as a window grows: a room that is shown that seldom is no
+	// conversation any more, and a round that took longer than half of it was as likely
+	// held up by a machine that stood still as by what it had to do.
+	maxWindow = 2 * time.Second
 )
 
 // kick sees to it that a round comes at the end of the window. If that is over, the
@@ -68,20 +72,27 @@ func (r *Room) round() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(all); n > 0 {
-		r.cost += (took*time.Duration(workers)/time.Duration(n) - r.cost) / 8
-	}
+	r.measure(took, len(all), workers)
 	clear(all)
 	if r.flushing = shrink(all); r.sent == nil {
 		r.sent = shrink(sent)
 	}
-	// Under overload, when flushing takes more of the time than half, the window
-	// grows: fewer, larger frames.
-	r.window = max(r.hub.cfg.Window, 2*took)
 	r.rounding = false
 	if r.dirty && r.kick() {
 		go r.round()
 	}
+}
+
+// measure sets the window and the cost of a viewer by what the last round took. Under
+// overload, when flushing takes more of the time than half, the window grows: fewer,
+// larger frames. It at most doubles from one round to the next, and shrinks at once, so
+// that a round in which the process stood still holds up nobody. Room.mu is held.
+func (r *Room) measure(took time.Duration, viewers, workers int) {
+	took = min(took, maxWindow/2)
+	if viewers > 0 {
+		r.cost += (took*time.Duration(workers)/time.Duration(viewers) - r.cost) / 8
+	}
+	r.window = max(r.hub.cfg.Window, min(2*took, 2*r.window))
 }
 
 // workers is how many goroutines flush: as few as are done within half a window by
@@ -124,7 +135,7 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 		v.at = max(v.at, fresh[n-1].seq)
 	}
 	v.framed = v.end()
-	v.snapshot, v.resumes = nil, nil
+	v.snapshot, v.resumes = nil, kept[uint64]{}
 	v.trim(now.Sub(r.hub.began), r.hub.cfg.Recent)
 }
 

@@ -51,34 +51,50 @@ type held struct {
 	author string
 }
 
-// personal is what a frame needs to be another one for the authors of what was
+// personal is what a frame needs to be other ones for the authors of what was
 // sampled out of it. It does not change once it is made.
 type personal struct {
 	enc   encoder
-	seq   uint64
+	seq   uint64 // what the frame's cursor stands for
 	items []item // that everybody gets
 	own   map[string][]item
-	of    int
+	out   []uint64 // the positions of what was sampled out
+	bytes int      // of the items in own
 }
 
 func newPersonal(enc encoder, seq uint64, items []item, out []held) *personal {
-	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), of: len(items) + len(out)}
+	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), out: make([]uint64, len(out))}
 	p.enc.deflating = 0 // for one viewer
-	for _, h := range out {
+	for i, h := range out {
 		p.own[h.author] = append(p.own[h.author], h.item)
+		p.out[i] = h.seq
+		p.bytes += len(h.json)
 	}
 	return p
 }
 
-// bytes is the frame f for one viewer: with its own comments in their places.
-func (p *personal) bytes(f *frame, v *Viewer) []byte {
+// append appends to dst the frame f for one viewer, with its own comments in their
+// places: more than one if that makes it too long. Each tells how many of how many
+// it shows of what lies before its cursor.
+func (p *personal) append(dst [][]byte, f *frame, v *Viewer) [][]byte {
 	mine := p.own[v.user]
 	if len(mine) == 0 {
-		return f.Bytes(v.deflates)
+		return append(dst, f.Bytes(v.deflates))
 	}
 	all := append(append(make([]item, 0, len(p.items)+len(mine)), p.items...), mine...)
 	sort.Slice(all, func(i, j int) bool { return all[i].seq < all[j].seq })
-	return p.enc.live(all, p.seq, p.of).Plain
+	out, left := p.out, len(all)
+	split(all, func(part []item) {
+		upTo := part[len(part)-1].seq
+		if left -= len(part); left == 0 {
+			upTo = p.seq
+		}
+		n := sort.Search(len(out), func(i int) bool { return out[i] > upTo })
+		own := sort.Search(len(mine), func(i int) bool { return mine[i].seq > upTo })
+		dst = append(dst, p.enc.live(part, upTo, len(part)+n-own).Plain)
+		out, mine = out[n:], mine[own:]
+	})
+	return dst
 }
 
 // pace counts comments over the last second, in tenths.

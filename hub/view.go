@@ -10,7 +10,8 @@ import (
 
 const (
 	// maxFrame bounds the message of one frame, in bytes, as long as it has more
-	// than one item: many WebSocket libraries refuse messages of 32 KiB and more.
+	// than one item: many WebSocket libraries refuse messages of 32 KiB and more. One
+	// item with all around it has less than that by protocol.MaxText.
 	maxFrame = 24 << 10
 	// chunkItems is how many items the shared frames of a resume hold.
 	chunkItems = 64
@@ -21,7 +22,41 @@ const (
 	// A ring forgets frames that are so old, and more than so many bytes of them.
 	keepFrames     = 15 * time.Second
 	keepFrameBytes = 4 << 20
+	// keepOwnBytes is the same for what frames have for the authors of comments that
+	// were sampled out: a hundred times as many as are shown, in a flood.
+	keepOwnBytes = 16 << 20
+	// keepResumes is of how many cursors the frames are kept, and keepResumeBytes how
+	// much of what only one cursor needs.
+	keepResumes     = 64
+	keepResumeBytes = 4 << 20
 )
+
+// kept is frames for those who come back, the same for all who come to the same place.
+// They are not to be changed or appended to. There are few such places after a node has
+// died, and any number of them for whoever keeps old cursors.
+type kept[K comparable] struct {
+	of    map[K][]Frame
+	bytes int
+}
+
+// keep keeps the frames of a place, of which so many bytes are nobody else's. Once
+// there are too many it begins anew.
+func (k *kept[K]) keep(place K, frames []Frame, bytes int) {
+	if k.of == nil || len(k.of) >= keepResumes || k.bytes+bytes > keepResumeBytes {
+		*k = kept[K]{of: map[K][]Frame{}}
+	}
+	k.of[place] = frames
+	k.bytes += bytes
+}
+
+// sizeOf is how many bytes the messages of frames have.
+func sizeOf(frames []Frame) int {
+	n := 0
+	for _, f := range frames {
+		n += len(f.Plain) + len(f.Deflated)
+	}
+	return n
+}
 
 // item is one event of a view, encoded once.
 type item struct {
@@ -52,10 +87,11 @@ type view struct {
 	late      []late   // viewers that wait for what this node has not heard of yet
 	cut       uint64   // one more than the ring's index of the latest cut; 0: none
 
-	past past // has its own turn
+	past   past // has its own turn
+	polled past // the same for those who poll: anybody may, and viewers come first
 
 	snapshot []Frame            // for who comes now; nil: to be made
-	resumes  map[uint64][]Frame // for who comes back, by the first ordinal; good until the next frame
+	resumes  kept[uint64]       // for who comes back, by the first ordinal; good until the next frame
 	chunks   map[uint64][]Frame // whole chunks of resumes, by ordinal / chunkItems
 
 	ring ring
@@ -82,20 +118,28 @@ type ring struct {
 	// Under Room.mu.
 	tail  uint64 // the index of the oldest frame
 	bytes int
+	own   int // bytes of what frames have for single viewers
 }
 
 func (r *ring) push(f *frame) {
 	head := r.head.Load()
 	f.index = head
-	r.bytes += len(f.Plain) + len(f.Deflated)
-	for r.tail < head && (head-r.tail >= uint64(len(r.slots)) || r.bytes > keepFrameBytes ||
+	r.count(f, 1)
+	for r.tail < head && (head-r.tail >= uint64(len(r.slots)) || r.bytes > keepFrameBytes || r.own > keepOwnBytes ||
 		f.made.Sub(r.get(r.tail).made) > keepFrames) {
-		old := r.slots[r.tail%uint64(len(r.slots))].Swap(nil)
-		r.bytes -= len(old.Plain) + len(old.Deflated)
+		r.count(r.slots[r.tail%uint64(len(r.slots))].Swap(nil), -1)
 		r.tail++
 	}
 	r.slots[head%uint64(len(r.slots))].Store(f)
 	r.head.Store(head + 1)
+}
+
+// count adds the bytes of a frame, or takes them away with sign -1.
+func (r *ring) count(f *frame, sign int) {
+	r.bytes += sign * (len(f.Plain) + len(f.Deflated))
+	if f.own != nil {
+		r.own += sign * f.own.bytes
+	}
 }
 
 // get returns a frame; nil when the ring has forgotten it.
@@ -147,7 +191,7 @@ func (v *view) end() uint64 { return v.base + uint64(len(v.items)) }
 func (v *view) restart(floor uint64) {
 	v.base, v.framed = v.end(), v.end()
 	v.items, v.bytes, v.floor, v.at, v.held = nil, 0, floor, floor, nil
-	v.snapshot, v.resumes, v.chunks = nil, nil, nil
+	v.snapshot, v.resumes, v.chunks = nil, kept[uint64]{}, nil
 }
 
 func (v *view) add(it item) {
@@ -270,24 +314,23 @@ func (v *view) recent(e encoder, n int) []Frame {
 // by who comes back to the same place before the next frame is made, and all but
 // their ends by everyone.
 func (v *view) since(e encoder, from uint64) []Frame {
-	if got, ok := v.resumes[from]; ok {
+	if got, ok := v.resumes.of[from]; ok {
 		return got
 	}
 	var out []Frame
+	size := 0 // of what no other resume shares
 	for at := from; at < v.framed; {
 		to := min(v.framed, (at/chunkItems+1)*chunkItems)
 		part := v.items[at-v.base : to-v.base]
 		if len(part) == chunkItems {
 			out = append(out, v.chunk(e, at/chunkItems, part)...)
 		} else {
-			out = append(out, e.history(part)...)
+			own := e.history(part)
+			out, size = append(out, own...), size+sizeOf(own)
 		}
 		at = to
 	}
-	if v.resumes == nil {
-		v.resumes = map[uint64][]Frame{}
-	}
-	v.resumes[from] = out
+	v.resumes.keep(from, out, size)
 	return out
 }
 

@@ -96,7 +96,7 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 		}
 		v.next, v.seen = f.index+1, f.first+f.items
 		if f.own != nil {
-			dst = append(dst, f.own.bytes(f, v))
+			dst = f.own.append(dst, f, v)
 		} else {
 			dst = append(dst, f.Bytes(v.deflates))
 		}

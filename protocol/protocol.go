@@ -40,6 +40,7 @@ const (
 	MaxUserName = 64        // code points of a user name
 	MaxSession  = 64        // bytes of a session
 	MaxTitle    = 200       // code points of a room's title
+	MaxText     = 7500      // code points of a comment: four bytes of each, and what is around them, are less than 32 KiB
 	MaxType     = 64        // code points of the type of a request
 	MaxMediaMS  = 1<<53 - 1 // the largest whole number that every JSON reader takes
 )

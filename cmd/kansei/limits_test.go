@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -186,6 +188,88 @@ func TestSlowHeaders(t *testing.T) {
 			return
 		}
 	}
+}
+
+// Those who are refused and do nothing about it keep no viewer out.
+func TestRefusedAreNoViewers(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--max-viewers=2")
+	for range 100 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := fmt.Fprintf(c, "GET /v1/rooms/r/ws?token=bad HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", protocol.Subprotocol); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.mustDial("r", "").next("welcome")
+	n.mustDial("r", "").next("welcome")
+}
+
+// Whoever reads any number of rooms opens no more than may be read, leaves nothing
+// behind in those that do not exist, and keeps no viewer out.
+func TestReadRooms(t *testing.T) {
+	t.Parallel()
+	const limit = 20
+	n := runNode(t, fmt.Sprint("--max-read-rooms=", limit), "--recent=5")
+	token := n.token("boss", protocol.RoleBroadcaster, "*")
+	open := func(rooms int) {
+		t.Helper()
+		body := ""
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if _, body = n.get(n.ops + "/metrics"); strings.Contains(body, fmt.Sprintf("\nkansei_rooms %d\n", rooms)) {
+				return
+			}
+		}
+		t.Fatalf("not %d rooms: %s", rooms, regexp.MustCompile(`(?m)^kansei_rooms.*$`).FindString(body))
+	}
+	for i := range 100 {
+		if status, body := n.get(fmt.Sprintf("%s/v1/rooms/none-%d/comments", n.url, i)); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	if status, body := n.get(n.url + "/v1/rooms/none"); status != 200 { // after the counts: a second
+		t.Fatalf("%d %s", status, body)
+	}
+	open(0)
+	for i := range limit {
+		path := fmt.Sprintf("%s/v1/rooms/said-%d/comments", n.url, i)
+		if status, body := n.do("POST", path, token, `{"text":"x"}`); status != 201 {
+			t.Fatalf("POST: %d %s", status, body)
+		}
+	}
+	open(0)
+	for i := range limit {
+		path := fmt.Sprintf("%s/v1/rooms/said-%d/comments", n.url, i)
+		if status, body := n.get(path); status != 200 || !strings.Contains(body, `"x"`) {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	for _, path := range []string{"", "/comments"} {
+		res, err := http.Get(n.url + "/v1/rooms/other" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != 503 || res.Header.Get("Retry-After") != "1" {
+			t.Errorf("one room more: %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
+		}
+	}
+	if status, body := n.do("POST", n.url+"/v1/rooms/other/comments", token, `{"text":"x"}`); status != 201 {
+		t.Errorf("POST: %d %s", status, body)
+	}
+	w := n.mustDial("viewers", "")
+	w.next("comments")
+	if status, body := n.get(n.url + "/v1/rooms/viewers"); status != 200 {
+		t.Errorf("a room with viewers: %d %s", status, body)
+	}
+	open(1)
 }
 
 func TestFullNode(t *testing.T) {

@@ -124,7 +124,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	rooms := hub.New(hub.Config{
 		Log: roomLog, Roster: roster, Frame: socket.Prepare,
-		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax,
+		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax, ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })

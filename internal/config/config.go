@@ -49,20 +49,21 @@ type Serve struct {
 	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
 	LiveBuffer    int           `group:"log" default:"8192" help:"Messages of one stream on their way to their rooms, 16 to 1048576; what is beyond is dropped and read back."`
 
-	MaxText      int     `group:"comments" default:"200" help:"Longest comment of a viewer, in code points."`
-	MaxTextStaff int     `group:"comments" default:"1000" help:"Longest comment of the staff, in code points."`
+	MaxText      int     `group:"comments" default:"200" help:"Longest comment of a viewer, in code points, up to 7500."`
+	MaxTextStaff int     `group:"comments" default:"1000" help:"Longest comment of the staff, in code points, up to 7500."`
 	Rate         float64 `group:"comments" default:"1" help:"Comments a second that a viewer may send, sustained."`
 	Burst        int     `group:"comments" default:"5" help:"Comments that a viewer may send at once."`
 	RateStaff    float64 `group:"comments" default:"100" help:"Comments a second that the staff and back ends may send, sustained."`
 	BurstStaff   int     `group:"comments" default:"200" help:"Comments that the staff and back ends may send at once."`
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
-	MaxViewers int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
-	MaxEgress  int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
-	Recent     int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
-	RecoverMax int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
-	Beat       time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
-	Drain      time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
+	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	MaxReadRooms int           `group:"viewers" default:"1000" help:"Rooms without viewers that this node keeps open for those who read or post over HTTP."`
+	MaxEgress    int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
+	Recent       int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
+	RecoverMax   int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
+	Beat         time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
+	Drain        time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
 
 	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
 	Coalesce time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`

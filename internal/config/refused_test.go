@@ -56,6 +56,8 @@ func TestRefused(t *testing.T) {
 		{"out of range in a variable", serve, []string{"KANSEI_RECENT=1001"}, "", "KANSEI_RECENT: must be 0 to 1000, not 1001"},
 		{"out of range in the file", []string{"serve", "--config=FILE"}, nil, "# one\nbeat: 2m", "FILE:2: beat: must be 1s to 1m0s, not 2m0s"},
 		{"out of range on the command line before the file", []string{"serve", "--config=FILE", "--beat=3m"}, nil, "beat: 2m", "--beat: must be 1s to 1m0s, not 3m0s"},
+		{"text that no message holds", []string{"serve", "--max-text=7501"}, nil, "", "--max-text: must be 1 to 7500, not 7501"},
+		{"the staff's text", []string{"serve", "--max-text-staff=7501", "--max-message=40000"}, nil, "", "--max-text-staff: must be 1 to 7500, not 7501"},
 		{"not a number", []string{"serve", "--rate=NaN"}, nil, "", "--rate: must be 0.001 to 10000, not NaN"},
 		{"bad address", []string{"serve", "--listen=8080"}, nil, "", "--listen: must be host:port such as 127.0.0.1:8080, or :8080 for every interface, not \"8080\""},
 		{"bad port", []string{"serve", "--ops-listen=:99999"}, nil, "", "--ops-listen: must be host:port"},

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // minSecret is how many bytes a secret must have.
@@ -70,8 +72,8 @@ func (s *Serve) Validate() error {
 	within(&p, "append-timeout", s.AppendTimeout, 100*time.Millisecond, time.Minute)
 	within(&p, "live-buffer", s.LiveBuffer, 16, 1<<20)
 
-	within(&p, "max-text", s.MaxText, 1, 10_000)
-	within(&p, "max-text-staff", s.MaxTextStaff, 1, 10_000)
+	within(&p, "max-text", s.MaxText, 1, protocol.MaxText)
+	within(&p, "max-text-staff", s.MaxTextStaff, 1, protocol.MaxText)
 	within(&p, "rate", s.Rate, 0.001, 10_000)
 	within(&p, "burst", s.Burst, 1, 10_000)
 	within(&p, "rate-staff", s.RateStaff, 0.001, 100_000)
@@ -83,6 +85,7 @@ func (s *Serve) Validate() error {
 	}
 
 	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
+	within(&p, "max-read-rooms", s.MaxReadRooms, 1, 1_000_000)
 	within(&p, "max-egress", s.MaxEgress, 0, 1<<50)
 	within(&p, "recent", s.Recent, 0, 1000)
 	within(&p, "recover-max", s.RecoverMax, 0, 100_000)

@@ -2,11 +2,11 @@
 // admission, who somebody is and what they may do, and the operators' listener.
 //
 // A viewer's request passes who.go (token, guest, origin) and entrance.go
-// (limits, upgrade), becomes a session (session.go), and is taken into its room by
-// the hub. What it sends comes back to the session; a comment goes through
-// publish.go, the one way into the room log, which POST uses too. rest.go has the
-// HTTP entrances and ops.go the operators'; drain.go is how a node leaves, expiry.go how
-// a viewer's token ends.
+// (limits, upgrade; refuse.go when it is not let in), becomes a session (session.go),
+// and is taken into its room by the hub. What it sends comes back to the session; a
+// comment goes through publish.go, the one way into the room log, which POST uses too.
+// rest.go has the HTTP entrances and ops.go the operators'; drain.go is how a node
+// leaves, expiry.go how a viewer's token ends.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -74,6 +74,7 @@ type Server struct {
 	egress  *egress
 	posts   *buckets
 	viewers atomic.Int64 // accepted and not closed
+	refused atomic.Int64 // the same of those who are not let in: see refuse.go
 
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving

@@ -30,6 +30,14 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	id := s.sessionOf(query)
 	who, no := s.identify(r, room, id)
+	if no == nil {
+		no = s.closed()
+	}
+	if no != nil {
+		s.viewers.Add(-1) // nobody who is refused takes the place of a viewer
+		s.refuse(w, r, no)
+		return
+	}
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered
 		s.viewers.Add(-1)
@@ -37,13 +45,10 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := newSession(s, conn, room, id, who, start)
-	if no == nil && !s.enroll(v) {
-		no = s.closed()
-	}
-	if no != nil {
-		conn.Start(v)
-		s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
-		conn.Close(int(no.close), protocol.CloseReason(no.message, no.retryMS))
+	if !s.enroll(v) {
+		s.viewers.Add(-1)
+		s.refused.Add(1)
+		s.turnAway(conn, s.closed())
 		return
 	}
 	since := query.Get("since")

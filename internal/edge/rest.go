@@ -107,6 +107,21 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 // anyone stands for the session of somebody who only reads over HTTP.
 const anyone = "somebody-who-reads"
 
+// busyRetry is when to come back to a node that has too many rooms open for readers:
+// most of them are shut again as soon as they are read.
+const busyRetry = time.Second
+
+// readRoom acquires a room for somebody who only reads; it has answered when it returns
+// false.
+func (s *Server) readRoom(w http.ResponseWriter, name string) (*hub.Room, bool) {
+	room, ok := s.cfg.Hub.AcquireToRead(name)
+	if !ok {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: busyRetry.Milliseconds(),
+			Message: "this node reads as many rooms without viewers as it may"}, 0)
+	}
+	return room, ok
+}
+
 // getRoom is GET /v1/rooms/{room}: state and counts, or why a viewer with the same
 // token would not be let in.
 func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
@@ -122,7 +137,10 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, errFull(), 0)
 		return
 	}
-	room := s.cfg.Hub.Acquire(name)
+	room, ok := s.readRoom(w, name)
+	if !ok {
+		return
+	}
 	defer room.Release()
 	room.Ready(r.Context())
 	counted := room.Counted(r.Context())
@@ -188,7 +206,10 @@ func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	room := s.cfg.Hub.Acquire(name)
+	room, ok := s.readRoom(w, name)
+	if !ok {
+		return
+	}
 	defer room.Release()
 	if !room.Ready(r.Context()) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the room log cannot be reached", RetryMS: 1000}, 0)
@@ -240,8 +261,11 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		id  string
 		err *protocol.Error
 	}
-	// Kept open, so that the next ones know the room's rate.
-	defer s.cfg.Hub.Acquire(name).Release()
+	// Kept open, so that the next ones know the room's rate. Where that is too much, there
+	// is none to know: nobody on this node watches.
+	if room, ok := s.cfg.Hub.AcquireToRead(name); ok {
+		defer room.Release()
+	}
 	done := make(chan answer, 1)
 	s.publish(comment{room: name, person: &who, author: post.User, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })

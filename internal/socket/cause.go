@@ -22,6 +22,7 @@ const (
 	ProtocolError  Kind = "protocol_error"   // a breach of RFC 6455 (1002)
 	Binary         Kind = "binary"           // a binary message (1003)
 	BadData        Kind = "bad_data"         // not UTF-8, or not deflated properly (1007)
+	Flood          Kind = "flood"            // frames without end that bring no message (4429)
 	TooBig         Kind = "too_big"          // a message beyond Config.MaxMessage (1009)
 	Lost           Kind = "lost"             // the end of the stream, or an error, without a close frame
 )
@@ -29,7 +30,7 @@ const (
 // Kinds lists every kind.
 func Kinds() []Kind {
 	return []Kind{ClosedByPeer, ClosedByServer, Silent, Unfinished, TooSlow,
-		ProtocolError, Binary, BadData, TooBig, Lost}
+		ProtocolError, Binary, BadData, Flood, TooBig, Lost}
 }
 
 // Cause says why and how a connection ended.

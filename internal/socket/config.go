@@ -82,10 +82,14 @@ func (c Config) tick() time.Duration {
 	return max(min(shortest/4, time.Second), 5*time.Millisecond)
 }
 
+// refuseTimeout is CloseTimeout for a peer that is refused: time enough for a close
+// frame to go to the end of the world and come back.
+const refuseTimeout = 2 * time.Second
+
 // limits are the durations of a Config in ticks, one more than needed: what
 // happened within a tick counts as having happened at its beginning.
 type limits struct {
-	ping, silence, message, write, close uint32
+	ping, silence, message, write, close, refuse uint32
 }
 
 func (c Config) limits() limits {
@@ -97,5 +101,6 @@ func (c Config) limits() limits {
 		message: in(c.MessageTimeout),
 		write:   in(c.WriteTimeout),
 		close:   in(c.CloseTimeout),
+		refuse:  in(min(refuseTimeout, c.CloseTimeout)),
 	}
 }

@@ -134,9 +134,19 @@ func (c *Conn) Close(code int, reason string) {
 	c.shut(Cause{Kind: ClosedByServer, Code: code, Reason: reason})
 }
 
+// Refuse is Close for a peer that is not let in. It has 2 s to close, however long
+// others have: there may be any number of those that do nothing.
+func (c *Conn) Refuse(code int, reason string) {
+	code, reason = sendable(code, reason)
+	c.shutWithin(Cause{Kind: ClosedByServer, Code: code, Reason: reason}, c.srv.limits.refuse)
+}
+
 // shut ends the connection with a close frame that bears the cause's code, unless
 // it has a cause already.
-func (c *Conn) shut(cause Cause) {
+func (c *Conn) shut(cause Cause) { c.shutWithin(cause, c.srv.limits.close) }
+
+// shutWithin is shut with so many ticks until the end.
+func (c *Conn) shutWithin(cause Cause, ticks uint32) {
 	c.mu.Lock()
 	if c.closing.Load() {
 		c.mu.Unlock()
@@ -153,7 +163,7 @@ func (c *Conn) shut(cause Cause) {
 	if cause.Kind != ClosedByServer {
 		c.want = false
 	}
-	c.expire()
+	c.expire(ticks)
 	c.read() // somebody must see the end, even if nobody has started the connection
 	unheard := c.mute
 	c.write()
@@ -162,11 +172,12 @@ func (c *Conn) shut(cause Cause) {
 	}
 }
 
-// expire sets the deadline of the connection's end. The caller holds mu.
-func (c *Conn) expire() {
+// expire sets the deadline of the connection's end, in ticks from here. The caller
+// holds mu.
+func (c *Conn) expire(ticks uint32) {
 	x := c.more()
 	if x.deadline == 0 {
-		x.deadline = c.srv.wheel.now.Load() + c.srv.limits.close
+		x.deadline = c.srv.wheel.now.Load() + ticks
 		c.srv.wheel.schedule(c, x.deadline)
 	}
 }

@@ -26,6 +26,14 @@ const (
 
 	// maxControl is the most bytes that the payload of a control frame can have.
 	maxControl = 125
+
+	// maxIdle is how many frames that bring no message a peer may send within a tick of
+	// the wheel: control frames, empty pieces of a message, and whatever comes once the
+	// connection is being closed. Messages are for the handler to count, and what is in
+	// their pieces is bounded with them. A browser sends a few frames like that in an
+	// hour; this is for peers that send what has come together while a network stood
+	// still.
+	maxIdle = 500
 )
 
 // breach is what a peer did wrong, and how the connection is closed for it.
@@ -43,6 +51,10 @@ func protocolError(format string, a ...any) error {
 
 func badData(text string) error { return &breach{BadData, protocol.CloseInvalidData, text} }
 
+func tooMany() error {
+	return &breach{Flood, protocol.CloseTooMany, protocol.CloseReason("too many frames that bring no message", 1000)}
+}
+
 func tooBig(limit int) error {
 	return &breach{TooBig, protocol.CloseTooBig, fmt.Sprintf("a message has more than %d bytes", limit)}
 }
@@ -51,6 +63,7 @@ func tooBig(limit int) error {
 type sink interface {
 	message(p []byte) // one text message, inflated, valid UTF-8
 	ping(p []byte)
+	deaf() bool                     // only a close frame matters
 	closed(code int, reason string) // the last call
 }
 
@@ -64,10 +77,11 @@ type decoder struct {
 	// openDeflated tells whether it is deflated.
 	open         *buffer
 	openDeflated bool
-	deflates     bool // permessage-deflate is agreed on
-	rested       bool // the latest piece had a point where nothing was unfinished
-	pinged       bool // the latest piece had a ping
-	over         bool // nothing that comes matters any more
+	deflates     bool   // permessage-deflate is agreed on
+	rested       bool   // the latest piece had a point where nothing was unfinished
+	pinged       bool   // the latest piece had a ping
+	over         bool   // nothing that comes matters any more
+	idle         uint16 // the frames that brought no message, since who feeds it reset it
 }
 
 // decoding finds messages and control frames. It is shared by all connections of a
@@ -255,8 +269,13 @@ func (d *decoder) checkFirst(first byte) error {
 // frame takes a whole frame.
 func (e *decoding) frame(d *decoder, h header, p []byte, to sink) error {
 	payload := p[h.head:]
-	unmask(payload, p[h.head-4:h.head])
 	fin := h.first&finBit != 0
+	if h.first&opBits > opClose || len(payload) == 0 && !fin || to.deaf() && h.first&opBits != opClose {
+		if d.idle++; d.idle > maxIdle {
+			return tooMany()
+		}
+	}
+	unmask(payload, p[h.head-4:h.head])
 	switch h.first & opBits {
 	case opPing:
 		d.pinged = true
@@ -290,6 +309,9 @@ func (e *decoding) frame(d *decoder, h header, p []byte, to sink) error {
 
 // message hands on the payload of a whole message.
 func (e *decoding) message(p []byte, deflated bool, to sink) (err error) {
+	if to.deaf() {
+		return nil // to inflate it would be the peer's to have done
+	}
 	if deflated {
 		out := e.buffers.get()
 		defer e.buffers.put(out)

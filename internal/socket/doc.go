@@ -24,9 +24,10 @@
 // of any size; it holds memory only within an unfinished frame or message. The
 // reader is whoever runs a connection's turn of reading: a goroutine that a poll
 // starts when there is something to read, and that asks for the next report when it
-// has taken it. An idle viewer has no goroutine and no buffer. The reader owns the
-// end as well: it waits for the writer's token, closes the descriptor, forgets the
-// connection, and reports [Handler.Closed].
+// has taken it. An idle viewer has no goroutine and no buffer. Messages are for the
+// handler to limit; frames that bring none are counted here, within a tick. The reader
+// owns the end as well: it waits for the writer's token, closes the descriptor, forgets
+// the connection, and reports [Handler.Closed].
 //
 // # Descriptors
 //

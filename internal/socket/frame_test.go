@@ -116,6 +116,7 @@ type nowhere struct{}
 
 func (nowhere) message([]byte)     {}
 func (nowhere) ping([]byte)        {}
+func (nowhere) deaf() bool         { return false }
 func (nowhere) closed(int, string) {}
 
 func BenchmarkDecode(b *testing.B) {

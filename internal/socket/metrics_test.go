@@ -65,6 +65,7 @@ kansei_closes_total{cause="bad_data"} 0
 kansei_closes_total{cause="binary"} 0
 kansei_closes_total{cause="closed_by_peer"} 1
 kansei_closes_total{cause="closed_by_server"} 0
+kansei_closes_total{cause="flood"} 0
 kansei_closes_total{cause="lost"} 0
 kansei_closes_total{cause="protocol_error"} 0
 kansei_closes_total{cause="silent"} 0

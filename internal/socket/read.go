@@ -44,7 +44,10 @@ func (c *Conn) receive() {
 // The reader calls it.
 func (c *Conn) received(p []byte) {
 	now := c.srv.wheel.now.Load()
-	c.heard.Store(now)
+	if c.heard.Load() != now {
+		c.heard.Store(now)
+		c.dec.idle = 0
+	}
 	if c.dec.over {
 		return
 	}
@@ -84,6 +87,8 @@ func (c *Conn) message(p []byte) {
 	c.srv.metrics.messages.add(c.shard, 1)
 	c.h.Message(p)
 }
+
+func (c *Conn) deaf() bool { return c.closing.Load() }
 
 // ping keeps the pong for the latest ping only, until all that came with it has
 // been decoded.

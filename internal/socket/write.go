@@ -317,5 +317,5 @@ func (c *Conn) broken(t *turn, err error) {
 	if x := c.more(); x.writeErr == nil {
 		x.writeErr = err
 	}
-	c.expire()
+	c.expire(c.srv.limits.close)
 }

@@ -1,0 +1,222 @@
+package hub
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// What one viewer has to be sent of the past is shared with those who come back to the
+// same place, and does not change when they do.
+func TestBacklogsAreTheirOwn(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		_, first := w.join("r", "")
+		first.take()
+		w.log.say("start")
+		time.Sleep(time.Second)
+		start := cursor(first.take())
+		pad := strings.Repeat("x", 180)
+		for i := range 300 { // three frames, in a slice that has room for a fourth
+			w.log.say(fmt.Sprint(i, pad))
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(2 * keepItems)
+		w.log.say("last") // what is older is in the log alone
+		time.Sleep(time.Second)
+		_, a := w.join("r", start)
+		a.take()
+		w.log.say("X")
+		time.Sleep(time.Second)
+
+		vb := new(Viewer)
+		b := &fakeSocket{viewer: vb, frozen: true}
+		w.hub.Join(t.Context(), vb, Join{Room: "r", User: "u", Socket: b, Since: start, Welcome: welcome})
+		w.log.say("Y")
+		time.Sleep(time.Second)
+		_, c := w.join("r", start)
+		c.take()
+		b.freeze(false)
+		seen := map[string]bool{}
+		for _, m := range b.take() {
+			if m, ok := m.(*protocol.Comments); ok {
+				for _, it := range m.Items {
+					if seen[it.ID] {
+						t.Errorf("%s came twice", it.Text)
+					}
+					seen[it.ID] = true
+				}
+			}
+		}
+		if len(seen) != 303 {
+			t.Errorf("%d comments, want 303", len(seen))
+		}
+		for _, s := range []*fakeSocket{first, a, b, c} {
+			s.viewer.Leave()
+		}
+	})
+}
+
+// Whoever comes with every cursor there is leaves little behind, where they are found
+// among the items and where the log has to be read.
+func TestResumesAreBounded(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		_, first := w.join("r", "")
+		first.take()
+		pad := strings.Repeat("x", 4000)
+		var cursors []string
+		say := func(n int) {
+			for range n {
+				w.log.say(pad)
+				time.Sleep(100 * time.Millisecond)
+				cursors = append(cursors, cursor(first.take()))
+			}
+		}
+		view := first.viewer.view
+		visit := func() (items, past int) {
+			for _, c := range cursors {
+				v := new(Viewer)
+				if !w.hub.Join(t.Context(), v, Join{Room: "r", User: "u", Since: c, Welcome: welcome,
+					Socket: &fakeSocket{viewer: v, frozen: true}}) {
+					t.Fatal("a cursor is not known")
+				}
+				v.Leave()
+				items = max(items, len(view.resumes.of))
+				past = max(past, view.past.frames.bytes)
+				for _, k := range []struct{ got, frames int }{
+					{view.resumes.bytes, len(view.resumes.of)}, {view.past.frames.bytes, len(view.past.frames.of)},
+				} {
+					if k.got > keepResumeBytes && k.frames > 1 || k.frames > keepResumes {
+						t.Fatalf("%d bytes of %d cursors are kept", k.got, k.frames)
+					}
+				}
+			}
+			return items, past
+		}
+		say(150)
+		if items, _ := visit(); items < 10 {
+			t.Errorf("at most %d cursors at a time were kept of those among the items", items)
+		}
+		time.Sleep(2 * keepItems)
+		say(1)
+		if _, past := visit(); past < keepResumeBytes/2 {
+			t.Errorf("at most %d bytes at a time were kept of those in the log", past)
+		}
+		first.viewer.Leave()
+	})
+}
+
+// What was read from the log is let go, also when somebody has the turn at the time.
+func TestPastIsFreedLater(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		cursors, first := w.hour(300)
+		w.log.change(func() { w.log.slow = 200 * time.Millisecond })
+		v, _ := w.join("r", cursors[100]) // read after 0.2 s, to be freed after 10 s
+		v.Leave()
+		time.Sleep(keepPast - 300*time.Millisecond)
+		v, _ = w.join("r", cursors[50]) // has the turn at that moment
+		v.Leave()
+		time.Sleep(keepPast)
+		synctest.Wait()
+		if p := &first.viewer.view.past; len(p.items) > 0 {
+			t.Errorf("%d items are kept", len(p.items))
+		}
+		first.viewer.Leave()
+	})
+}
+
+// hour says n comments, one a second, and returns the cursors and who has got them.
+func (w *world) hour(n int) (cursors []string, first *fakeSocket) {
+	_, first = w.join("r", "")
+	first.take()
+	for i := range n {
+		w.log.say(fmt.Sprint(i))
+		time.Sleep(time.Second)
+		cursors = append(cursors, cursor(first.take()))
+	}
+	return cursors, first
+}
+
+// Those who come with ever older cursors, all at the same time, cost one read of the
+// log, and nobody who comes then is kept from coming back.
+func TestEverOlderCursors(t *testing.T) {
+	for _, how := range []string{"poll", "join"} {
+		t.Run(how, func(t *testing.T) {
+			inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+				cursors, first := w.hour(500)
+				w.log.change(func() { w.log.slow, w.log.reads = 30*time.Millisecond, 0 })
+				room := w.read("r")
+				const many = 200
+				done := make(chan bool)
+				for k := range many {
+					go func() {
+						at := cursors[400-2*k]
+						if how == "poll" {
+							_, recovered := room.Poll(t.Context(), at)
+							done <- recovered
+							return
+						}
+						v, s := w.join("r", at)
+						v.Leave()
+						done <- s.take()[0].(*protocol.Welcome).Recovered
+					}()
+					synctest.Wait() // in this order
+				}
+				began := time.Now()
+				v, s := w.join("r", cursors[399])
+				if got := s.take(); !got[0].(*protocol.Welcome).Recovered || time.Since(began) > 200*time.Millisecond {
+					t.Errorf("recovered: %v, after %v", got[0].(*protocol.Welcome).Recovered, time.Since(began))
+				}
+				v.Leave()
+				for range many {
+					if !<-done {
+						t.Error("one of many is not recovered")
+					}
+				}
+				if w.log.reads > 4 {
+					t.Errorf("%d reads of the log", w.log.reads)
+				}
+				if n := len(first.viewer.view.past.waiting) + len(first.viewer.view.polled.waiting); n > 0 {
+					t.Errorf("%d wait still", n)
+				}
+				room.Release()
+				first.viewer.Leave()
+			})
+		})
+	}
+}
+
+// Of those who wait together, one whose cursor is too old costs the others a read, and
+// nothing else.
+func TestTooOldAmongOthers(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3; c.RecoverMax = 200 }, func(t *testing.T, w *world) {
+		cursors, first := w.hour(500)
+		w.log.change(func() { w.log.slow, w.log.reads = 30*time.Millisecond, 0 })
+		type result struct {
+			at        int
+			recovered bool
+		}
+		done := make(chan result)
+		ats := []int{350, 10, 340, 5, 330}
+		for _, at := range ats {
+			go func() {
+				v, s := w.join("r", cursors[at])
+				v.Leave()
+				done <- result{at, s.take()[0].(*protocol.Welcome).Recovered}
+			}()
+			synctest.Wait()
+		}
+		for range ats {
+			if got := <-done; got.recovered != (got.at > 300) {
+				t.Errorf("recovered from %d: %v", got.at, got.recovered)
+			}
+		}
+		if w.log.reads > 4 {
+			t.Errorf("%d reads of the log", w.log.reads)
+		}
+		first.viewer.Leave()
+	})
+}
