@@ -135,7 +135,7 @@ func (n *node) start(ctx context.Context) error {
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
-		MaxViewers: n.cfg.MaxViewers, MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
+		MaxViewers: n.cfg.MaxViewers, MaxPerUser: n.cfg.MaxPerUser, MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
 		Metrics: edge.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })

@@ -57,6 +57,7 @@ type Serve struct {
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	MaxPerUser int           `group:"viewers" default:"32" help:"Connections of one user in one room on this node."`
 	MaxEgress  int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
 	Recent     int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
 	RecoverMax int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`

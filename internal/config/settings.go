@@ -82,6 +82,7 @@ func (s *Serve) Validate() error {
 	}
 
 	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
+	within(&p, "max-per-user", s.MaxPerUser, 1, 100_000)
 	within(&p, "max-egress", s.MaxEgress, 0, 1<<50)
 	within(&p, "recent", s.Recent, 0, 1000)
 	within(&p, "recover-max", s.RecoverMax, 0, 100_000)

@@ -5,7 +5,9 @@
 // (limits, upgrade), becomes a session (session.go), and is taken into its room by
 // the hub. What it sends comes back to the session; a comment goes through
 // publish.go, the one way into the room log, which POST uses too. rest.go has the
-// HTTP entrances and ops.go the operators'; drain.go is how a node leaves.
+// HTTP entrances and ops.go the operators'; drain.go is how a node leaves. registry.go
+// holds what belongs to a user of a room rather than to one of its connections, and
+// limits.go what is allowed to whom.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -56,6 +58,7 @@ type Config struct {
 	ViewerText, StaffText int // code points
 	MaxMessage            int // bytes
 	MaxViewers            int // on this node
+	MaxPerUser            int // connections of a user in a room; 0: no limit
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
 	// in; 0: no limit. Sent tells how many bytes it has sent so far.
 	MaxEgress int64
@@ -70,7 +73,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	egress  *egress
-	posts   *buckets
+	users   *registry[user]
 	viewers atomic.Int64 // accepted and not closed
 
 	mu       sync.Mutex
@@ -80,7 +83,7 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{}}
+	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), sessions: map[*session]struct{}{}}
 }
 
 // Register adds the public entrances to mux.

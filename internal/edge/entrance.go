@@ -30,13 +30,20 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	id := sessionOf(query)
 	who, no := s.identify(r, room, id)
+	var u *entry[user]
+	if no == nil {
+		u, no = s.admit(room, who)
+	}
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered
 		s.viewers.Add(-1)
+		if u != nil {
+			s.part(u, who.role)
+		}
 		s.cfg.Metrics.refused.WithLabelValues(refusedHandshake).Inc()
 		return
 	}
-	v := newSession(s, conn, room, id, who, start)
+	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u}
 	if no == nil && !s.enroll(v) {
 		no = s.closed()
 	}
@@ -86,13 +93,6 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
 	s.cfg.Logger.Warn("refused a page of another origin; to permit it start with --origin", "origin", origin, "flag", "--origin="+origin)
 	writeProblem(w, http.StatusForbidden, &protocol.Error{
 		Code: protocol.CodeForbidden, Message: "pages of the origin " + strconv.Quote(origin) + " may not connect to this node"}, 0)
-}
-
-func (s *Server) rateOf(role protocol.Role) Rate {
-	if role == protocol.RoleBroadcaster || role == protocol.RoleModerator {
-		return s.cfg.StaffRate
-	}
-	return s.cfg.ViewerRate
 }
 
 func (s *Server) textLimit(role protocol.Role) int {

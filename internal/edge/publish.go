@@ -21,6 +21,7 @@ type comment struct {
 	session string // where the ref is unique
 	person  *person
 	author  *protocol.User // nil: the person
+	user    *entry[user]   // of the person, whose rate it is, also for another author
 	req     *protocol.CommentRequest
 }
 
@@ -29,7 +30,11 @@ type comment struct {
 // it or could not. answer is called exactly once, perhaps before publish returns.
 func (s *Server) publish(c comment, answer func(id string, err *protocol.Error)) {
 	count := func(result string) { s.cfg.Metrics.comments.WithLabelValues(result).Inc() }
-	draft, refusal := s.draft(c)
+	refusal := s.take(c)
+	var draft hub.Draft
+	if refusal == nil {
+		draft, refusal = s.draft(c)
+	}
 	if refusal != nil {
 		count(string(refusal.Code))
 		answer("", refusal)
@@ -110,8 +115,13 @@ func draftID(c comment, body []byte) string {
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
-func (s *Server) tooOften(wait time.Duration) *protocol.Error {
-	s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
+// take takes a comment from the rates that it counts against, or says when there will be
+// room for it.
+func (s *Server) take(c comment) *protocol.Error {
+	wait := c.user.takeComment(s.rateOf(c.person.role), time.Now())
+	if wait <= 0 {
+		return nil
+	}
 	ms := max(1, wait.Milliseconds())
 	return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: ms,
 		Message: fmt.Sprintf("too many comments; the next one in %.1f s", float64(ms)/1000)}

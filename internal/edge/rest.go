@@ -110,11 +110,15 @@ const anyone = "somebody-who-reads"
 // getRoom is GET /v1/rooms/{room}: state and counts, or why a viewer with the same
 // token would not be let in.
 func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
-	name, _, ok := s.enter(w, r, anyone)
+	name, who, ok := s.enter(w, r, anyone)
 	if !ok {
 		return
 	}
-	if no := s.closed(); no != nil {
+	no := s.closed()
+	if no == nil && s.cfg.MaxPerUser > 0 && s.users.connections(user{name, who.id}) >= s.cfg.MaxPerUser {
+		no = crowded()
+	}
+	if no != nil {
 		writeVerdict(w, no)
 		return
 	}
@@ -232,18 +236,16 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may publish for another user"}, 0)
 		return
 	}
-	if wait := s.posts.take(name+" "+who.id, s.rateOf(who.role), time.Now()); wait > 0 {
-		writeProblem(w, 0, s.tooOften(wait), 0)
-		return
-	}
 	type answer struct {
 		id  string
 		err *protocol.Error
 	}
 	// Kept open, so that the next ones know the room's rate.
 	defer s.cfg.Hub.Acquire(name).Release()
+	u := s.users.hold(user{name, who.id}, time.Now())
+	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, person: &who, author: post.User, req: &post.CommentRequest},
+	s.publish(comment{room: name, person: &who, author: post.User, user: u, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {
