@@ -21,8 +21,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -59,6 +62,10 @@ type Config struct {
 	MaxMessage            int // bytes
 	MaxViewers            int // on this node
 	MaxPerUser            int // connections of a user in a room; 0: no limit
+	MaxPerAddress         int // connections from an address; 0: no limit
+	// GuestRate is of the comments of all guests of an address; PerS 0: no limit.
+	GuestRate Rate
+	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
 	// in; 0: no limit. Sent tells how many bytes it has sent so far.
 	MaxEgress int64
@@ -74,7 +81,9 @@ type Server struct {
 	cfg     Config
 	egress  *egress
 	users   *registry[user]
-	viewers atomic.Int64 // accepted and not closed
+	addrs   *registry[clientaddr.Group]
+	viewers atomic.Int64   // accepted and not closed
+	proxies rate.Sometimes // what is said of proxies
 
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving
@@ -83,7 +92,13 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), sessions: map[*session]struct{}{}}
+	if cfg.Addresses == nil {
+		cfg.Addresses = clientaddr.New(clientaddr.Config{})
+	}
+	return &Server{
+		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
+		proxies: rate.Sometimes{Interval: proxyEvery}, sessions: map[*session]struct{}{},
+	}
 }
 
 // Register adds the public entrances to mux.

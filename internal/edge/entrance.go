@@ -21,8 +21,15 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		s.refuseOrigin(w, r)
 		return
 	}
+	a, ok := s.admitAddress(r)
+	if !ok {
+		s.cfg.Metrics.refused.WithLabelValues(refusedAddress).Inc()
+		writeProblem(w, 0, errCrowdedAddress(), 0)
+		return
+	}
 	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) || s.egress.full() {
 		s.viewers.Add(-1)
+		s.part(a, nil, "")
 		s.cfg.Metrics.refused.WithLabelValues(refusedFull).Inc()
 		writeProblem(w, 0, errFull(), 0)
 		return
@@ -37,13 +44,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered
 		s.viewers.Add(-1)
-		if u != nil {
-			s.part(u, who.role)
-		}
+		s.part(a, u, who.role)
 		s.cfg.Metrics.refused.WithLabelValues(refusedHandshake).Inc()
 		return
 	}
-	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u}
+	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u, address: a}
 	if no == nil && !s.enroll(v) {
 		no = s.closed()
 	}

@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -9,6 +11,34 @@ import (
 // crowdedRetry is when somebody is to come back who has too many connections: one of them
 // must end first, and a dead one is found within 100 s.
 const crowdedRetry = 10 * time.Second
+
+// proxyEvery is how often proxies that are set up otherwise are logged: they come again
+// and again.
+const proxyEvery = 10 * time.Second
+
+// admitAddress takes one more connection from the address of a request. It returns what
+// belongs to that address, nil if it is nobody's; false if it has as many as it may have.
+// Whoever has it parts with it.
+func (s *Server) admitAddress(r *http.Request) (*address, bool) {
+	group, somebody := s.cfg.Addresses.Of(r)
+	if !somebody {
+		return nil, true
+	}
+	a := s.addrs.connect(group, s.cfg.MaxPerAddress, time.Now())
+	return a, a != nil
+}
+
+// addressFull tells whether the address of a request has as many connections as it may
+// have.
+func (s *Server) addressFull(r *http.Request) bool {
+	group, somebody := s.cfg.Addresses.Of(r)
+	return somebody && s.cfg.MaxPerAddress > 0 && s.addrs.connections(group) >= s.cfg.MaxPerAddress
+}
+
+// errCrowdedAddress refuses who comes from an address that has too many connections.
+func errCrowdedAddress() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeRateLimited, Message: "too many connections from this address", RetryMS: crowdedRetry.Milliseconds()}
+}
 
 // admit takes one more connection of somebody in a room. It returns what belongs to that
 // user; whoever has it parts with it.
@@ -24,9 +54,24 @@ func crowded() *verdict {
 	return &verdict{protocol.CloseTooMany, protocol.CodeRateLimited, "too many connections of one user", crowdedRetry.Milliseconds()}
 }
 
-// part undoes admit.
-func (s *Server) part(u *entry[user], role protocol.Role) {
-	u.disconnect(s.rateOf(role), s.messageRate(role), time.Now())
+// part undoes admitAddress and admit, as far as there is anything to undo.
+func (s *Server) part(a *address, u *entry[user], role protocol.Role) {
+	now := time.Now()
+	if a != nil {
+		a.disconnect(s.cfg.GuestRate, Rate{}, now)
+	}
+	if u != nil {
+		u.disconnect(s.rateOf(role), s.messageRate(role), now)
+	}
+}
+
+// ProxyRefused counts a connection of a trusted proxy that did not begin as it must, and
+// tells the operator, who has set up one of the two otherwise than the other.
+func (s *Server) ProxyRefused(proxy net.Addr, err error) {
+	s.cfg.Metrics.refused.WithLabelValues(refusedProxy).Inc()
+	s.proxies.Do(func() {
+		s.cfg.Logger.Warn("refused a connection of a trusted proxy; have it send the PROXY protocol, or start without --proxy-protocol", "proxy", proxy, "error", err)
+	})
 }
 
 func (s *Server) rateOf(role protocol.Role) Rate {

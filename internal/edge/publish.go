@@ -22,6 +22,7 @@ type comment struct {
 	person  *person
 	author  *protocol.User // nil: the person
 	user    *entry[user]   // of the person, whose rate it is, also for another author
+	address *address       // of a guest; nil: nobody's
 	req     *protocol.CommentRequest
 }
 
@@ -118,11 +119,18 @@ func draftID(c comment, body []byte) string {
 // take takes a comment from the rates that it counts against, or says when there will be
 // room for it.
 func (s *Server) take(c comment) *protocol.Error {
-	wait := c.user.takeComment(s.rateOf(c.person.role), time.Now())
+	now, whose := time.Now(), ""
+	wait := c.user.takeComment(s.rateOf(c.person.role), now)
+	if wait <= 0 && c.person.guest && c.address != nil && s.cfg.GuestRate.PerS > 0 {
+		if wait = c.address.takeComment(s.cfg.GuestRate, now); wait > 0 {
+			c.user.giveBackComment()
+			whose = " of guests from this address"
+		}
+	}
 	if wait <= 0 {
 		return nil
 	}
 	ms := max(1, wait.Milliseconds())
 	return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: ms,
-		Message: fmt.Sprintf("too many comments; the next one in %.1f s", float64(ms)/1000)}
+		Message: fmt.Sprintf("too many comments%s; the next one in %.1f s", whose, float64(ms)/1000)}
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kansei-live/kansei/internal/clientaddr"
 )
 
 const (
@@ -224,6 +226,15 @@ func (h *idleHeap[K]) Pop() any {
 
 // user is somebody in a room.
 type user struct{ room, id string }
+
+// address is what belongs to an address on this node: how many connections it has, and
+// the comments of its guests.
+type address = entry[clientaddr.Group]
+
+// newAddresses makes the registry of where they come from.
+func newAddresses() *registry[clientaddr.Group] {
+	return newRegistry(maxIdle, func(g clientaddr.Group) clientaddr.Group { return g })
+}
 
 // newUsers makes the registry of who is on this node.
 func newUsers() *registry[user] {

@@ -126,6 +126,10 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, errFull(), 0)
 		return
 	}
+	if s.addressFull(r) {
+		writeProblem(w, 0, errCrowdedAddress(), 0)
+		return
+	}
 	room := s.cfg.Hub.Acquire(name)
 	defer room.Release()
 	room.Ready(r.Context())

@@ -30,6 +30,7 @@ type session struct {
 	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
 
 	user      *entry[user] // what belongs to its user; nil if it is only to be told why not
+	address   *address     // what belongs to its address; nil if that is nobody's
 	malformed int
 }
 
@@ -104,7 +105,7 @@ func (v *session) comment(req *protocol.CommentRequest) {
 			Message: "the comment was not published: this node is leaving; try again on another"})
 		return
 	}
-	s.publish(comment{room: v.room, session: v.id, person: &v.person, user: v.user, req: req}, answer)
+	s.publish(comment{room: v.room, session: v.id, person: &v.person, user: v.user, address: v.address, req: req}, answer)
 }
 
 // Closed implements [socket.Handler].
@@ -116,9 +117,7 @@ func (v *session) Closed(cause socket.Cause) {
 		v.Leave()
 	}
 	v.server.viewers.Add(-1)
-	if v.user != nil {
-		v.server.part(v.user, v.role)
-	}
+	v.server.part(v.address, v.user, v.role)
 	if v.server.dismiss(v) {
 		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()
 	}

@@ -21,6 +21,7 @@ type person struct {
 	id, name string
 	role     protocol.Role
 	comment  bool // may comment
+	guest    bool // there is no token
 }
 
 // can lists what a person may do, as the welcome says it.
@@ -109,7 +110,7 @@ func (s *Server) guest(session string) (person, *verdict) {
 	id := hex.EncodeToString(sum[:6])
 	return person{
 		id: "guest-" + id, name: "Guest " + strings.ToUpper(id[:4]), role: protocol.RoleViewer,
-		comment: s.cfg.Guests == GuestsComment,
+		comment: s.cfg.Guests == GuestsComment, guest: true,
 	}, nil
 }
 
