@@ -2,11 +2,13 @@ package clientaddr
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -248,5 +250,30 @@ func TestListenWaitsForNobody(t *testing.T) {
 	}
 	if err := <-refused; !errors.Is(err, ErrProxyHeader) {
 		t.Errorf("it is refused for %v", err)
+	}
+}
+
+// TLS begins behind the header.
+func TestListenBelowTLS(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) }))
+	srv.Listener = Listen(srv.Listener, prefixes("127.0.0.1/32"), 10*time.Second, func(_ net.Addr, err error) { t.Error(err) })
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	client := srv.Client()
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			_, err = io.WriteString(c, v2(1, 0x11, block4))
+		}
+		return c, err
+	}
+	res, err := client.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err != nil || string(b) != "198.51.100.7:4660" {
+		t.Errorf("the client is %q (%v)", b, err)
 	}
 }

@@ -329,3 +329,24 @@ func TestLogger(t *testing.T) {
 		t.Errorf("logged %q, %v", b.String(), err)
 	}
 }
+
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	c, _, err := parse(t, []string{"serve", "--trusted-proxy=10.1.2.3", "--trusted-proxy=10.1.2.3/8", "--trusted-proxy=fd00::1/8"},
+		[]string{"KANSEI_EXEMPT_NETWORK=::ffff:192.0.2.0/120,::ffff:192.0.2.1,2001:db8::1"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.Serve.Proxies()); got != "[10.1.2.3/32 10.0.0.0/8 fd00::/8]" {
+		t.Errorf("the proxies are %s", got)
+	}
+	// IPv4 in IPv6 is IPv4, as the addresses are that are compared with it.
+	if got := fmt.Sprint(c.Serve.Exempt()); got != "[192.0.2.0/24 192.0.2.1/32 2001:db8::1/128]" {
+		t.Errorf("the exceptions are %s", got)
+	}
+	for _, s := range []string{"", "/", "10.0.0.0/", "::ffff:0.0.0.0/95", "10.0.0.1/33", "10.0.0", "fe80::%x/64", "*"} {
+		if n, err := network(s); err == nil {
+			t.Errorf("%q is the network %v", s, n)
+		}
+	}
+}
