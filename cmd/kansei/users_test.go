@@ -119,6 +119,13 @@ func TestConnectionsPerUser(t *testing.T) {
 	if status, body := n.do(http.MethodGet, n.url+"/v1/rooms/r", token, ""); status != 429 || !strings.Contains(body, `"close":4429`) {
 		t.Errorf("and GET says %d %s", status, body)
 	}
+	// Who reads without a token is not that guest, whatever session somebody chooses.
+	for range 2 {
+		n.mustDial("r", "?session=somebody-who-reads").next("welcome")
+	}
+	if status, body := n.get(n.url + "/v1/rooms/r"); status != http.StatusOK {
+		t.Errorf("whoever reads is told %d %s", status, body)
+	}
 	n.mustDial("other", "?token="+token).next("welcome")
 	n.mustDial("r", "?token="+n.token("v", protocol.RoleViewer, "*")).next("welcome")
 	if _, body := n.get(n.ops + "/metrics"); !strings.Contains(body, "\nkansei_refused_total{reason=\"user\"} 1\n") {

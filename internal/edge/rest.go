@@ -115,7 +115,8 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	no := s.closed()
-	if no == nil && s.cfg.MaxPerUser > 0 && s.users.connections(user{name, who.id}) >= s.cfg.MaxPerUser {
+	// All who read without a token are one guest, for whom another may connect.
+	if no == nil && !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(user{name, who.id}) >= s.cfg.MaxPerUser {
 		no = crowded()
 	}
 	if no != nil {
