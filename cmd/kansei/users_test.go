@@ -88,6 +88,23 @@ func TestMessagesBelongToTheUser(t *testing.T) {
 	t.Error("one guest may send any number of messages")
 }
 
+// Over HTTP too what is malformed is a message.
+func TestMessagesOverHTTP(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--max-per-user=1", "--beat=1m")
+	token := n.token("u", protocol.RoleViewer, "*")
+	for range 400 { // of which 50 may come at once and 12 a second
+		status, body := n.do(http.MethodPost, n.url+"/v1/rooms/r/comments", token, `{`)
+		if status == http.StatusTooManyRequests {
+			return
+		}
+		if status != http.StatusBadRequest {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	t.Error("one user may send any number of messages over HTTP")
+}
+
 // answers reads so many beats and goes; when the connection is closed before, it returns
 // the code.
 func (c *wsConn) answers(beats int) websocket.StatusCode {

@@ -39,7 +39,9 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	who, no := s.identify(r, room, id)
 	var u *entry[user]
 	if no == nil {
-		u, no = s.admit(room, who)
+		if u, no = s.admit(room, who); u != nil {
+			room = u.key.room // the other one keeps the request alive, of which it is a piece
+		}
 	}
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -63,6 +64,30 @@ func (s *Server) part(a *address, u *entry[user], role protocol.Role) {
 	if u != nil {
 		u.disconnect(s.rateOf(role), s.messageRate(role), now)
 	}
+}
+
+// take takes a comment from the rates that it counts against, or says when there will be
+// room for it.
+func (s *Server) take(c comment) *protocol.Error {
+	now := time.Now()
+	if wait := c.user.takeComment(s.rateOf(c.person.role), now); wait > 0 {
+		return tooMany("comments", wait)
+	}
+	if c.address == nil || !c.person.guest || s.cfg.GuestRate.PerS <= 0 {
+		return nil
+	}
+	if wait := c.address.takeComment(s.cfg.GuestRate, now); wait > 0 {
+		c.user.giveBackComment()
+		return tooMany("comments of guests from this address", wait)
+	}
+	return nil
+}
+
+// tooMany refuses what would be beyond a rate until some time has passed.
+func tooMany(what string, wait time.Duration) *protocol.Error {
+	ms := max(1, wait.Milliseconds())
+	return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: ms,
+		Message: fmt.Sprintf("too many %s; the next one in %.1f s", what, float64(ms)/1000)}
 }
 
 // ProxyRefused counts a connection of a trusted proxy that did not begin as it must, and

@@ -6,8 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -114,23 +112,4 @@ func draftID(c comment, body []byte) string {
 		copy(id[:], h.Sum(nil))
 	}
 	return base64.RawURLEncoding.EncodeToString(id[:])
-}
-
-// take takes a comment from the rates that it counts against, or says when there will be
-// room for it.
-func (s *Server) take(c comment) *protocol.Error {
-	now, whose := time.Now(), ""
-	wait := c.user.takeComment(s.rateOf(c.person.role), now)
-	if wait <= 0 && c.person.guest && c.address != nil && s.cfg.GuestRate.PerS > 0 {
-		if wait = c.address.takeComment(s.cfg.GuestRate, now); wait > 0 {
-			c.user.giveBackComment()
-			whose = " of guests from this address"
-		}
-	}
-	if wait <= 0 {
-		return nil
-	}
-	ms := max(1, wait.Milliseconds())
-	return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: ms,
-		Message: fmt.Sprintf("too many comments%s; the next one in %.1f s", whose, float64(ms)/1000)}
 }

@@ -227,6 +227,13 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	u := s.users.hold(user{name, who.id}, time.Now())
+	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+		s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
+		writeProblem(w, 0, tooMany("messages", wait), 0)
+		return
+	}
 	p, ok := s.body(w, r)
 	if !ok {
 		return
@@ -247,8 +254,6 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	}
 	// Kept open, so that the next ones know the room's rate.
 	defer s.cfg.Hub.Acquire(name).Release()
-	u := s.users.hold(user{name, who.id}, time.Now())
-	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
 	done := make(chan answer, 1)
 	s.publish(comment{room: name, person: &who, author: post.User, user: u, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
