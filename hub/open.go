@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A room is open while somebody is in it or reads it, and for a time after that, so
 // that who comes back finds it warm. Everybody can read any room, and there are as
@@ -54,8 +57,9 @@ func (h *Hub) AcquireToRead(name string) (*Room, bool) {
 
 // open makes a room. h.mu is held.
 func (h *Hub) open(name string) *Room {
-	r := newRoom(h, name)
-	h.rooms[name] = r
+	// The name may be a piece of a request, token included, which would be kept with it.
+	r := newRoom(h, strings.Clone(name))
+	h.rooms[r.name] = r
 	h.cfg.Metrics.rooms.Inc()
 	r.open()
 	return r

@@ -17,7 +17,7 @@ const module = "github.com/kansei-live/kansei/"
 func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	adapters := []string{
-		"internal/auth", "internal/config", "internal/embedded", "internal/natslog",
+		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
 		"internal/redisroster", "internal/socket", "internal/text",
 	}
 	allowed := map[string][]string{

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/demo"
 	"github.com/kansei-live/kansei/internal/edge"
@@ -29,11 +30,17 @@ import (
 )
 
 const (
-	lobby     = web.DefaultRoom // the room of the first page
-	demoSize  = 24              // viewers of the demo crowd
-	demoStop  = "/demo/stop"
-	tokenLife = 12 * time.Hour // of the tokens that an embedded node prints
+	lobby         = web.DefaultRoom // the room of the first page
+	demoSize      = 24              // viewers of the demo crowd
+	demoStop      = "/demo/stop"
+	headerTimeout = 5 * time.Second // of a request, and of the PROXY protocol before it
+	tokenLife     = 12 * time.Hour  // of the tokens that an embedded node prints
 )
+
+// forwardedHeader is the header that each value of --forwarded-header means.
+var forwardedHeader = map[string]clientaddr.Header{
+	"x-forwarded-for": clientaddr.XForwardedFor, "forwarded": clientaddr.Forwarded, "none": clientaddr.NoHeader,
+}
 
 // node is one running node: the graph of its parts. It stops them in the reverse
 // order of their start.
@@ -139,7 +146,10 @@ func (n *node) start(ctx context.Context) error {
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
-		MaxViewers: n.cfg.MaxViewers, MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
+		MaxViewers: n.cfg.MaxViewers, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
+		GuestRate: edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
+		Addresses: clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()}),
+		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
 		Metrics: edge.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
@@ -147,6 +157,9 @@ func (n *node) start(ctx context.Context) error {
 	n.edge.Register(mux)
 	if err := n.addPages(mux); err != nil {
 		return err
+	}
+	if n.cfg.ProxyProtocol {
+		public = clientaddr.Listen(public, n.cfg.Proxies(), headerTimeout, n.edge.ProxyRefused)
 	}
 	n.serve("the public listener", public, mux)
 	n.serve("the operators' listener", ops, edge.Ops(reg, []edge.Check{
@@ -237,7 +250,7 @@ func (n *node) addPages(mux *http.ServeMux) error {
 func (n *node) serve(what string, l net.Listener, h http.Handler) {
 	srv := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       15 * time.Second, // of a body; a WebSocket is on its own
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,

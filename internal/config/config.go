@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -33,6 +34,10 @@ type Serve struct {
 	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
 	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
+
+	TrustedProxy    []string `group:"network" placeholder:"NET" help:"Addresses or networks of proxies that are believed when they say who their clients are."`
+	ForwardedHeader string   `group:"network" default:"x-forwarded-for" help:"Header in which trusted proxies say it: x-forwarded-for, forwarded or none."`
+	ProxyProtocol   bool     `group:"network" help:"Trusted proxies begin each connection with the PROXY protocol, version 1 or 2."`
 
 	NATS  string `group:"engine" name:"nats" placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
 	Redis string `group:"engine" name:"redis" placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
@@ -55,6 +60,8 @@ type Serve struct {
 	Burst        int     `group:"comments" default:"5" help:"Comments that a viewer may send at once."`
 	RateStaff    float64 `group:"comments" default:"100" help:"Comments a second that the staff and back ends may send, sustained."`
 	BurstStaff   int     `group:"comments" default:"200" help:"Comments that the staff and back ends may send at once."`
+	RateGuests   float64 `group:"comments" default:"50" help:"Comments a second that all guests of one address may send to this node, sustained; 0 for no limit."`
+	BurstGuests  int     `group:"comments" default:"200" help:"Comments that all guests of one address may send at once."`
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
@@ -64,6 +71,10 @@ type Serve struct {
 	RecoverMax   int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
 	Beat         time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
 	Drain        time.Duration `group:"viewers" default:"20s" help:"Time over which viewers are sent away when the node stops, up to 10m."`
+
+	MaxPerUser    int      `group:"viewers" default:"32" help:"Connections of one user in one room on this node."`
+	MaxPerAddress int      `group:"viewers" default:"4000" help:"Connections from one address on this node, an IPv6 /64 being one; 0 for no limit."`
+	ExemptNetwork []string `group:"viewers" placeholder:"NET" help:"Addresses or networks without the limits of addresses: a school, a company."`
 
 	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
 	Coalesce time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`
@@ -148,6 +159,12 @@ func (s *Serve) NodeSecrets() [][]byte {
 	}
 	return out
 }
+
+// Proxies are the networks of --trusted-proxy.
+func (s *Serve) Proxies() []netip.Prefix { return networks(s.TrustedProxy) }
+
+// Exempt are the networks of --exempt-network.
+func (s *Serve) Exempt() []netip.Prefix { return networks(s.ExemptNetwork) }
 
 // NATSServers are the single addresses of --nats; nil when it is embedded.
 func (s *Serve) NATSServers() []string { return split(s.NATS) }

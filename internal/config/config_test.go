@@ -76,11 +76,11 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Serve{
-		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:8081",
+		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:8081", ForwardedHeader: "x-forwarded-for",
 		Auth:          Auth{DataDir: "/home/u/.local/state/kansei"},
 		LogPartitions: 1, LogMaxAge: 168 * time.Hour, LogSync: LogSync(2 * time.Minute), AppendTimeout: 12 * time.Second, LiveBuffer: 8192,
-		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, MaxMessage: 8192,
-		MaxViewers: 50000, MaxReadRooms: 1000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,
+		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, RateGuests: 50, BurstGuests: 200, MaxMessage: 8192,
+		MaxViewers: 50000, MaxReadRooms: 1000, MaxPerUser: 32, MaxPerAddress: 4000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,
 		Coalesce: 90 * time.Millisecond, Ring: 256, Compress: true, PresenceLease: 6 * time.Second,
 		Log: Log{LogLevel: "info", LogFormat: "text"},
 	}
@@ -337,5 +337,26 @@ func TestLogger(t *testing.T) {
 	var line map[string]any
 	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line["msg"] != "yes" {
 		t.Errorf("logged %q, %v", b.String(), err)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	c, _, err := parse(t, []string{"serve", "--trusted-proxy=10.1.2.3", "--trusted-proxy=10.1.2.3/8", "--trusted-proxy=fd00::1/8"},
+		[]string{"KANSEI_EXEMPT_NETWORK=::ffff:192.0.2.0/120,::ffff:192.0.2.1,2001:db8::1"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.Serve.Proxies()); got != "[10.1.2.3/32 10.0.0.0/8 fd00::/8]" {
+		t.Errorf("the proxies are %s", got)
+	}
+	// IPv4 in IPv6 is IPv4, as the addresses are that are compared with it.
+	if got := fmt.Sprint(c.Serve.Exempt()); got != "[192.0.2.0/24 192.0.2.1/32 2001:db8::1/128]" {
+		t.Errorf("the exceptions are %s", got)
+	}
+	for _, s := range []string{"", "/", "10.0.0.0/", "::ffff:0.0.0.0/95", "10.0.0.1/33", "10.0.0", "fe80::%x/64", "*"} {
+		if n, err := network(s); err == nil {
+			t.Errorf("%q is the network %v", s, n)
+		}
 	}
 }

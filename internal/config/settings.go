@@ -78,6 +78,8 @@ func (s *Serve) Validate() error {
 	within(&p, "burst", s.Burst, 1, 10_000)
 	within(&p, "rate-staff", s.RateStaff, 0.001, 100_000)
 	within(&p, "burst-staff", s.BurstStaff, 1, 100_000)
+	within(&p, "rate-guests", s.RateGuests, 0, 100_000)
+	within(&p, "burst-guests", s.BurstGuests, 1, 100_000)
 	within(&p, "max-message", s.MaxMessage, 512, 1<<20)
 	// A code point has up to four bytes; what surrounds the text needs the rest.
 	if least := 4*max(s.MaxText, s.MaxTextStaff) + 512; s.MaxMessage >= 512 && s.MaxMessage < least {
@@ -86,6 +88,9 @@ func (s *Serve) Validate() error {
 
 	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
 	within(&p, "max-read-rooms", s.MaxReadRooms, 1, 1_000_000)
+	within(&p, "max-per-user", s.MaxPerUser, 1, 100_000)
+	within(&p, "max-per-address", s.MaxPerAddress, 0, 10_000_000)
+	areNetworks(&p, "exempt-network", s.ExemptNetwork)
 	within(&p, "max-egress", s.MaxEgress, 0, 1<<50)
 	within(&p, "recent", s.Recent, 0, 1000)
 	within(&p, "recover-max", s.RecoverMax, 0, 100_000)
@@ -110,6 +115,11 @@ func (s *Serve) validateNetwork(p *Problems) {
 		p.add("tls-key", "is needed with --tls-cert")
 	case s.TLSKey != "" && s.TLSCert == "":
 		p.add("tls-cert", "is needed with --tls-key")
+	}
+	areNetworks(p, "trusted-proxy", s.TrustedProxy)
+	oneOf(p, "forwarded-header", s.ForwardedHeader, "x-forwarded-for", "forwarded", "none")
+	if s.ProxyProtocol && len(s.TrustedProxy) == 0 {
+		p.add("trusted-proxy", "is needed with --proxy-protocol: nobody else may say whose connection it is")
 	}
 	for _, o := range s.Origin {
 		if !isOrigin(o) {

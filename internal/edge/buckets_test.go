@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// A clock that was ahead and is set right leaves everybody the rate that they had.
-func TestBucketWhenTheClockIsSetBack(t *testing.T) {
+func TestBucket(t *testing.T) {
 	t.Parallel()
 	rate := Rate{PerS: 2, Burst: 5}
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	b := newBucket(rate, now)
+	now := 5 * time.Minute
+	b := fullBucket()
 	takes := func() (n int) {
 		for b.take(rate, now) == 0 {
 			n++
@@ -18,30 +17,40 @@ func TestBucketWhenTheClockIsSetBack(t *testing.T) {
 		return n
 	}
 	if n := takes(); n != 5 {
-		t.Errorf("a new bucket has %d tokens", n)
+		t.Errorf("a full bucket has %d tokens", n)
 	}
-	now = now.Add(-10 * time.Minute)
-	if n := takes(); n != 0 {
-		t.Errorf("the clock is set back, and %d tokens are there", n)
+	if wait := b.take(rate, now); wait != time.Second/2 {
+		t.Errorf("the next one comes after %v", wait)
 	}
-	now = now.Add(time.Second)
+	if at := b.fullAt(rate); at != now+2500*time.Millisecond {
+		t.Errorf("it is full after %v", at-now)
+	}
+	now += time.Second
 	if n := takes(); n != 2 {
 		t.Errorf("a second later %d tokens are there", n)
 	}
 	// Who asks at the same time has looked at the clock in another order.
 	for range 1000 {
-		now = now.Add(-time.Millisecond)
+		now -= time.Millisecond
 		if n := takes(); n != 0 {
 			t.Fatalf("in no time %d tokens are there", n)
 		}
-		now = now.Add(time.Millisecond)
+		now += time.Millisecond
 	}
 	if n := takes(); n != 0 {
 		t.Errorf("in no time %d tokens are there", n)
 	}
-	// Set forward it can only add what the bucket holds.
-	now = now.Add(time.Hour)
+	now += time.Hour
 	if n := takes(); n != 5 {
-		t.Errorf("the clock is set forward, and %d tokens are there", n)
+		t.Errorf("an hour later %d tokens are there", n)
+	}
+	// The same bucket at another rate: no more than that one holds.
+	now += time.Hour
+	if rate = (Rate{PerS: 1, Burst: 3}); takes() != 3 {
+		t.Error("it has more than its burst")
+	}
+	slow := Rate{PerS: 1e-9, Burst: 10_000}
+	if at := b.fullAt(slow); at < now {
+		t.Errorf("a bucket that is never full is full at %v", at)
 	}
 }

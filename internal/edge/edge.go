@@ -6,7 +6,8 @@
 // and is taken into its room by the hub. What it sends comes back to the session; a
 // comment goes through publish.go, the one way into the room log, which POST uses too.
 // rest.go has the HTTP entrances and ops.go the operators'; drain.go is how a node
-// leaves, expiry.go how a viewer's token ends.
+// leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
+// a room rather than to one of its connections, and limits.go what is allowed to whom.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -20,8 +21,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -58,6 +62,11 @@ type Config struct {
 	ViewerText, StaffText int // code points
 	MaxMessage            int // bytes
 	MaxViewers            int // on this node
+	MaxPerUser            int // connections of a user in a room; 0: no limit
+	MaxPerAddress         int // connections from an address; 0: no limit
+	// GuestRate is of the comments of all guests of an address; PerS 0: no limit.
+	GuestRate Rate
+	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
 	// in; 0: no limit. Sent tells how many bytes it has sent so far.
 	MaxEgress int64
@@ -72,9 +81,11 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	egress  *egress
-	posts   *buckets
-	viewers atomic.Int64 // accepted and not closed
-	refused atomic.Int64 // the same of those who are not let in: see refuse.go
+	users   *registry[user]
+	addrs   *registry[clientaddr.Group]
+	viewers atomic.Int64   // accepted and not closed
+	refused atomic.Int64   // the same of those who are not let in: see refuse.go
+	proxies rate.Sometimes // what is said of proxies
 
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving
@@ -87,9 +98,12 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) *Server {
+	if cfg.Addresses == nil {
+		cfg.Addresses = clientaddr.New(clientaddr.Config{})
+	}
 	s := &Server{
-		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{},
-		quit: make(chan struct{}),
+		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
+		proxies: rate.Sometimes{Interval: proxyEvery}, sessions: map[*session]struct{}{}, quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
 	return s

@@ -21,8 +21,15 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		s.refuseOrigin(w, r)
 		return
 	}
+	a, ok := s.admitAddress(r)
+	if !ok {
+		s.cfg.Metrics.refused.WithLabelValues(refusedAddress).Inc()
+		writeProblem(w, 0, errCrowdedAddress(), 0)
+		return
+	}
 	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) || s.egress.full() {
 		s.viewers.Add(-1)
+		s.part(a, nil, "")
 		s.cfg.Metrics.refused.WithLabelValues(refusedFull).Inc()
 		writeProblem(w, 0, errFull(), 0)
 		return
@@ -33,20 +40,29 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	if no == nil {
 		no = s.closed()
 	}
+	var u *entry[user]
+	if no == nil {
+		if u, no = s.admit(room, who); u != nil {
+			room = u.key.room // the other one keeps the request alive, of which it is a piece
+		}
+	}
 	if no != nil {
 		s.viewers.Add(-1) // nobody who is refused takes the place of a viewer
+		s.part(a, nil, "")
 		s.refuse(w, r, no)
 		return
 	}
 	conn, err := s.cfg.Sockets.Accept(w, r)
 	if err != nil { // and it has been answered
 		s.viewers.Add(-1)
+		s.part(a, u, who.role)
 		s.cfg.Metrics.refused.WithLabelValues(refusedHandshake).Inc()
 		return
 	}
-	v := newSession(s, conn, room, id, who, start)
+	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u, address: a}
 	if !s.enroll(v) {
 		s.viewers.Add(-1)
+		s.part(a, u, who.role)
 		s.refused.Add(1)
 		s.turnAway(conn, s.closed())
 		return
@@ -91,13 +107,6 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
 	s.cfg.Logger.Warn("refused a page of another origin; to permit it start with --origin", "origin", origin, "flag", "--origin="+origin)
 	writeProblem(w, http.StatusForbidden, &protocol.Error{
 		Code: protocol.CodeForbidden, Message: "pages of the origin " + strconv.Quote(origin) + " may not connect to this node"}, 0)
-}
-
-func (s *Server) rateOf(role protocol.Role) Rate {
-	if role == protocol.RoleBroadcaster || role == protocol.RoleModerator {
-		return s.cfg.StaffRate
-	}
-	return s.cfg.ViewerRate
 }
 
 func (s *Server) textLimit(role protocol.Role) int {

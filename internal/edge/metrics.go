@@ -18,6 +18,9 @@ const (
 	refusedToken     = "token"
 	refusedRoom      = "room"
 	refusedLeaving   = "leaving"
+	refusedUser      = "user"    // who has as many connections as a user may have
+	refusedAddress   = "address" // where there are as many connections as an address may have
+	refusedProxy     = "proxy"   // a connection of a trusted proxy without the header that it must have
 )
 
 func refusalOf(c protocol.CloseCode) string {
@@ -26,6 +29,8 @@ func refusalOf(c protocol.CloseCode) string {
 		return refusedToken
 	case protocol.CloseNoRoom:
 		return refusedRoom
+	case protocol.CloseTooMany:
+		return refusedUser
 	}
 	return refusedLeaving
 }
@@ -74,8 +79,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		joins: counter("kansei_joins_total", "Viewers that came in: new, recovered with their cursor, or lost with one that could not be followed.",
 			"result", joinNew, joinRecovered, joinLost),
-		leaves:   counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
-		refused:  counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving),
+		leaves: counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
+		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
+			refusedUser, refusedAddress, refusedProxy),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",

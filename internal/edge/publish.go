@@ -6,10 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
-	"time"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -23,6 +21,8 @@ type comment struct {
 	session string // where the ref is unique
 	person  *person
 	author  *protocol.User // nil: the person
+	user    *entry[user]   // of the person, whose rate it is, also for another author
+	address *address       // of a guest; nil: nobody's
 	req     *protocol.CommentRequest
 }
 
@@ -40,7 +40,11 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		answer(hub.CommentID(seq), nil)
 		return
 	}
-	draft, refusal := s.draft(c, id)
+	refusal := s.take(c)
+	var draft hub.Draft
+	if refusal == nil {
+		draft, refusal = s.draft(c, id)
+	}
 	if refusal != nil {
 		count(string(refusal.Code))
 		answer("", refusal)
@@ -135,11 +139,4 @@ func draftID(c comment) string {
 	}
 	copy(id[:], h.Sum(nil))
 	return base64.RawURLEncoding.EncodeToString(id[:])
-}
-
-func (s *Server) tooOften(wait time.Duration) *protocol.Error {
-	s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
-	ms := max(1, wait.Milliseconds())
-	return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: ms,
-		Message: fmt.Sprintf("too many comments; the next one in %.1f s", float64(ms)/1000)}
 }

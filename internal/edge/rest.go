@@ -125,16 +125,25 @@ func (s *Server) readRoom(w http.ResponseWriter, name string) (*hub.Room, bool) 
 // getRoom is GET /v1/rooms/{room}: state and counts, or why a viewer with the same
 // token would not be let in.
 func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
-	name, _, ok := s.enter(w, r, anyone)
+	name, who, ok := s.enter(w, r, anyone)
 	if !ok {
 		return
 	}
-	if no := s.closed(); no != nil {
+	no := s.closed()
+	// All who read without a token are one guest, for whom another may connect.
+	if no == nil && !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(user{name, who.id}) >= s.cfg.MaxPerUser {
+		no = crowded()
+	}
+	if no != nil {
 		writeVerdict(w, no)
 		return
 	}
 	if s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full() {
 		writeProblem(w, 0, errFull(), 0)
+		return
+	}
+	if s.addressFull(r) {
+		writeProblem(w, 0, errCrowdedAddress(), 0)
 		return
 	}
 	room, ok := s.readRoom(w, name)
@@ -239,6 +248,13 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	u := s.users.hold(user{name, who.id}, time.Now())
+	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+		s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
+		writeProblem(w, 0, tooMany("messages", wait), 0)
+		return
+	}
 	p, ok := s.body(w, r)
 	if !ok {
 		return
@@ -253,10 +269,6 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may publish for another user"}, 0)
 		return
 	}
-	if wait := s.posts.take(name+" "+who.id, s.rateOf(who.role), time.Now()); wait > 0 {
-		writeProblem(w, 0, s.tooOften(wait), 0)
-		return
-	}
 	type answer struct {
 		id  string
 		err *protocol.Error
@@ -267,7 +279,7 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		defer room.Release()
 	}
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, person: &who, author: post.User, req: &post.CommentRequest},
+	s.publish(comment{room: name, person: &who, author: post.User, user: u, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {

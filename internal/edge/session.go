@@ -14,8 +14,7 @@ import (
 // closed: enough to debug a client by hand.
 const maxMalformed = 10
 
-// session is one viewer's connection. Message is called by one goroutine at a time,
-// which owns the buckets.
+// session is one viewer's connection. Message is called by one goroutine at a time.
 type session struct {
 	hub.Viewer
 	person
@@ -30,26 +29,14 @@ type session struct {
 	underWay atomic.Int32 // comments without an answer
 	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
 
-	comments  bucket // of the comments that it publishes
-	messages  bucket // of everything that it sends
+	user      *entry[user] // what belongs to its user
+	address   *address     // what belongs to its address; nil if that is nobody's
 	malformed int32
 
 	place int32 // in its bucket of expiry, which owns it
 }
 
 var _ socket.Handler = (*session)(nil)
-
-func newSession(s *Server, conn *socket.Conn, room, id string, who person, now time.Time) *session {
-	rate := s.rateOf(who.role)
-	return &session{
-		server: s, conn: conn, room: room, id: id, person: who,
-		comments: newBucket(rate, now), messages: newBucket(messageRate(rate), now),
-	}
-}
-
-// messageRate limits messages of every kind, generously: a beat and its like are
-// cheap.
-func messageRate(r Rate) Rate { return Rate{PerS: 2*r.PerS + 10, Burst: 2*r.Burst + 40} }
 
 func (v *session) welcome(recovered bool) []byte {
 	s := v.server
@@ -70,8 +57,7 @@ func (v *session) send(m protocol.Message) {
 // Message implements [socket.Handler].
 func (v *session) Message(p []byte) {
 	now := time.Now()
-	rate := messageRate(v.server.rateOf(v.role))
-	if wait := v.messages.take(rate, now); wait > 0 {
+	if wait := v.user.takeMessage(v.server.messageRate(v.role), now); wait > 0 {
 		v.conn.Close(int(protocol.CloseTooMany), protocol.CloseReason("too many messages", max(1000, wait.Milliseconds())))
 		return
 	}
@@ -90,7 +76,7 @@ func (v *session) Message(p []byte) {
 	}
 	switch req := req.(type) {
 	case *protocol.CommentRequest:
-		v.comment(req, now)
+		v.comment(req)
 	case *protocol.BeatRequest:
 		v.send(&protocol.Beat{Now: now.UnixMilli()})
 	case *protocol.UnknownRequest:
@@ -100,7 +86,7 @@ func (v *session) Message(p []byte) {
 	}
 }
 
-func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
+func (v *session) comment(req *protocol.CommentRequest) {
 	s := v.server
 	v.underWay.Add(1)
 	answer := func(id string, e *protocol.Error) {
@@ -118,11 +104,7 @@ func (v *session) comment(req *protocol.CommentRequest, now time.Time) {
 			Message: "the comment was not published: this node is leaving; try again on another"})
 		return
 	}
-	if wait := v.comments.take(s.rateOf(v.role), now); wait > 0 {
-		answer("", s.tooOften(wait))
-		return
-	}
-	s.publish(comment{room: v.room, session: v.id, person: &v.person, req: req}, answer)
+	s.publish(comment{room: v.room, session: v.id, person: &v.person, user: v.user, address: v.address, req: req}, answer)
 }
 
 // Closed implements [socket.Handler].
@@ -134,6 +116,7 @@ func (v *session) Closed(cause socket.Cause) {
 		v.Leave()
 	}
 	v.server.viewers.Add(-1)
+	v.server.part(v.address, v.user, v.role)
 	if v.server.dismiss(v) {
 		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()
 	}

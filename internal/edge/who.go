@@ -17,6 +17,7 @@ type person struct {
 	id, name string
 	role     protocol.Role
 	comment  bool  // may comment
+	guest    bool  // there is no token
 	ends     int64 // the last second in which the token holds, Unix seconds; 0: there is no end
 }
 
@@ -108,7 +109,7 @@ func (s *Server) guest(session string) (person, *verdict) {
 	id, name := s.cfg.GuestIDs.Guest(session)
 	return person{
 		id: id, name: name, role: protocol.RoleViewer,
-		comment: s.cfg.Guests == GuestsComment,
+		comment: s.cfg.Guests == GuestsComment, guest: true,
 	}, nil
 }
 

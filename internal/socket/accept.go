@@ -162,8 +162,8 @@ func (h *handshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, h.refuse(nc, err)
 	}
 	answer.WriteString("\r\n")
-	h.nc, h.answer = nc, answer.Bytes()
-	d := deaf{nc}
+	h.nc, h.answer = direct(nc), answer.Bytes()
+	d := deaf{h.nc}
 	return d, bufio.NewReadWriter(bufio.NewReaderSize(d, 16), bufio.NewWriterSize(d, 16)), nil
 }
 

@@ -241,7 +241,16 @@ func (c *Conn) kill(hard bool) {
 // transport is what is below TLS.
 func transport(nc net.Conn) net.Conn {
 	if t, ok := nc.(*tls.Conn); ok {
-		return t.NetConn()
+		return direct(t.NetConn())
+	}
+	return nc
+}
+
+// direct is nc without a layer that has done its work and says so, so that the
+// descriptor can be had.
+func direct(nc net.Conn) net.Conn {
+	if l, ok := nc.(interface{ Direct() net.Conn }); ok {
+		return l.Direct()
 	}
 	return nc
 }

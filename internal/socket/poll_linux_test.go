@@ -263,3 +263,31 @@ func echoOnce(st *site, what string, reset bool) error {
 	}
 	return nil
 }
+
+// TestDirect: a layer of the listener's that has done its work costs no descriptor.
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	st := newSite(t, newTestServer(t, Config{}))
+	st.Listener = layering{st.Listener}
+	p, v := withTCP(st).dial("")
+	if v.conn.nc != nil {
+		t.Error("it is read by a goroutine")
+	}
+	p.write(text("hello"))
+	if got := v.message(); got != "hello" {
+		t.Errorf("received %q", got)
+	}
+	v.send(plain("hello yourself"))
+	p.expect(finBit|opText, "hello yourself")
+}
+
+type layering struct{ net.Listener }
+
+func (l layering) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return layer{c}, err
+}
+
+type layer struct{ net.Conn }
+
+func (l layer) Direct() net.Conn { return l.Conn }

@@ -47,8 +47,9 @@ export class Outbox {
     return new Promise((resolve, reject) => {
       const limit = Math.min(Math.max(timeoutMs, 0), REF_MS);
       // sentIn: the session in which it was sent, unless that is known to have come to
-      // nothing; doubt: a sending before the last one may have reached the log.
-      const entry = { ref, text: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, doubt: false, tries: 0 };
+      // nothing; doubt: a sending before the last one may have reached the log; waited:
+      // it was made before the connection that it is sent on.
+      const entry = { ref, text: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, doubt: false, waited: false, tries: 0 };
       entry.deadline = this.#p.now() + limit;
       entry.timer = this.#p.setTimeout(() => this.#expire(entry), limit);
       this.#pending.set(ref, entry);
@@ -56,13 +57,15 @@ export class Outbox {
     });
   }
 
-  // connected sends what waits, as fast as the server takes it.
+  // connected sends what waits, as fast as the server takes it at most: the user may have
+  // another connection, or have said something just before.
   connected(socket, session, limits) {
     this.#socket = socket;
     this.#session = session;
     const everyMs = 1000 / (limits?.per_s > 0 ? limits.per_s : 1);
     let over = -(limits?.burst > 0 ? limits.burst : 1);
     for (const e of [...this.#pending.values()]) {
+      e.waited = true;
       if (++over <= 0) this.#send(e);
       else e.retry = this.#p.setTimeout(() => this.#send(e), over * everyMs);
     }
@@ -88,8 +91,8 @@ export class Outbox {
     const refuse = () => this.#settle(e, () => e.reject(new KanseiError(m.code, m.message, m.retry_ms)));
     const outcome = m.code === "unavailable" || m.code === "unknown_outcome";
     if (!e.doubt) {
-      if (!outcome) return refuse();
-      if (m.code === "unavailable") e.sentIn = undefined; // known not to be done
+      if (!outcome && !(e.waited && LATER.has(m.code))) return refuse();
+      if (m.code !== "unknown_outcome") e.sentIn = undefined; // known not to be done
     } else if (!LATER.has(m.code)) {
       // It was refused this time; the time before it may have been taken.
       return OF_THE_TEXT.has(m.code) ? refuse() : this.#expire(e);

@@ -164,6 +164,22 @@ test("a ref is sent again for 100 s, however long one wants to wait", async () =
   assert.ok(last - began > 60_000 && last - began <= 100_000, `sent last after ${last - began} ms`);
 });
 
+test("what waits is not refused because others were faster", async () => {
+  const { world, room } = await live();
+  world.socket.end();
+  const waits = outcome(room.comment("made while away"));
+  await again(world);
+  const now = outcome(room.comment("made now"));
+  const [first, second] = world.socket.sentOf("comment");
+  for (const { ref } of [first, second]) world.socket.say({ type: "error", ref, code: "rate_limited", message: "", retry_ms: 1000 });
+  await world.pass(2000);
+  assert.equal(now.err.code, "rate_limited");
+  assert.deepEqual(world.socket.sentOf("comment").map((m) => m.ref), [first.ref, second.ref, first.ref]);
+  world.socket.say({ type: "ok", ref: first.ref, id: "1" });
+  await world.pass(0);
+  assert.equal(waits.value.id, "1");
+});
+
 test("what waits is sent as fast as the server takes it", async () => {
   const { world, room } = await live();
   world.socket.end();

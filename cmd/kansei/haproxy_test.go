@@ -1,0 +1,100 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Behind HAProxy a node knows its viewers' addresses, and holds their WebSockets as ever.
+func TestBehindHAProxy(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, server, arg string }{
+		{"PROXY protocol", "send-proxy-v2", "--proxy-protocol"},
+		{"X-Forwarded-For", "", "--forwarded-header=x-forwarded-for"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			n := runNode(t, "--trusted-proxy=127.0.0.1", "--max-per-address=1", tt.arg)
+			front := startHAProxy(t, strings.TrimPrefix(n.url, "http://"), tt.server)
+			behind := &testNode{&node{url: "http://" + front}, t, n.logs}
+			as := func(address string) http.Header { return http.Header{"X-Test-Source": {address}} }
+			c, res, err := behind.dial("r", "", as("198.51.100.7"))
+			if err != nil {
+				t.Fatal(res, err)
+			}
+			c.say(`{"type":"comment","ref":"1","text":"こんにちは"}`)
+			if m := c.next("ok", "error"); m["type"] != "ok" {
+				t.Errorf("the answer is %v", m)
+			}
+			if _, res, err := behind.dial("r", "", as("198.51.100.7")); err == nil || res == nil || res.StatusCode != http.StatusTooManyRequests {
+				t.Errorf("a second connection of one: %v %v", res, err)
+			}
+			other, res, err := behind.dial("r", "", as("2001:db8::7"))
+			if err != nil {
+				t.Fatal(res, err)
+			}
+			other.next("welcome")
+		})
+	}
+}
+
+// startHAProxy runs HAProxy before a node, until the test ends, and returns its address.
+// X-Test-Source says where a request is to come from: all of this machine is nobody.
+func startHAProxy(t *testing.T, node, server string) string {
+	t.Helper()
+	program, err := exec.LookPath("haproxy")
+	if err != nil {
+		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil { // not in everybody's PATH
+			t.Fatalf("haproxy is not installed: run make setup (%v)", err)
+		}
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := free.Addr().String()
+	_ = free.Close()
+	file := filepath.Join(t.TempDir(), "haproxy.conf")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `defaults
+  mode http
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+  timeout tunnel 2m
+frontend front
+  bind %s
+  http-request set-src req.hdr(x-test-source)
+  option forwardfor
+  default_backend nodes
+backend nodes
+  server node %s %s
+`, front, node, server), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-db", "-f", file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if c, err := net.Dial("tcp", front); err == nil {
+			_ = c.Close()
+			return front
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+}

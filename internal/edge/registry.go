@@ -1,0 +1,243 @@
+package edge
+
+import (
+	"container/heap"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kansei-live/kansei/internal/clientaddr"
+)
+
+const (
+	// registryShards spread the locks of a registry: joining, leaving and every message
+	// take one.
+	registryShards = 16
+	// maxIdle bounds the entries that nobody holds: some 15 MiB. At the default rates an
+	// entry is idle for 5 s at most, so that it takes 13,000 users a second, who leave
+	// just behind a comment, to get there.
+	maxIdle = 1 << 16
+)
+
+// registry holds what belongs to each of many on this node, whoever they are: users of
+// rooms, or addresses. Somebody has an entry while it has a connection or a request
+// under way, and afterwards until its buckets are full again: to forget it then changes
+// nothing.
+//
+// An entry that nobody holds and that is not full is idle. Idle entries are bounded.
+// Beyond the bound those are forgotten that would be full first, and from then on a new
+// entry does not begin with full buckets, but with such as were empty at the last
+// forgetting. So whoever comes back has never more than if it had been remembered.
+//
+// Nothing runs by itself: what is full is cleared away by those who come and go.
+type registry[K comparable] struct {
+	seed   maphash.Seed
+	shards [registryShards]shard[K]
+}
+
+type shard[K comparable] struct {
+	began time.Time // of the registry
+	most  int       // idle entries
+	own   func(K) K
+
+	mu     sync.Mutex
+	of     map[K]*entry[K]
+	idle   idleHeap[K]
+	pushed bool          // an idle entry was forgotten at some time
+	last   time.Duration // when, the last time
+}
+
+// entry is what belongs to one of a registry, under the lock of its shard.
+type entry[K comparable] struct {
+	shard *shard[K]
+	key   K
+
+	comments, messages bucket
+	holders            int32 // connections, and requests under way
+	connections        int32
+	place              int32         // in the heap; -1: it is not idle
+	full               time.Duration // while it is idle: when its buckets are full
+}
+
+// newRegistry makes a registry for at most so many idle entries. own returns a key that
+// keeps nothing alive but itself.
+func newRegistry[K comparable](most int, own func(K) K) *registry[K] {
+	r := &registry[K]{seed: maphash.MakeSeed()}
+	now := time.Now()
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.began, s.most, s.own, s.of = now, max(1, most/registryShards), own, map[K]*entry[K]{}
+	}
+	return r
+}
+
+func (r *registry[K]) shard(key K) *shard[K] {
+	return &r.shards[maphash.Comparable(r.seed, key)%registryShards]
+}
+
+// hold returns the entry of key for a request; whoever holds it releases it.
+func (r *registry[K]) hold(key K, now time.Time) *entry[K] {
+	s := r.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.get(key, s.since(now))
+}
+
+// connect returns the entry of key for another connection; nil if it has as many as it
+// may have (0: any number). Whoever has it disconnects it.
+func (r *registry[K]) connect(key K, most int, now time.Time) *entry[K] {
+	s := r.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.of[key]; e != nil && most > 0 && int(e.connections) >= most {
+		return nil
+	}
+	e := s.get(key, s.since(now))
+	e.connections++
+	return e
+}
+
+// connections is how many connections key has.
+func (r *registry[K]) connections(key K) int {
+	s := r.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.of[key]; e != nil {
+		return int(e.connections)
+	}
+	return 0
+}
+
+// takeComment takes a comment from the entry's bucket; see [bucket.take].
+func (e *entry[K]) takeComment(r Rate, now time.Time) time.Duration {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	return e.comments.take(r, e.shard.since(now))
+}
+
+// giveBackComment undoes takeComment.
+func (e *entry[K]) giveBackComment() {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	e.comments.giveBack()
+}
+
+// takeMessage takes a message of any kind.
+func (e *entry[K]) takeMessage(r Rate, now time.Time) time.Duration {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	return e.messages.take(r, e.shard.since(now))
+}
+
+// disconnect ends what connect began. The rates are those that the entry fills with.
+func (e *entry[K]) disconnect(comments, messages Rate, now time.Time) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	e.connections--
+	e.shard.release(e, comments, messages, e.shard.since(now))
+}
+
+// release ends what hold began.
+func (e *entry[K]) release(comments, messages Rate, now time.Time) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	e.shard.release(e, comments, messages, e.shard.since(now))
+}
+
+// since is the time by a clock that is never set.
+func (s *shard[K]) since(now time.Time) time.Duration { return now.Sub(s.began) }
+
+// get returns the entry of key, a new one if there is none, for one more holder. The
+// caller holds mu.
+func (s *shard[K]) get(key K, now time.Duration) *entry[K] {
+	s.clear(now)
+	e := s.of[key]
+	switch {
+	case e == nil:
+		e = &entry[K]{shard: s, key: s.own(key), comments: fullBucket(), messages: fullBucket(), place: -1}
+		if s.pushed {
+			e.comments, e.messages = bucket{at: s.last}, bucket{at: s.last}
+		}
+		s.of[e.key] = e
+	case e.place >= 0:
+		heap.Remove(&s.idle, int(e.place))
+	}
+	e.holders++
+	return e
+}
+
+// release is for one holder less. The caller holds mu.
+func (s *shard[K]) release(e *entry[K], comments, messages Rate, now time.Duration) {
+	s.clear(now)
+	if e.holders--; e.holders > 0 {
+		return
+	}
+	if e.full = max(e.comments.fullAt(comments), e.messages.fullAt(messages)); e.full <= now {
+		delete(s.of, e.key)
+		return
+	}
+	heap.Push(&s.idle, e)
+	if len(s.idle) > s.most {
+		s.forget()
+		s.pushed, s.last = true, now
+	}
+}
+
+// clear forgets the idle entries that are full.
+func (s *shard[K]) clear(now time.Duration) {
+	for len(s.idle) > 0 && s.idle[0].full <= now {
+		s.forget()
+	}
+}
+
+// forget forgets the idle entry that will be full first.
+func (s *shard[K]) forget() { delete(s.of, heap.Pop(&s.idle).(*entry[K]).key) }
+
+// idleHeap is idle entries, the first to be full first.
+type idleHeap[K comparable] []*entry[K]
+
+var _ heap.Interface = (*idleHeap[user])(nil)
+
+func (h idleHeap[K]) Len() int           { return len(h) }
+func (h idleHeap[K]) Less(i, j int) bool { return h[i].full < h[j].full }
+
+func (h idleHeap[K]) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = int32(i), int32(j)
+}
+
+// Push implements [heap.Interface].
+func (h *idleHeap[K]) Push(x any) {
+	e := x.(*entry[K])
+	e.place = int32(len(*h))
+	*h = append(*h, e)
+}
+
+// Pop implements [heap.Interface].
+func (h *idleHeap[K]) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	e.place = -1
+	return e
+}
+
+// user is somebody in a room.
+type user struct{ room, id string }
+
+// address is what belongs to an address on this node: how many connections it has, and
+// the comments of its guests.
+type address = entry[clientaddr.Group]
+
+// newAddresses makes the registry of where they come from.
+func newAddresses() *registry[clientaddr.Group] {
+	return newRegistry(maxIdle, func(g clientaddr.Group) clientaddr.Group { return g })
+}
+
+// newUsers makes the registry of who is on this node.
+func newUsers() *registry[user] {
+	// The name of a room is a piece of the request that it came with.
+	return newRegistry(maxIdle, func(u user) user { return user{strings.Clone(u.room), u.id} })
+}
