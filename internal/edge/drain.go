@@ -122,6 +122,9 @@ func (d *drain) run() {
 		select {
 		case <-timer.C:
 		case <-d.now:
+			if isClosed(d.gone) {
+				return
+			}
 			rushed = true
 		case <-d.gone:
 			return

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/socket"
 )
 
@@ -39,7 +40,7 @@ func TestRefusedAreBounded(t *testing.T) {
 	t.Parallel()
 	sockets := socket.NewServer(socket.Config{})
 	defer func() { _ = sockets.Close(t.Context()) }()
-	s := New(Config{Sockets: sockets, Guests: GuestsNone, MaxViewers: 1, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
+	s := New(Config{GuestIDs: new(auth.Guests), Sockets: sockets, Guests: GuestsNone, MaxViewers: 1, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
 	defer s.Close()
 	mux := http.NewServeMux()
 	s.Register(mux)
