@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -189,18 +190,16 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 
 // startRoster does the same for Redis.
 func (n *node) startRoster(reg *prometheus.Registry) (*redisroster.Roster, error) {
-	urls := n.cfg.Redis
-	if urls == "" {
-		server, err := embedded.StartRedis()
-		if err != nil {
+	var client redis.UniversalClient
+	if n.cfg.Redis == "" {
+		server := embedded.StartRedis()
+		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
+		client = redisroster.Inside(server.Dial)
+	} else {
+		var err error
+		if client, err = redisroster.Connect(n.cfg.Redis); err != nil {
 			return nil, err
 		}
-		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
-		urls = server.URL()
-	}
-	client, err := redisroster.Connect(urls)
-	if err != nil {
-		return nil, err
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
