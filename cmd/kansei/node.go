@@ -23,6 +23,8 @@ import (
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/natslog"
+	"github.com/kansei-live/kansei/internal/private"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/redisroster"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -41,6 +43,7 @@ const (
 type node struct {
 	cfg    config.Serve
 	log    *slog.Logger
+	quiet  *quiet.Logger // of what clients cause
 	secret []byte
 	url    string // of the public listener
 	ops    string // of the operators'
@@ -76,7 +79,7 @@ func (n *node) stop(ctx context.Context) error {
 // start builds a node and starts it. It does not wait for NATS or Redis. When it
 // fails nothing is left running.
 func start(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 2), leave: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: log, quiet: quiet.New(log), failed: make(chan error, 2), leave: make(chan struct{}, 1)}
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.stop(context.WithoutCancel(ctx)))
 	}
@@ -98,8 +101,12 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.onStop("the operators' listener", func(context.Context) error { return ignoreClosed(ops.Close()) })
+	certificate, err := loadCertificate(n.cfg.TLSCert, n.cfg.TLSKey)
+	if err != nil {
+		return err
+	}
 	scheme := "http"
-	if n.cfg.TLSCert != "" {
+	if certificate != nil {
 		scheme = "https"
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
@@ -130,6 +137,7 @@ func (n *node) start(ctx context.Context) error {
 	})
 	n.onStop("the sockets", sockets.Close)
 
+	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
 		Guests: edge.Guests(n.cfg.GuestMode()), Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
@@ -137,7 +145,7 @@ func (n *node) start(ctx context.Context) error {
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
 		MaxViewers: n.cfg.MaxViewers, MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
-		Metrics: edge.NewMetrics(reg), Logger: n.log,
+		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
 	mux := http.NewServeMux()
@@ -145,10 +153,16 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.addPages(mux); err != nil {
 		return err
 	}
-	n.serve("the public listener", public, mux)
-	n.serve("the operators' listener", ops, edge.Ops(reg, []edge.Check{
+	var pages http.Handler = mux
+	if n.cfg.Embedded() && n.cfg.OnLoopback() { // where every page in a browser here could reach it by a name of its own
+		pages = edge.Hosts{Names: n.cfg.Host, Flag: "host", Log: n.quiet}.Handler(mux)
+	}
+	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
+	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
-	}, n.drain))
+	}, n.drain)
+	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
+		edge.Hosts{Names: n.cfg.OpsHost, Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
 	if n.cfg.Demo {
@@ -167,6 +181,9 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {
+		if err := private.Dir(n.cfg.DataDir); err != nil {
+			return nil, fmt.Errorf("--data-dir: %w", err)
+		}
 		server, err := embedded.StartNATS(embedded.NATSConfig{
 			StoreDir: filepath.Join(n.cfg.DataDir, "nats"), Logger: n.log,
 			SyncInterval: time.Duration(n.cfg.LogSync), SyncAlways: n.cfg.LogSync.Always(),
@@ -215,10 +232,10 @@ func (n *node) addPages(mux *http.ServeMux) error {
 	pages := web.Config{Room: lobby, Guests: web.Guests(n.cfg.GuestMode()), Version: version()}
 	if n.cfg.Demo {
 		pages.Demo, pages.DemoStopPath = n.demoRunning, demoStop
-		mux.HandleFunc("POST "+demoStop, func(w http.ResponseWriter, _ *http.Request) {
+		mux.Handle("POST "+demoStop, n.edge.SameOrigins(func(w http.ResponseWriter, _ *http.Request) {
 			n.stopDemo()
 			w.WriteHeader(http.StatusNoContent)
-		})
+		}))
 	}
 	h, err := web.New(pages)
 	if err != nil {
@@ -226,40 +243,6 @@ func (n *node) addPages(mux *http.ServeMux) error {
 	}
 	mux.Handle("/", h)
 	return nil
-}
-
-// serve serves h until the node stops.
-func (n *node) serve(what string, l net.Listener, h http.Handler) {
-	srv := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second, // of a body; a WebSocket is on its own
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // what clients do wrong
-	}
-	done := make(chan struct{})
-	// Ends when the node stops it, or when the listener fails.
-	go func() {
-		defer close(done)
-		var err error
-		if n.cfg.TLSCert != "" && what == "the public listener" {
-			err = srv.ServeTLS(l, n.cfg.TLSCert, n.cfg.TLSKey)
-		} else {
-			err = srv.Serve(l)
-		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			n.failed <- fmt.Errorf("%s: %w", what, err)
-		}
-	}()
-	n.onStop(what, func(ctx context.Context) error {
-		err := srv.Shutdown(ctx)
-		if err != nil {
-			err = errors.Join(err, srv.Close())
-		}
-		<-done
-		return err
-	})
 }
 
 // drain begins to send the viewers away, and has whoever runs the node stop it.

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -33,6 +34,8 @@ type Serve struct {
 	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
 	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
+	Host      []string `group:"network" placeholder:"NAME" help:"Names of the public listener beside localhost and addresses, where it asks for its name: embedded, on a loopback address; * for any."`
+	OpsHost   []string `group:"network" placeholder:"NAME" help:"Names of the operators' listener beside localhost and addresses; * for any."`
 
 	NATS  string `group:"engine" name:"nats" placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
 	Redis string `group:"engine" name:"redis" placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
@@ -57,6 +60,7 @@ type Serve struct {
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	MaxHTTP    int           `group:"viewers" name:"max-http" default:"0" help:"Connections of the public listener that are no viewers' (handshakes, requests, idle ones), at most; 0 for a fifth of --max-viewers, 1000 at least."`
 	MaxEgress  int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
 	Recent     int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
 	RecoverMax int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
@@ -114,6 +118,21 @@ func (s *Serve) GuestMode() string {
 		return "comment"
 	}
 	return "none"
+}
+
+// HTTPConnections is how many connections of the public listener may be no viewers'.
+func (s *Serve) HTTPConnections() int {
+	if s.MaxHTTP != 0 {
+		return s.MaxHTTP
+	}
+	return max(1000, s.MaxViewers/5)
+}
+
+// OnLoopback reports whether this machine alone reaches the public listener.
+func (s *Serve) OnLoopback() bool {
+	host, _, _ := net.SplitHostPort(s.Listen) // it has been validated
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Replicas is how many copies of every stream there are.

@@ -5,7 +5,8 @@
 // (limits, upgrade), becomes a session (session.go), and is taken into its room by
 // the hub. What it sends comes back to the session; a comment goes through
 // publish.go, the one way into the room log, which POST uses too. rest.go has the
-// HTTP entrances and ops.go the operators'; drain.go is how a node leaves.
+// HTTP entrances and ops.go the operators'; drain.go is how a node leaves. In front of
+// both listeners door.go bounds their connections, and hosts.go asks for their names.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -21,6 +22,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -70,6 +72,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	egress  *egress
+	quiet   *quiet.Logger // of what clients cause
 	posts   *buckets
 	viewers atomic.Int64 // accepted and not closed
 
@@ -80,7 +83,7 @@ type Server struct {
 
 // New makes a Server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), sessions: map[*session]struct{}{}}
+	return &Server{cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), posts: newBuckets(), quiet: quiet.New(cfg.Logger), sessions: map[*session]struct{}{}}
 }
 
 // Register adds the public entrances to mux.
@@ -92,9 +95,15 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	mux.HandleFunc("/v1/", s.cors(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + r.Method + " at this path"}, 0)
+		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + quiet.Cut(r.Method, maxMethod) + " at this path"}, 0)
 	}))
 }
+
+// maxMethod is how many bytes of a method are shown: more than any has.
+const maxMethod = 20
+
+// SameOrigins has h, which is no entrance of the API, ask of pages what the API asks.
+func (s *Server) SameOrigins(h http.HandlerFunc) http.Handler { return s.cors(h) }
 
 // Ready says why this node should get no more viewers; nil when it should.
 func (s *Server) Ready() error {

@@ -47,6 +47,8 @@ type Metrics struct {
 	joinSeconds prometheus.Histogram
 	draining    prometheus.Gauge
 	told        prometheus.Counter
+	open        *prometheus.GaugeVec
+	evicted     *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -67,7 +69,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, c := range protocol.ErrorCodes() {
 		results = append(results, string(c))
 	}
+	open := f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kansei_http_connections", Help: "Connections that are no viewers': handshakes, requests, idle ones.",
+	}, []string{"listener"})
+	for _, l := range listeners() {
+		open.WithLabelValues(l)
+	}
 	return &Metrics{
+		open: open,
+		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing and were closed to make room for others.",
+			"listener", listeners()...),
 		connections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_connections", Help: "WebSocket connections of viewers that were let in.",
 		}),
