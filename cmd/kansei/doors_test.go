@@ -81,6 +81,9 @@ func TestRebinding(t *testing.T) {
 	if err == nil || res == nil || res.StatusCode != 421 {
 		t.Errorf("a WebSocket: %v, %v", res, err)
 	}
+	if _, metrics := n.get(n.ops + "/metrics"); !strings.Contains(metrics, `kansei_refused_total{reason="host"} 4`) {
+		t.Error("those refused are not counted")
+	}
 }
 
 // The public listener asks for its name only where this machine alone reaches it.
@@ -292,9 +295,16 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 func TestCertificateThatIsNone(t *testing.T) {
 	t.Parallel()
 	cert, key, _ := certificate(t)
-	none := filepath.Join(t.TempDir(), "none.pem")
+	none, open := filepath.Join(t.TempDir(), "none.pem"), filepath.Join(t.TempDir(), "open.pem")
+	if err := os.WriteFile(open, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o602); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ cert, key, says string }{
 		{none, key, "--tls-cert: "}, {cert, none, "--tls-key: "}, {t.TempDir(), key, "not a regular file"}, {key, cert, "--tls-cert, --tls-key: "},
+		{cert, open, "anybody may write it"},
 	} {
 		n, err := start(t.Context(), parse(t, "--tls-cert="+c.cert, "--tls-key="+c.key), slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), c.says) {

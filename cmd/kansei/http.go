@@ -77,9 +77,12 @@ func loadCertificate(cert, key string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--tls-cert: %w", err)
 	}
-	k, _, err := private.Read(key, maxPEM)
+	k, info, err := private.Read(key, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("--tls-key: %w", err)
+	}
+	if private.Writable(info) {
+		return nil, fmt.Errorf("--tls-key: %s: anybody may write it (mode %04o): run chmod o-w, and make sure that nobody has changed it", key, info.Mode().Perm())
 	}
 	pair, err := tls.X509KeyPair(c, k)
 	if err != nil {

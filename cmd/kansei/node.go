@@ -155,7 +155,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	var pages http.Handler = mux
 	if n.cfg.Embedded() && n.cfg.OnLoopback() { // where every page in a browser here could reach it by a name of its own
-		pages = edge.Hosts{Names: n.cfg.Host, Flag: "host", Log: n.quiet}.Handler(mux)
+		pages = edge.Hosts{Names: n.cfg.Host, Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
 	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
 	operators := edge.Ops(reg, []edge.Check{

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -105,14 +104,13 @@ func (p *Parser) choose(f *kong.Flag, s *setting, path string, file map[string]e
 // checkWritable refuses a file that has a secret in it and that anybody may write:
 // whoever can choose the secret can pose as anybody.
 func checkWritable(path string, info fs.FileInfo, flags []*kong.Flag, file map[string]entry) error {
-	mode := info.Mode().Perm()
-	if mode&0o002 == 0 || runtime.GOOS == "windows" { // whose modes say nothing
+	if !private.Writable(info) {
 		return nil
 	}
 	for _, f := range flags {
 		if e, in := file[f.Name]; in && holdsSecret(f, e.node.Value) {
 			return fmt.Errorf("%s:%d: %s: it is a secret, and anybody may write the file (mode %04o): run chmod o-w, and make sure that nobody has changed it",
-				path, e.line, f.Name, mode)
+				path, e.line, f.Name, info.Mode().Perm())
 		}
 	}
 	return nil

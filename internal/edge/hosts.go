@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kansei-live/kansei/internal/quiet"
 )
 
@@ -22,6 +24,8 @@ type Hosts struct {
 	Names []string // beside addresses and localhost; "*" for any
 	Flag  string   // that adds a name
 	Log   *quiet.Logger
+	// Refused counts who was refused; nil: nobody does.
+	Refused prometheus.Counter
 }
 
 // Handler refuses what does not come to a name of the listener's with 421.
@@ -31,6 +35,9 @@ func (h Hosts) Handler(next http.Handler) http.Handler {
 		if h.own(name) {
 			next.ServeHTTP(w, r)
 			return
+		}
+		if h.Refused != nil {
+			h.Refused.Inc()
 		}
 		shown := quiet.Cut(name, maxShown)
 		flag := "--" + h.Flag + "=" + shown

@@ -13,6 +13,7 @@ import (
 // Why somebody is not let in.
 const (
 	refusedOrigin    = "origin"
+	refusedHost      = "host"
 	refusedFull      = "full"
 	refusedHandshake = "handshake"
 	refusedToken     = "token"
@@ -85,7 +86,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		joins: counter("kansei_joins_total", "Viewers that came in: new, recovered with their cursor, or lost with one that could not be followed.",
 			"result", joinNew, joinRecovered, joinLost),
 		leaves:   counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
-		refused:  counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving),
+		refused:  counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedHost, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",
@@ -99,6 +100,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 }
+
+// RefusedHosts counts requests to the public listener under the name of another host.
+func (m *Metrics) RefusedHosts() prometheus.Counter { return m.refused.WithLabelValues(refusedHost) }
 
 func (m *Metrics) join(resuming, recovered bool, took time.Duration) {
 	result := joinNew

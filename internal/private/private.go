@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 )
 
 // Why something is refused.
@@ -75,6 +76,11 @@ func Owned(info fs.FileInfo) error {
 		return fmt.Errorf("%w (%d; this process runs as %d): run it as that user, or give it to this one with chown", ErrOwner, owner, self)
 	}
 	return nil
+}
+
+// Writable reports whether every user of the machine may write a file.
+func Writable(info fs.FileInfo) bool {
+	return info.Mode().Perm()&0o002 != 0 && runtime.GOOS != "windows" // whose modes say nothing
 }
 
 func trusted(owner, self int) bool { return owner == self || owner == 0 }
