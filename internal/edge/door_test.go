@@ -212,3 +212,16 @@ func TestDoorTLS(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkDoor is what a join costs at the door.
+func BenchmarkDoor(b *testing.B) {
+	d := NewDoor(1000, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+	nc, other := net.Pipe()
+	defer func() { _ = errors.Join(nc.Close(), other.Close()) }()
+	b.ReportAllocs()
+	for b.Loop() {
+		d.state(nc, http.StateNew)
+		d.state(nc, http.StateActive)
+		d.state(nc, http.StateHijacked)
+	}
+}
