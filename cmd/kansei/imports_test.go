@@ -18,8 +18,9 @@ func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	adapters := []string{
 		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
-		"internal/redisroster", "internal/socket", "internal/text",
+		"internal/redisroster", "internal/socket",
 	}
+	tools := []string{"internal/private", "internal/quiet", "internal/text"}
 	allowed := map[string][]string{
 		"protocol":       {},
 		"hub":            {"protocol"},
@@ -30,13 +31,16 @@ func TestImportsRunOneWay(t *testing.T) {
 		"loadtest/crowd": {"protocol", "client", "loadtest", "loadtest/audit"},
 		"loadtest/bench": {"protocol", "loadtest"},
 		"internal/demo":  {"protocol", "client", "loadtest"},
-		"internal/edge":  append([]string{"protocol", "hub"}, adapters...),
+		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
 		"internal/conformance": {}, // tests alone
 		"internal/skew":        {}, // for tests
 	}
 	for _, a := range adapters {
-		allowed[a] = []string{"protocol", "hub", "internal/text"}
+		allowed[a] = append([]string{"protocol", "hub"}, tools...)
+	}
+	for _, a := range tools {
+		allowed[a] = []string{}
 	}
 	for path, imports := range packages(t) {
 		may, known := allowed[path]

@@ -138,7 +138,7 @@ func TestFrozenViewer(t *testing.T) {
 	}
 	defer func() { _ = frozen.Close() }()
 	_ = frozen.(*net.TCPConn).SetReadBuffer(4 << 10)
-	if _, err := fmt.Fprintf(frozen, "GET /v1/rooms/r/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+	if _, err := fmt.Fprintf(frozen, "GET /v1/rooms/r/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", protocol.Subprotocol); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestSlowHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Write([]byte("GET /v1/rooms/r/ws HTTP/1.1\r\nHost: x\r\n")); err != nil {
+	if _, err := c.Write([]byte("GET /v1/rooms/r/ws HTTP/1.1\r\nHost: localhost\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))

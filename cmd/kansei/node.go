@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -23,6 +24,8 @@ import (
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/natslog"
+	"github.com/kansei-live/kansei/internal/private"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/redisroster"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -47,6 +50,7 @@ var forwardedHeader = map[string]clientaddr.Header{
 type node struct {
 	cfg    config.Serve
 	log    *slog.Logger
+	quiet  *quiet.Logger // of what clients cause
 	secret []byte
 	url    string // of the public listener
 	ops    string // of the operators'
@@ -82,7 +86,7 @@ func (n *node) stop(ctx context.Context) error {
 // start builds a node and starts it. It does not wait for NATS or Redis. When it
 // fails nothing is left running.
 func start(ctx context.Context, cfg config.Serve, log *slog.Logger) (*node, error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 2), leave: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: log, quiet: quiet.New(log), failed: make(chan error, 2), leave: make(chan struct{}, 1)}
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.stop(context.WithoutCancel(ctx)))
 	}
@@ -104,8 +108,12 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.onStop("the operators' listener", func(context.Context) error { return ignoreClosed(ops.Close()) })
+	certificate, err := loadCertificate(n.cfg.TLSCert, n.cfg.TLSKey)
+	if err != nil {
+		return err
+	}
 	scheme := "http"
-	if n.cfg.TLSCert != "" {
+	if certificate != nil {
 		scheme = "https"
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
@@ -140,6 +148,7 @@ func (n *node) start(ctx context.Context) error {
 	})
 	n.onStop("the sockets", sockets.Close)
 
+	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
 		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
@@ -150,7 +159,7 @@ func (n *node) start(ctx context.Context) error {
 		GuestRate: edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
 		Addresses: clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()}),
 		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
-		Metrics: edge.NewMetrics(reg), Logger: n.log,
+		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
 	mux := http.NewServeMux()
@@ -161,10 +170,16 @@ func (n *node) start(ctx context.Context) error {
 	if n.cfg.ProxyProtocol {
 		public = clientaddr.Listen(public, n.cfg.Proxies(), headerTimeout, n.edge.ProxyRefused)
 	}
-	n.serve("the public listener", public, mux)
-	n.serve("the operators' listener", ops, edge.Ops(reg, []edge.Check{
+	var pages http.Handler = mux
+	if n.cfg.Embedded() && n.cfg.OnLoopback() { // where every page in a browser here could reach it by a name of its own
+		pages = edge.Hosts{Names: n.cfg.Host, Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
+	}
+	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
+	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
-	}, n.drain))
+	}, n.drain)
+	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
+		edge.Hosts{Names: n.cfg.OpsHost, Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
 	if n.cfg.Demo {
@@ -183,6 +198,9 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {
+		if err := private.Dir(n.cfg.DataDir); err != nil {
+			return nil, fmt.Errorf("--data-dir: %w", err)
+		}
 		server, err := embedded.StartNATS(embedded.NATSConfig{
 			StoreDir: filepath.Join(n.cfg.DataDir, "nats"), Logger: n.log,
 			SyncInterval: time.Duration(n.cfg.LogSync), SyncAlways: n.cfg.LogSync.Always(),
@@ -206,18 +224,16 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 
 // startRoster does the same for Redis.
 func (n *node) startRoster(reg *prometheus.Registry) (*redisroster.Roster, error) {
-	urls := n.cfg.Redis
-	if urls == "" {
-		server, err := embedded.StartRedis()
-		if err != nil {
+	var client redis.UniversalClient
+	if n.cfg.Redis == "" {
+		server := embedded.StartRedis()
+		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
+		client = redisroster.Inside(server.Dial)
+	} else {
+		var err error
+		if client, err = redisroster.Connect(n.cfg.Redis); err != nil {
 			return nil, err
 		}
-		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
-		urls = server.URL()
-	}
-	client, err := redisroster.Connect(urls)
-	if err != nil {
-		return nil, err
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
@@ -233,10 +249,10 @@ func (n *node) addPages(mux *http.ServeMux) error {
 	pages := web.Config{Room: lobby, Guests: web.Guests(n.cfg.GuestMode()), Version: version()}
 	if n.cfg.Demo {
 		pages.Demo, pages.DemoStopPath = n.demoRunning, demoStop
-		mux.HandleFunc("POST "+demoStop, func(w http.ResponseWriter, _ *http.Request) {
+		mux.Handle("POST "+demoStop, n.edge.SameOrigins(func(w http.ResponseWriter, _ *http.Request) {
 			n.stopDemo()
 			w.WriteHeader(http.StatusNoContent)
-		})
+		}))
 	}
 	h, err := web.New(pages)
 	if err != nil {
@@ -244,40 +260,6 @@ func (n *node) addPages(mux *http.ServeMux) error {
 	}
 	mux.Handle("/", h)
 	return nil
-}
-
-// serve serves h until the node stops.
-func (n *node) serve(what string, l net.Listener, h http.Handler) {
-	srv := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       15 * time.Second, // of a body; a WebSocket is on its own
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), // what clients do wrong
-	}
-	done := make(chan struct{})
-	// Ends when the node stops it, or when the listener fails.
-	go func() {
-		defer close(done)
-		var err error
-		if n.cfg.TLSCert != "" && what == "the public listener" {
-			err = srv.ServeTLS(l, n.cfg.TLSCert, n.cfg.TLSKey)
-		} else {
-			err = srv.Serve(l)
-		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			n.failed <- fmt.Errorf("%s: %w", what, err)
-		}
-	}()
-	n.onStop(what, func(ctx context.Context) error {
-		err := srv.Shutdown(ctx)
-		if err != nil {
-			err = errors.Join(err, srv.Close())
-		}
-		<-done
-		return err
-	})
 }
 
 // drain begins to send the viewers away, and has whoever runs the node stop it.

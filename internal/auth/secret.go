@@ -6,11 +6,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 // The files in a node's data directory that hold its secrets.
@@ -32,6 +33,9 @@ func LoadOrMakeSecret(dataDir, file string) ([]byte, error) {
 	if dataDir == "" {
 		return nil, errors.New("auth: there is no data directory to keep a secret in")
 	}
+	if err := private.Dir(dataDir); err != nil {
+		return nil, fmt.Errorf("auth: data directory: %w", err)
+	}
 	path := filepath.Join(dataDir, file)
 	secret, err := load(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,27 +50,15 @@ func LoadOrMakeSecret(dataDir, file string) ([]byte, error) {
 }
 
 func load(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	secret, info, err := private.Read(path, maxSecret)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a file")
+	if err := private.Owned(info); err != nil {
+		return nil, fmt.Errorf("%w, once nobody can have read it", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" { // whose modes say nothing
 		return nil, fmt.Errorf("%w (mode %04o): whoever has it can pose as anybody; make sure that nobody has read it and run chmod 600, or remove it to get a new one", ErrReadable, mode)
-	}
-	secret, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(secret) > maxSecret {
-		return nil, fmt.Errorf("it has more than %d bytes", maxSecret)
 	}
 	secret = bytes.TrimRight(secret, "\r\n")
 	if len(secret) < MinSecret {
@@ -78,9 +70,6 @@ func load(path string) ([]byte, error) {
 // create writes a new secret to path, whole or not at all, unless somebody else is
 // first.
 func create(dir, path string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	var b [32]byte
 	_, _ = rand.Read(b[:])                                        // never fails
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new*") // with mode 0600

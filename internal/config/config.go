@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -34,6 +35,8 @@ type Serve struct {
 	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
 	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
+	Host      []string `group:"network" placeholder:"NAME" help:"Names of the public listener beside localhost and addresses, where it asks for its name: embedded, on a loopback address; * for any."`
+	OpsHost   []string `group:"network" placeholder:"NAME" help:"Names of the operators' listener beside localhost and addresses; * for any."`
 
 	TrustedProxy    []string `group:"network" placeholder:"NET" help:"Addresses or networks of proxies that are believed when they say who their clients are."`
 	ForwardedHeader string   `group:"network" default:"x-forwarded-for" help:"Header in which trusted proxies say it: x-forwarded-for, forwarded or none."`
@@ -65,6 +68,7 @@ type Serve struct {
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
+	MaxHTTP      int           `group:"viewers" name:"max-http" default:"0" help:"Connections of the public listener that are no viewers' (handshakes, requests, idle ones), at most; 0 for a fifth of --max-viewers, 1000 at least."`
 	MaxReadRooms int           `group:"viewers" default:"1000" help:"Rooms without viewers that this node keeps open for those who read or post over HTTP."`
 	MaxEgress    int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
 	Recent       int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
@@ -127,6 +131,21 @@ func (s *Serve) GuestMode() string {
 		return "comment"
 	}
 	return "none"
+}
+
+// HTTPConnections is how many connections of the public listener may be no viewers'.
+func (s *Serve) HTTPConnections() int {
+	if s.MaxHTTP != 0 {
+		return s.MaxHTTP
+	}
+	return max(1000, s.MaxViewers/5)
+}
+
+// OnLoopback reports whether this machine alone reaches the public listener.
+func (s *Serve) OnLoopback() bool {
+	host, _, _ := net.SplitHostPort(s.Listen) // it has been validated
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Replicas is how many copies of every stream there are.

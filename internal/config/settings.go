@@ -88,6 +88,7 @@ func (s *Serve) Validate() error {
 
 	within(&p, "max-viewers", s.MaxViewers, 1, 10_000_000)
 	within(&p, "max-read-rooms", s.MaxReadRooms, 1, 1_000_000)
+	within(&p, "max-http", s.MaxHTTP, 0, 10_000_000)
 	within(&p, "max-per-user", s.MaxPerUser, 1, 100_000)
 	within(&p, "max-per-address", s.MaxPerAddress, 0, 10_000_000)
 	areNetworks(&p, "exempt-network", s.ExemptNetwork)
@@ -126,6 +127,8 @@ func (s *Serve) validateNetwork(p *Problems) {
 			p.add("origin", "must be an origin such as https://example.com, a host such as example.com:8080, null, or * for any, not %q", o)
 		}
 	}
+	hosts(p, "host", s.Host)
+	hosts(p, "ops-host", s.OpsHost)
 	// Addresses may hold passwords and are not quoted.
 	if s.NATS != "" && !areNATSServers(s.NATSServers()) {
 		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss")
@@ -223,6 +226,24 @@ func isOrigin(s string) bool {
 	u, err := url.Parse(strings.TrimSuffix(s, "/"))
 	return err == nil && u.Host != "" && u.Hostname() != "" && u.User == nil && u.Path == "" && u.RawQuery == "" &&
 		!u.ForceQuery && u.Fragment == "" && u.Opaque == "" && !strings.ContainsAny(u.Host, "*, ")
+}
+
+// hosts checks that all are names of hosts.
+func hosts(p *Problems, name string, all []string) {
+	for _, h := range all {
+		if !isHost(h) {
+			p.add(name, "must be the name of a host without a port, such as kansei.example.com, or * for any, not %q", h)
+		}
+	}
+}
+
+// isHost reports whether s is the name of a host, or stands for any.
+func isHost(s string) bool {
+	if s == "*" {
+		return true
+	}
+	u, err := url.Parse("//" + s)
+	return err == nil && s != "" && u.Host == s && u.Hostname() == s && !strings.ContainsAny(s, "*, ")
 }
 
 // isRedisURL matches the beginning of what redisroster.Connect takes, which knows the

@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"io/fs"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 const configFlag = "config"
@@ -56,9 +58,11 @@ func (p *Parser) find(ctx *kong.Context) error {
 	errs := []error{p.checkVariables()}
 	file := map[string]entry{}
 	if path != "" {
-		var err error
-		file, err = p.readFile(path)
-		errs = append(errs, err)
+		entries, info, err := p.readFile(path)
+		file, errs = entries, append(errs, err)
+		if err == nil {
+			errs = append(errs, checkWritable(path, info, ctx.Flags(), file))
+		}
 	}
 	for _, f := range ctx.Flags() {
 		if s := p.settings[f]; s != nil && !onCommandLine(ctx, f.Name) {
@@ -97,6 +101,30 @@ func (p *Parser) choose(f *kong.Flag, s *setting, path string, file map[string]e
 	return nil
 }
 
+// checkWritable refuses a file that has a secret in it and that anybody may write:
+// whoever can choose the secret can pose as anybody.
+func checkWritable(path string, info fs.FileInfo, flags []*kong.Flag, file map[string]entry) error {
+	if !private.Writable(info) {
+		return nil
+	}
+	for _, f := range flags {
+		if e, in := file[f.Name]; in && holdsSecret(f, e.node.Value) {
+			return fmt.Errorf("%s:%d: %s: it is a secret, and anybody may write the file (mode %04o): run chmod o-w, and make sure that nobody has changed it",
+				path, e.line, f.Name, info.Mode().Perm())
+		}
+	}
+	return nil
+}
+
+// holdsSecret reports whether the value of a flag is a secret, or a URL with a user in it.
+func holdsSecret(f *kong.Flag, value string) bool {
+	t := f.Target.Type()
+	if t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return t == reflect.TypeFor[Secret]() || strings.Contains(value, "://") && strings.Contains(value, "@")
+}
+
 // resolve gives kong the value of a flag that is not on the command line; nil for its
 // default.
 func (p *Parser) resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
@@ -119,20 +147,13 @@ func (p *Parser) checkVariables() error {
 }
 
 // readFile reads the entries of a file of settings, and refuses keys that are none.
-func (p *Parser) readFile(path string) (map[string]entry, error) {
-	f, err := os.Open(path)
+func (p *Parser) readFile(path string) (map[string]entry, fs.FileInfo, error) {
+	raw, info, err := private.Read(path, maxFile)
 	if err != nil {
-		return nil, fmt.Errorf("--config: %w", err)
+		return nil, nil, fmt.Errorf("--config: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("--config: %w", err)
-	}
-	if len(raw) > maxFile {
-		return nil, fmt.Errorf("--config: %s has more than %d bytes", path, maxFile)
-	}
-	return p.readYAML(path, raw)
+	entries, err := p.readYAML(path, raw)
+	return entries, info, err
 }
 
 func (p *Parser) readYAML(path string, raw []byte) (map[string]entry, error) {

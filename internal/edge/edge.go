@@ -8,6 +8,8 @@
 // rest.go has the HTTP entrances and ops.go the operators'; drain.go is how a node
 // leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
 // a room rather than to one of its connections, and limits.go what is allowed to whom.
+// In front of both listeners door.go bounds their connections, and hosts.go asks for their
+// names.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -21,11 +23,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -81,11 +82,11 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	egress  *egress
+	quiet   *quiet.Logger // of what clients cause
 	users   *registry[user]
 	addrs   *registry[clientaddr.Group]
-	viewers atomic.Int64   // accepted and not closed
-	refused atomic.Int64   // the same of those who are not let in: see refuse.go
-	proxies rate.Sometimes // what is said of proxies
+	viewers atomic.Int64 // accepted and not closed
+	refused atomic.Int64 // the same of those who are not let in: see refuse.go
 
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving
@@ -103,7 +104,7 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
-		proxies: rate.Sometimes{Interval: proxyEvery}, sessions: map[*session]struct{}{}, quit: make(chan struct{}),
+		quiet: quiet.New(cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
 	return s
@@ -118,9 +119,15 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	mux.HandleFunc("/v1/", s.cors(func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + r.Method + " at this path"}, 0)
+		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + quiet.Cut(r.Method, maxMethod) + " at this path"}, 0)
 	}))
 }
+
+// maxMethod is how many bytes of a method are shown: more than any has.
+const maxMethod = 20
+
+// SameOrigins has h, which is no entrance of the API, ask of pages what the API asks.
+func (s *Server) SameOrigins(h http.HandlerFunc) http.Handler { return s.cors(h) }
 
 // Ready says why this node should get no more viewers; nil when it should.
 func (s *Server) Ready() error {

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -12,10 +13,6 @@ import (
 // crowdedRetry is when somebody is to come back who has too many connections: one of them
 // must end first, and a dead one is found within 100 s.
 const crowdedRetry = 10 * time.Second
-
-// proxyEvery is how often proxies that are set up otherwise are logged: they come again
-// and again.
-const proxyEvery = 10 * time.Second
 
 // admitAddress takes one more connection from the address of a request. It returns what
 // belongs to that address, nil if it is nobody's; false if it has as many as it may have.
@@ -94,9 +91,9 @@ func tooMany(what string, wait time.Duration) *protocol.Error {
 // tells the operator, who has set up one of the two otherwise than the other.
 func (s *Server) ProxyRefused(proxy net.Addr, err error) {
 	s.cfg.Metrics.refused.WithLabelValues(refusedProxy).Inc()
-	s.proxies.Do(func() {
-		s.cfg.Logger.Warn("refused a connection of a trusted proxy; have it send the PROXY protocol, or start without --proxy-protocol", "proxy", proxy, "error", err)
-	})
+	address, _, _ := net.SplitHostPort(proxy.String())
+	s.quiet.Log(slog.LevelWarn, "refused a connection of a trusted proxy; have it send the PROXY protocol, or start without --proxy-protocol",
+		address, "proxy", address, "error", err)
 }
 
 func (s *Server) rateOf(role protocol.Role) Rate {

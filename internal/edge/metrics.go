@@ -13,6 +13,7 @@ import (
 // Why somebody is not let in.
 const (
 	refusedOrigin    = "origin"
+	refusedHost      = "host"
 	refusedFull      = "full"
 	refusedHandshake = "handshake"
 	refusedToken     = "token"
@@ -53,6 +54,8 @@ type Metrics struct {
 	draining    prometheus.Gauge
 	told        prometheus.Counter
 	expired     prometheus.Counter
+	open        *prometheus.GaugeVec
+	evicted     *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -73,14 +76,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, c := range protocol.ErrorCodes() {
 		results = append(results, string(c))
 	}
+	open := f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kansei_http_connections", Help: "Connections that are no viewers': handshakes, requests, idle ones.",
+	}, []string{"listener"})
+	for _, l := range listeners() {
+		open.WithLabelValues(l)
+	}
 	return &Metrics{
+		open: open,
+		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing and were closed to make room for others.",
+			"listener", listeners()...),
 		connections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_connections", Help: "WebSocket connections of viewers that were let in.",
 		}),
 		joins: counter("kansei_joins_total", "Viewers that came in: new, recovered with their cursor, or lost with one that could not be followed.",
 			"result", joinNew, joinRecovered, joinLost),
 		leaves: counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
-		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
+		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedHost, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
 			refusedUser, refusedAddress, refusedProxy),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
@@ -98,6 +110,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 }
+
+// RefusedHosts counts requests to the public listener under the name of another host.
+func (m *Metrics) RefusedHosts() prometheus.Counter { return m.refused.WithLabelValues(refusedHost) }
 
 func (m *Metrics) join(resuming, recovered bool, took time.Duration) {
 	result := joinNew

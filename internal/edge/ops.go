@@ -2,9 +2,11 @@ package edge
 
 import (
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,18 +28,29 @@ func Ops(reg *prometheus.Registry, checks []Check, drain func() (viewers int, le
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, checks) })
 	// A page in an operator's browser must not be able to stop a node.
-	mux.Handle("POST /drain", http.NewCrossOriginProtection().Handler(http.HandlerFunc(
-		func(w http.ResponseWriter, _ *http.Request) {
-			viewers, left := drain()
-			writeJSON(w, http.StatusAccepted, draining{viewers, math.Ceil(left.Seconds()*10) / 10})
-		})))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("POST /drain", ownPages(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		viewers, left := drain()
+		writeJSON(w, http.StatusAccepted, draining{viewers, math.Ceil(left.Seconds()*10) / 10})
+	})))
+	for pattern, h := range map[string]http.HandlerFunc{
+		"GET /debug/pprof/":        pprof.Index,
+		"GET /debug/pprof/cmdline": program,
+		"GET /debug/pprof/profile": pprof.Profile,
+		"GET /debug/pprof/symbol":  pprof.Symbol,
+		"POST /debug/pprof/symbol": pprof.Symbol,
+		"GET /debug/pprof/trace":   pprof.Trace,
+	} {
+		mux.Handle(pattern, ownPages(h)) // each takes time, and some stop the node for a moment
+	}
 	return mux
+}
+
+// program answers with the name of the program, which is what readers of profiles want
+// of the command line. Its arguments may be secrets.
+func program(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, os.Args[0]) // the client is gone: nobody to tell
 }
 
 // draining is the answer to POST /drain.

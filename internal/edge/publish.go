@@ -94,13 +94,13 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
 }
 
-// quiet is the rate of a room, in comments a second, below which nobody needs to
+// quietRate is the rate of a room, in comments a second, below which nobody needs to
 // know it.
-const quiet = 10
+const quietRate = 10
 
 // rate is how many comments a room has had in the last second, if they were many.
 func (s *Server) rate(room string) uint32 {
-	if n := s.cfg.Hub.Rate(room); n >= quiet {
+	if n := s.cfg.Hub.Rate(room); n >= quietRate {
 		return n
 	}
 	return 0

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -81,7 +82,7 @@ func (v *session) Message(p []byte) {
 		v.send(&protocol.Beat{Now: now.UnixMilli()})
 	case *protocol.UnknownRequest:
 		if req.Ref != "" {
-			v.send(&protocol.Error{Ref: req.Ref, Code: protocol.CodeUnsupported, Message: "this server does not know the type " + req.Type})
+			v.send(&protocol.Error{Ref: req.Ref, Code: protocol.CodeUnsupported, Message: "this server does not know the type " + quiet.Cut(req.Type, maxShown)})
 		}
 	}
 }

@@ -121,12 +121,18 @@ func (s *Server) sessionOf(q url.Values) string {
 	return s.cfg.GuestIDs.Session()
 }
 
+// maxOrigin is how many bytes an origin may have: a host has at most 253.
+const maxOrigin = 300
+
 // originAllowed tells whether the page that makes a request may. Who is no browser
 // names no origin.
 func (s *Server) originAllowed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" {
 		return true
+	}
+	if len(origin) > maxOrigin { // no browser's, and the answer would repeat it
+		return false
 	}
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 // lockFile makes a file and locks it until it is closed or the process ends.
 func lockFile(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o640)
+	f, err := private.Open(name)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 const (
@@ -73,7 +75,7 @@ func (n *NATS) ill() error {
 // room finds out whether the disk takes something.
 func (n *NATS) room() error {
 	name := filepath.Join(n.dir, mendFile)
-	f, err := os.Create(name)
+	f, err := private.Create(name)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,10 @@ package embedded
 
 import (
 	"context"
+	"errors"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,6 +113,55 @@ func TestNATSIsReplaced(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A link in the store does not choose which file is overwritten.
+func TestNATSFollowsNoLinks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store := filepath.Join(dir, "store")
+	n := startNATS(t, NATSConfig{StoreDir: store})
+	if err := os.Symlink(victim, filepath.Join(store, mendFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.room(); err != nil {
+		t.Errorf("the disk takes nothing: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(store, mendFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left behind: %v", mendFile, err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(store, natsLockFile)
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(victim, lock); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := StartNATS(NATSConfig{StoreDir: store}); err == nil {
+		t.Error("it locks what a link leads to", n.Close())
+	}
+	if p, err := os.ReadFile(victim); err != nil || string(p) != "precious" {
+		t.Errorf("the link's target holds %q, %v", p, err)
+	}
+}
+
+// The log is for this user alone.
+func TestNATSStoreIsPrivate(t *testing.T) {
+	t.Parallel()
+	store := filepath.Join(t.TempDir(), "made", "on", "demand")
+	startNATS(t, NATSConfig{StoreDir: store})
+	for path, want := range map[string]os.FileMode{store: 0o700, filepath.Dir(store): 0o700, filepath.Join(store, natsLockFile): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, %v; want %v", path, info.Mode(), err, want)
 		}
 	}
 }

@@ -12,12 +12,14 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 // NATSConfig configures an embedded NATS server.
 type NATSConfig struct {
-	// StoreDir is where JetStream keeps what it is given; made if it is not there.
-	// It belongs to one process at a time. Empty: a temporary directory, removed
+	// StoreDir is where JetStream keeps what it is given; made if it is not there, for
+	// this user alone. It belongs to one process at a time. Empty: a temporary directory, removed
 	// by Close.
 	StoreDir string
 	// SyncInterval is how often the disk is told to keep what was written, which is
@@ -83,8 +85,8 @@ func (n *NATS) start() error {
 		}
 		n.dir, n.temporary = tmp, tmp
 	}
-	if err := os.MkdirAll(n.dir, 0o750); err != nil {
-		return err
+	if err := private.Dir(n.dir); err != nil {
+		return fmt.Errorf("store directory: %w", err)
 	}
 	var err error
 	if n.lock, err = lockFile(filepath.Join(n.dir, natsLockFile)); err != nil {

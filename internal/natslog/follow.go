@@ -3,6 +3,7 @@ package natslog
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -328,7 +329,7 @@ func (f *follow) park(w work, err error) {
 		f.failing = time.Now()
 	}
 	if f.l.ctx.Err() == nil && !errors.Is(err, errNotConnected) {
-		f.l.log.Debug("room cannot be read", "room", f.room, "stream", f.log.name, "error", err)
+		f.l.quiet.Log(slog.LevelDebug, "room cannot be read", f.room, "room", f.room, "stream", f.log.name, "error", err)
 	}
 	f.mu.Lock()
 	f.tasks |= w.tasks

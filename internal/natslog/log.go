@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -31,6 +32,7 @@ type Log struct {
 	cfg     Config
 	metrics *Metrics
 	log     *slog.Logger
+	quiet   *quiet.Logger // of what viewers cause
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -67,7 +69,7 @@ func Open(cfg Config) (*Log, error) {
 			return nil, fmt.Errorf("natslog: %w", err)
 		}
 	}
-	l := &Log{cfg: cfg, began: time.Now(), metrics: cfg.Metrics, log: cfg.Logger, closed: make(chan struct{})}
+	l := &Log{cfg: cfg, began: time.Now(), metrics: cfg.Metrics, log: cfg.Logger, quiet: quiet.New(cfg.Logger), closed: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.caller = newCaller(l)
 	l.appender = newAppender(l)
@@ -287,7 +289,7 @@ func (l *Log) Follow(room string, recent int, follower hub.Follower) hub.Follow 
 	f := newFollow(l, room, recent, follower)
 	if !protocol.ValidRoom(room) {
 		// There is no such subject, and so nothing to report, ever.
-		l.log.Error("asked to follow what is no room", "room", room)
+		l.quiet.Log(slog.LevelError, "asked to follow what is no room", room, "room", quiet.Cut(room, protocol.MaxRoomName))
 		f.stopped.Store(true)
 		return f
 	}

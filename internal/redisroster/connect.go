@@ -2,8 +2,10 @@ package redisroster
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -151,6 +153,16 @@ func single(u *url.URL) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, plain(err)
 	}
+	return client(o), nil
+}
+
+// Inside makes a client of a server in this process, to which dial leads. Whoever asks
+// for the client closes it.
+func Inside(dial func(ctx context.Context, network, addr string) (net.Conn, error)) redis.UniversalClient {
+	return client(&redis.Options{Addr: "inside", Dialer: dial}) // a name for the log; nothing resolves it
+}
+
+func client(o *redis.Options) redis.UniversalClient {
 	o.MaxRetries, o.DialerRetries = -1, 1
 	o.ContextTimeoutEnabled = true
 	o.DialTimeout = cmp.Or(o.DialTimeout, dialTimeout)
@@ -159,7 +171,7 @@ func single(u *url.URL) (redis.UniversalClient, error) {
 	o.PoolSize, o.ClientName, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.ClientName, clientName), cmp.Or(o.Protocol, 2)
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return redis.NewClient(o), nil
+	return redis.NewClient(o)
 }
 
 func failover(u *url.URL) (redis.UniversalClient, error) {

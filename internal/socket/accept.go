@@ -19,6 +19,11 @@ import (
 var (
 	// ErrSubprotocol: the client did not offer protocol.Subprotocol.
 	ErrSubprotocol = errors.New("socket: the subprotocol " + protocol.Subprotocol + " was not offered")
+	// ErrVersion: the request came over another version of HTTP than 1.1, which alone has
+	// upgrades.
+	ErrVersion = errors.New("socket: a WebSocket is opened with HTTP/1.1")
+	// ErrBody: the request has a body, which would be taken for frames.
+	ErrBody = errors.New("socket: the request has a body")
 	// ErrEarlyData: the client sent something behind its request, before the answer.
 	ErrEarlyData = errors.New("socket: data before the handshake was complete")
 )
@@ -37,6 +42,16 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	if s.wheel.isClosed() {
 		http.Error(w, "the server is shutting down", http.StatusServiceUnavailable)
 		return nil, ErrServerClosed
+	}
+	if r.ProtoMajor != 1 {
+		// Without the header Upgrade, which makes clients of HTTP/2 give up the stream.
+		http.Error(w, "a WebSocket is opened with HTTP/1.1", http.StatusUpgradeRequired)
+		return nil, ErrVersion
+	}
+	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+		w.Header().Set("Connection", "close") // the body is not wanted
+		http.Error(w, "the request that opens a WebSocket has no body", http.StatusBadRequest)
+		return nil, ErrBody
 	}
 	if !offers(r.Header, protocol.Subprotocol) {
 		http.Error(w, "the subprotocol "+protocol.Subprotocol+" is required", http.StatusBadRequest)
@@ -191,12 +206,20 @@ func (h *handshake) refuse(nc net.Conn, err error) error {
 	return err
 }
 
-// Write drops what websocket.Accept has to say about a connection that is taken.
+// maxRefusal is how many bytes of a refusal by websocket.Accept are sent: it quotes
+// whole headers.
+const maxRefusal = 200
+
+// Write drops what websocket.Accept has to say about a connection that is taken, and
+// cuts what it says about another.
 func (h *handshake) Write(p []byte) (int, error) {
 	if h.taken {
 		return len(p), nil
 	}
-	return h.ResponseWriter.Write(p)
+	if _, err := h.ResponseWriter.Write(p[:min(len(p), maxRefusal)]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // deaf is a connection whose end is not the end of what is below it.

@@ -46,6 +46,11 @@ func TestAccept(t *testing.T) {
 		{"bad key", with("AAAA==", "=="), 400, nil},
 		{"version 8", with("Version: 13", "Version: 8"), 400, map[string]string{"Sec-WebSocket-Version": "13"}},
 		{"POST", with("GET", "POST"), 405, nil},
+		{"a body", with(offer, offer+"Content-Length: 5\r\n"), 400, nil},
+		{"a body in chunks", with(offer, offer+"Transfer-Encoding: chunked\r\n"), 400, nil},
+		{"an empty body", with(offer, offer+"Content-Length: 0\r\n"), 101, nil},
+		{"HTTP/1.0", with("HTTP/1.1", "HTTP/1.0"), 426, nil},
+		{"a long header", with("Upgrade: websocket", "Upgrade: "+strings.Repeat("x", 2000)), 426, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			nc, err := net.Dial("tcp", st.Listener.Addr().String())
@@ -69,6 +74,9 @@ func TestAccept(t *testing.T) {
 				}
 			}
 			if c.status != http.StatusSwitchingProtocols {
+				if body, err := io.ReadAll(r.Body); err != nil || len(body) > maxRefusal {
+					t.Errorf("refused with %d bytes, %v", len(body), err)
+				}
 				_ = r.Body.Close()
 				return
 			}
@@ -180,6 +188,8 @@ func TestNotToBeTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Sec-WebSocket-Protocol", protocol.Subprotocol)
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
 	res, err := st.Client().Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +197,11 @@ func TestNotToBeTaken(t *testing.T) {
 	_ = res.Body.Close()
 	if res.ProtoMajor != 2 || res.StatusCode != http.StatusUpgradeRequired {
 		t.Errorf("HTTP/%d: %s", res.ProtoMajor, res.Status)
+	}
+	for _, h := range []string{"Connection", "Upgrade"} { // strict clients take them for a broken stream
+		if v := res.Header.Get(h); v != "" {
+			t.Errorf("an answer over HTTP/2 bears %s: %s", h, v)
+		}
 	}
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/kansei-live/kansei/internal/edge"
+	"github.com/kansei-live/kansei/internal/private"
+	"github.com/kansei-live/kansei/internal/quiet"
+)
+
+const (
+	// answerTime is how long a client may take to read an answer, beside what the
+	// log may take to make one. The largest, some 2 MB of comments, takes 300 kbit/s.
+	answerTime = time.Minute
+	// opsConnections is how many connections the operators' listener holds: scrapers,
+	// health checks and people.
+	opsConnections = 256
+	// maxPEM bounds a file with a certificate or a key, in bytes: many times what a chain takes.
+	maxPEM = 1 << 20
+)
+
+// httpServer makes a server of h. Whoever sends or reads too slowly is cut off;
+// a WebSocket and a profile have deadlines of their own.
+func httpServer(h http.Handler, write time.Duration, log *quiet.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second, // of a body
+		WriteTimeout:      write,            // from the headers to the end of the answer
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          log.HTTP(),
+	}
+}
+
+// serve serves h until the node stops.
+func (n *node) serve(what string, l net.Listener, door *edge.Door, certificate *tls.Config, h http.Handler) {
+	srv := httpServer(h, n.cfg.AppendTimeout+answerTime, n.quiet)
+	srv.TLSConfig = certificate
+	l = door.Guard(l, srv)
+	done := make(chan struct{})
+	// Ends when the node stops it, or when the listener fails.
+	go func() {
+		defer close(done)
+		var err error
+		if certificate != nil {
+			err = srv.ServeTLS(l, "", "")
+		} else {
+			err = srv.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			n.failed <- fmt.Errorf("%s: %w", what, err)
+		}
+	}()
+	n.onStop(what, func(ctx context.Context) error {
+		err := srv.Shutdown(ctx)
+		if err != nil {
+			err = errors.Join(err, srv.Close())
+		}
+		<-done
+		return err
+	})
+}
+
+// loadCertificate reads the certificate of the public listener; nil when it has none.
+func loadCertificate(cert, key string) (*tls.Config, error) {
+	if cert == "" {
+		return nil, nil
+	}
+	c, _, err := private.Read(cert, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert: %w", err)
+	}
+	k, info, err := private.Read(key, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-key: %w", err)
+	}
+	if private.Writable(info) {
+		return nil, fmt.Errorf("--tls-key: %s: anybody may write it (mode %04o): run chmod o-w, and make sure that nobody has changed it", key, info.Mode().Perm())
+	}
+	pair, err := tls.X509KeyPair(c, k)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}

@@ -1,0 +1,178 @@
+package edge
+
+import (
+	"container/list"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The listeners of a node, as labels.
+const (
+	ListenerPublic = "public"
+	ListenerOps    = "ops"
+)
+
+func listeners() []string { return []string{ListenerPublic, ListenerOps} }
+
+// doorPatience is how long a connection may hold a place that others wait for without
+// asking for anything: longer than a client far away takes for its handshake, and so
+// short that whoever fills all places again and again must do so every second.
+const doorPatience = time.Second
+
+// Door bounds the connections of one listener that belong to HTTP: those whose request
+// is still to come, those whose request is under way, and idle ones. A viewer's leaves
+// it with its upgrade and is counted as a viewer from then on.
+//
+// While all places are taken nothing is accepted: newcomers wait in the kernel. Those
+// that ask for nothing make room after [doorPatience], the longest-waiting first, so
+// that nobody is kept out by sockets that are merely open. Requests under way are left
+// to their own deadlines.
+//
+// It leaves connections as they are, because a viewer's is taken from package net by
+// its type, and follows them by what the server reports. That costs a join three turns
+// of a lock and two small allocations, nothing beside its handshake.
+type Door struct {
+	places  int
+	open    prometheus.Gauge
+	evicted prometheus.Counter
+
+	freed chan struct{} // has something since a place became free
+
+	mu      sync.Mutex
+	held    map[net.Conn]*list.Element // its place in waiting; nil while it has a request
+	waiting list.List                  // of waiter, the longest-waiting first
+}
+
+type waiter struct {
+	nc    net.Conn
+	since time.Time
+}
+
+// NewDoor makes a Door with so many places. listener is a label.
+func NewDoor(places int, listener string, m *Metrics) *Door {
+	return &Door{
+		places: places, open: m.open.WithLabelValues(listener), evicted: m.evicted.WithLabelValues(listener),
+		freed: make(chan struct{}, 1), held: map[net.Conn]*list.Element{},
+	}
+}
+
+// Guard has the connections that l accepts for srv pass the door.
+func (d *Door) Guard(l net.Listener, srv *http.Server) net.Listener {
+	srv.ConnState = d.state
+	return &doorListener{Listener: l, door: d, closed: make(chan struct{})}
+}
+
+// state is told what a connection does, in the order in which it does it; that it is
+// new before the next one is accepted.
+func (d *Door) state(nc net.Conn, state http.ConnState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, in := d.held[nc]
+	if !in && state != http.StateNew {
+		return // it was evicted
+	}
+	if at != nil {
+		d.waiting.Remove(at)
+	}
+	switch state {
+	case http.StateNew, http.StateIdle:
+		d.held[nc] = d.waiting.PushBack(waiter{nc, time.Now()})
+	case http.StateActive:
+		d.held[nc] = nil
+	case http.StateHijacked, http.StateClosed:
+		d.forget(nc)
+	}
+	d.open.Set(float64(len(d.held)))
+}
+
+// forget frees the place of a connection. The caller holds mu.
+func (d *Door) forget(nc net.Conn) {
+	delete(d.held, nc)
+	select {
+	case d.freed <- struct{}{}:
+	default:
+	}
+}
+
+// enter waits until there is a place, or until closed is.
+func (d *Door) enter(closed <-chan struct{}) error {
+	for {
+		evict, wait := d.full()
+		if evict != nil {
+			d.evicted.Inc()
+			end(evict)
+			continue
+		}
+		if wait == 0 {
+			return nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-d.freed:
+		case <-timer.C:
+		case <-closed:
+		}
+		timer.Stop()
+		select {
+		case <-closed:
+			return net.ErrClosed
+		default:
+		}
+	}
+}
+
+// full says what to do before another connection is accepted: nothing, end one, whose
+// place is free already, or wait. Whether somebody is at the door cannot be seen before
+// a place is free, so that the last one is kept free where that is possible.
+func (d *Door) full() (evict net.Conn, wait time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.held) < d.places {
+		return nil, 0
+	}
+	first := d.waiting.Front()
+	if first == nil {
+		return nil, doorPatience // all have requests; one that ends says so
+	}
+	w := first.Value.(waiter)
+	if wait = doorPatience - time.Since(w.since); wait > 0 {
+		return nil, wait
+	}
+	d.waiting.Remove(first)
+	d.forget(w.nc)
+	d.open.Set(float64(len(d.held)))
+	return w.nc, 0
+}
+
+// end closes a connection without the farewell of TLS, which may wait for its peer.
+func end(nc net.Conn) {
+	if c, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = c.NetConn()
+	}
+	_ = nc.Close() // somebody who has said nothing
+}
+
+// doorListener accepts when there is a place.
+type doorListener struct {
+	net.Listener
+	door   *Door
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *doorListener) Accept() (net.Conn, error) {
+	if err := l.door.enter(l.closed); err != nil {
+		return nil, err
+	}
+	return l.Listener.Accept()
+}
+
+// Close also ends the waiting for a place.
+func (l *doorListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
