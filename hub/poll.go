@@ -26,18 +26,21 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 	defer r.mu.Unlock()
 	items, at := v.items, v.floor
 	switch {
-	case recovered && s.ahead && s.seq > r.head && s.resets == r.resets:
-		items, at = nil, s.seq
+	case recovered && s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
+		items, at = nil, s.Position
 	case recovered && r.reaches(v, s):
-		items = items[v.after(s.seq)-v.base:]
+		items = items[v.after(s.Seq)-v.base:]
 		items = append(before, items[:min(len(items), pollItems-len(before))]...)
-		at = s.seq
+		at = s.Position
 	default:
 		recovered = false
 		items = items[max(0, len(items)-r.hub.cfg.Recent):]
 	}
-	if len(items) > 0 {
-		at = items[len(items)-1].seq
+	switch n := len(items); {
+	case n > 0:
+		at = items[n-1].position()
+	case !at.Known(): // there is nothing for everybody up to the end
+		at = r.head
 	}
 	return appendPast(items, makeCursor(r.tag, at)), recovered
 }
@@ -45,20 +48,20 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 // pollFrom finds the place from which on a poll goes on in the view's items, and what
 // has to come before: as much of it as one poll returns.
 func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []item, bool) {
-	s, known := r.place(ctx, cursor)
+	s, known := r.place(ctx, v, cursor)
 	if !known || s.ahead {
 		return s, nil, known
 	}
 	r.mu.Lock()
-	floor := v.floor
+	floor := v.floor.Seq
 	r.mu.Unlock()
-	if s.seq >= floor {
+	if s.Seq >= floor {
 		return s, nil, true
 	}
 	var before []item
-	known = r.readBack(ctx, v, s, func(_ *past, missed []item, upTo uint64, _ encoder) {
+	known = r.readBack(ctx, v, s, func(_ *past, missed []item, upTo Position, _ encoder) {
 		before = append(before, missed[:min(len(missed), pollItems)]...)
-		s.seq = upTo
+		s.Position = upTo
 	})
 	return s, before, known
 }

@@ -55,14 +55,14 @@ type held struct {
 // sampled out of it. It does not change once it is made.
 type personal struct {
 	enc   encoder
-	seq   uint64
-	items []item // that everybody gets
+	at    Position // of its cursor
+	items []item   // that everybody gets
 	own   map[string][]item
 	of    int
 }
 
-func newPersonal(enc encoder, seq uint64, items []item, out []held) *personal {
-	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), of: len(items) + len(out)}
+func newPersonal(enc encoder, at Position, items []item, out []held) *personal {
+	p := &personal{enc: enc, at: at, items: items, own: make(map[string][]item, len(out)), of: len(items) + len(out)}
 	p.enc.deflating = 0 // for one viewer
 	for _, h := range out {
 		p.own[h.author] = append(p.own[h.author], h.item)
@@ -78,7 +78,7 @@ func (p *personal) bytes(f *frame, v *Viewer) []byte {
 	}
 	all := append(append(make([]item, 0, len(p.items)+len(mine)), p.items...), mine...)
 	sort.Slice(all, func(i, j int) bool { return all[i].seq < all[j].seq })
-	return p.enc.live(all, p.seq, p.of).Plain
+	return p.enc.live(all, p.at, p.of).Plain
 }
 
 // pace counts comments over the last second, in tenths.
