@@ -39,7 +39,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		switch {
 		case err == nil:
 			count("ok")
-			answer(hub.CommentID(got.Seq), nil)
+			answer(hub.CommentID(got.Seq, draft.ID), nil)
 		case errors.Is(err, hub.ErrUnavailable):
 			count(string(protocol.CodeUnavailable))
 			answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,
