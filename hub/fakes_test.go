@@ -26,7 +26,7 @@ type fakeLog struct {
 	seqs    map[string]uint64 // of the last event, also of one that is forgotten
 	times   map[uint64]int64  // of every position ever, for the tests
 	follows map[string]*fakeFollow
-	first   uint64 // what comes before is forgotten
+	first   uint64   // what comes before is forgotten
 	end     Position // of the log, when nothing was said
 	stopped int
 	silent  bool // Follow reports nothing

@@ -39,6 +39,7 @@ func (p Position) Known() bool { return p.Seq == 0 || p.At > 0 }
 // Anchor says what a log has at a [Position].
 type Anchor uint8
 
+// Anchors.
 const (
 	AnchorNone Anchor = iota // nothing: it is of another past, or was removed
 	AnchorLog                // a record of another room, or the log's end

@@ -126,7 +126,7 @@ func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte
 	receipt, err := l.write(ctx, s, room, id, rec, body)
 	if err == nil && receipt.Duplicate {
 		// Done between the two, or removed by an operator since.
-		if now, err := s.leaderLast(ctx, room); err == nil && now.revision() == rev {
+		if now, unread := s.leaderLast(ctx, room); unread == nil && now.revision() == rev {
 			id = rand.Text()
 			receipt, err = l.write(ctx, s, room, id, now, body)
 		}
