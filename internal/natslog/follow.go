@@ -443,33 +443,6 @@ func (f *follow) deliver(events []hub.Event, had hub.Position) {
 	}
 }
 
-func (f *follow) showStates(states []liveState) {
-	for _, st := range states {
-		if st.live != "" && st.live != f.stateSubject {
-			continue
-		}
-		if st.seq <= f.rev.Load() {
-			if at := f.revAt.Load(); at > 0 && st.at > at {
-				f.l.state.suspect(hub.Position{Seq: f.rev.Load(), At: at})
-			}
-			continue
-		}
-		f.setState(&st.record)
-	}
-}
-
-// setState reports the state that a record has; nil: it was never set.
-func (f *follow) setState(rec *record) {
-	var at hub.Position
-	if rec != nil {
-		at = rec.position()
-	}
-	f.rev.Store(at.Seq)
-	f.revAt.Store(at.At)
-	f.l.state.note(at)
-	f.tell(func() { f.follower.SetState(rec.state()) })
-}
-
 // tellHealth reports whether the room can be followed, when that has changed.
 func (f *follow) tellHealth() {
 	degraded := !f.log.isWell() || !f.l.state.isWell() ||

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -255,10 +256,14 @@ func TestSignsOfAnotherPast(t *testing.T) {
 	f.come(had)
 	look := func(what string, want hub.Position) {
 		t.Helper()
-		if st.recheck.Swap(false) != (want.Seq > 0) || st.doubt != want {
-			t.Errorf("%s: %v is doubted, wanted %v", what, st.doubt, want)
+		var doubts []hub.Position
+		if want.Seq > 0 {
+			doubts = append(doubts, want)
 		}
-		st.doubt = hub.Position{}
+		if st.recheck.Swap(false) != (want.Seq > 0) || !slices.Equal(st.doubted, doubts) {
+			t.Errorf("%s: %v are doubted, wanted %v", what, st.doubted, doubts)
+		}
+		st.doubted = nil
 	}
 	at := time.UnixMilli(had.At)
 	live := func(seq int, at time.Time) []*nats.Msg {
@@ -287,6 +292,15 @@ func TestSignsOfAnotherPast(t *testing.T) {
 	look("a duplicate and a new position are acknowledged", hub.Position{})
 	scriptedBy(t, l, st, s.ClientURL(), "fake.again", `{"stream":"MINE","seq":9}`)
 	look("a known position is acknowledged", had)
+
+	// Signs that come before the first one was looked at do not hide it.
+	for i := range uint64(10) {
+		st.suspect(hub.Position{Seq: i, At: 1})
+		st.suspect(hub.Position{Seq: i, At: 1})
+	}
+	if n := len(st.doubted); n != maxDoubts || st.doubted[0].Seq != 1 || st.doubted[n-1].Seq != 9 {
+		t.Errorf("after ten signs %v are doubted", st.doubted)
+	}
 }
 
 // A state of another past does not stay, and a change that is based on it is a conflict,

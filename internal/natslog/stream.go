@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,7 @@ const (
 	proofAfter   = 2 * time.Second
 	clocksDiffer = time.Second
 	readers      = 32 // rooms of a stream that are read back at once
+	maxDoubts    = 4  // records that are looked for again at once
 	moveInPlace  = 16 // rooms that are shown without waking another goroutine
 )
 
@@ -58,21 +60,21 @@ type stream struct {
 	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
 	domain     atomic.Value // a string: the JetStream domain that the stream is in
 
-	mu     sync.Mutex
-	id     identity
-	usable bool         // it may be written to and followed
-	err    error        // why the stream is not as it should be; nil when it is
-	heard  time.Time    // when all was found well last
-	ill    time.Time    // since when it is not; zero when it is
-	why    error        // what was wrong last
-	well   bool         // not ill, or not for long
-	pos    uint64       // the probe knows of every record up to here
-	tip    hub.Position // the end of the log, as the leader told it last
-	high   hub.Position // the highest record that this node knows of
-	doubt  hub.Position // a record that this node had seen, and that may not be there any more
-	rooms  map[string][]*follow
-	subs   map[*nats.Subscription]*follow
-	idle   map[*follow]bool // follows that wait for the stream to be well
+	mu      sync.Mutex
+	id      identity
+	usable  bool           // it may be written to and followed
+	err     error          // why the stream is not as it should be; nil when it is
+	heard   time.Time      // when all was found well last
+	ill     time.Time      // since when it is not; zero when it is
+	why     error          // what was wrong last
+	well    bool           // not ill, or not for long
+	pos     uint64         // the probe knows of every record up to here
+	tip     hub.Position   // the end of the log, as the leader told it last
+	high    hub.Position   // the highest record that this node knows of
+	doubted []hub.Position // records that this node had seen, and that may not be there any more
+	rooms   map[string][]*follow
+	subs    map[*nats.Subscription]*follow
+	idle    map[*follow]bool // follows that wait for the stream to be well
 }
 
 func newStream(l *Log, name string, partition int, subjects, section string) *stream {
@@ -171,8 +173,10 @@ func (s *stream) highest() hub.Position {
 // this node had seen at p is not there any more. It is compared at once.
 func (s *stream) suspect(p hub.Position) {
 	s.mu.Lock()
-	if s.doubt.Seq == 0 {
-		s.doubt = p
+	if n := len(s.doubted); n >= maxDoubts {
+		s.doubted[n-1] = p // the first ones are of the oldest past
+	} else if p.Seq > 0 && !slices.Contains(s.doubted, p) {
+		s.doubted = append(s.doubted, p)
 	}
 	s.mu.Unlock()
 	s.recheck.Store(true)
@@ -422,7 +426,7 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 	if other {
 		s.tip = endOf(info)
 		s.pos, s.high, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, time.Time{}, 0
-		s.doubt = hub.Position{}
+		s.doubted = nil
 	}
 	s.mu.Unlock()
 

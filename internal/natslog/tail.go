@@ -37,10 +37,11 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 		shorter = shorter || seq > end.Seq
 	}
 	s.mu.Lock()
-	tip, doubt := s.tip, s.doubt
+	doubted := slices.Clone(s.doubted)
+	known := append(doubted, s.tip)
 	s.mu.Unlock()
 	gone := false
-	for _, p := range []hub.Position{tip, doubt} {
+	for _, p := range known {
 		if p.At == 0 || p.Seq > end.Seq || p == end {
 			continue
 		}
@@ -57,9 +58,7 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 		}
 	}
 	s.mu.Lock()
-	if s.doubt == doubt {
-		s.doubt = hub.Position{}
-	}
+	s.doubted = slices.DeleteFunc(s.doubted, func(p hub.Position) bool { return slices.Contains(doubted, p) })
 	s.mu.Unlock()
 	if gone && recheck && s.isState() {
 		// It was replaced, and says nothing: the leader tells the state of each room.
@@ -93,7 +92,7 @@ func (s *stream) cutOff(end hub.Position) {
 	s.l.metrics.lostEnds.Inc()
 	s.shorter = time.Time{}
 	s.mu.Lock()
-	s.pos, s.tip, s.high, s.doubt = min(s.pos, end.Seq), end, end, hub.Position{}
+	s.pos, s.tip, s.high, s.doubted = min(s.pos, end.Seq), end, end, nil
 	s.mu.Unlock()
 	for _, f := range s.follows() {
 		f.wake(s.anew())

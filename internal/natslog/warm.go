@@ -130,40 +130,6 @@ func (f *follow) forget(upTo hub.Position) {
 	f.tell(func() { f.follower.Forgot(f.place()) })
 }
 
-// readState reads and reports the state: when it is newer than what was reported,
-// or anew, from what may be another stream.
-func (f *follow) readState(ctx context.Context, anew bool) error {
-	id := f.l.state.identity()
-	if id.epoch == "" {
-		return errUnusable
-	}
-	if anew {
-		logID := f.log.identity()
-		if logID.epoch == "" {
-			return errUnusable
-		}
-		if err := f.subscribe(logID.epoch, id.epoch); err != nil {
-			return err
-		}
-	}
-	rec, err := f.l.state.leaderLast(ctx, f.room)
-	if err != nil {
-		return err
-	}
-	if f.l.state.identity() != id {
-		return errMoved
-	}
-	if anew {
-		f.mu.Lock()
-		f.freshState = true
-		f.mu.Unlock()
-		f.setState(rec)
-	} else if rec != nil && rec.seq > f.rev.Load() {
-		f.setState(rec)
-	}
-	return nil
-}
-
 // subscribe has the follow hear what streams of these epochs republish of its
 // room, and returns when the server knows.
 func (f *follow) subscribe(epoch, stateEpoch string) error {
