@@ -37,12 +37,13 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 		shorter = shorter || seq > end.Seq
 	}
 	s.mu.Lock()
-	doubted := slices.Clone(s.doubted)
-	known := append(doubted, s.tip)
+	known := append(slices.Clone(s.doubted), s.tip)
 	s.mu.Unlock()
+	// Those beyond the end are looked for when the log has grown again.
+	known = slices.DeleteFunc(known, func(p hub.Position) bool { return p.Seq > end.Seq })
 	gone := false
 	for _, p := range known {
-		if p.At == 0 || p.Seq > end.Seq || p == end {
+		if p.At == 0 || p == end {
 			continue
 		}
 		rec, err := s.leaderGet(ctx, getRequest{Seq: p.Seq})
@@ -58,7 +59,7 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 		}
 	}
 	s.mu.Lock()
-	s.doubted = slices.DeleteFunc(s.doubted, func(p hub.Position) bool { return slices.Contains(doubted, p) })
+	s.doubted = slices.DeleteFunc(s.doubted, func(p hub.Position) bool { return slices.Contains(known, p) })
 	s.mu.Unlock()
 	if gone && recheck && s.isState() {
 		// It was replaced, and says nothing: the leader tells the state of each room.
