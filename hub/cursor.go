@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// A cursor is a tag, which tells the room and the epoch of its log, and behind it
-// the position of the last event that it covers, in base 36.
+// A cursor is a tag, which tells the room and the epoch of its log, and behind it the
+// position of the last event that it covers: its sequence and its time, in base 36,
+// with a dash between them. A position without a time has no dash: nobody can follow it.
 
 const tagLen = 8
 
@@ -20,65 +22,81 @@ func cursorTag(epoch, room string) string {
 	return base64.RawURLEncoding.EncodeToString(h[:6])
 }
 
-func makeCursor(tag string, seq uint64) string {
-	var b [tagLen + 13]byte
-	return string(strconv.AppendUint(append(b[:0], tag...), seq, 36))
+func makeCursor(tag string, p Position) string {
+	var b [tagLen + 13 + 1 + 13]byte
+	c := strconv.AppendUint(append(b[:0], tag...), p.Seq, 36)
+	if p.Known() {
+		c = strconv.AppendInt(append(c, '-'), p.At, 36)
+	}
+	return string(c)
 }
 
 // parseCursor returns the position in a cursor; false when the cursor is not of
-// the room and epoch of tag.
-func parseCursor(tag, cursor string) (uint64, bool) {
+// the room and epoch of tag, or has no time.
+func parseCursor(tag, cursor string) (Position, bool) {
 	if len(cursor) <= tagLen || cursor[:tagLen] != tag {
-		return 0, false
+		return Position{}, false
 	}
-	seq, err := strconv.ParseUint(cursor[tagLen:], 36, 64)
-	return seq, err == nil
+	seq, at, _ := strings.Cut(cursor[tagLen:], "-")
+	var (
+		p         Position
+		bad, late error
+	)
+	p.Seq, bad = strconv.ParseUint(seq, 36, 64)
+	p.At, late = strconv.ParseInt(at, 36, 64)
+	if bad != nil || late != nil || !p.Known() || p.Seq == 0 && p.At != 0 {
+		return Position{}, false
+	}
+	return p, true
 }
 
 // spot is the place in a room's log that a cursor points to.
 type spot struct {
-	seq    uint64
+	Position
 	resets uint64 // of the room, when the cursor was read: beyond the next one it means nothing
 	ahead  bool   // this node has not heard of the event there yet, but the log's leader has
 }
 
-// place returns the spot of a cursor; false when it cannot be followed.
-func (r *Room) place(ctx context.Context, cursor string) (spot, bool) {
+// place returns the spot of a cursor in a view; false when it cannot be followed. A
+// position that the room remembers is judged from memory, and the log's leader is asked
+// about the others.
+func (r *Room) place(ctx context.Context, v *view, cursor string) (spot, bool) {
 	r.mu.Lock()
-	seq, ok := parseCursor(r.tag, cursor)
-	s := spot{seq: seq, resets: r.resets}
-	head, epoch := r.head, r.epoch
+	p, ok := parseCursor(r.tag, cursor)
+	s := spot{Position: p, resets: r.resets}
+	epoch := r.epoch
+	right, sure := r.remembers(v, p)
 	r.mu.Unlock()
-	if !ok || seq <= head {
-		return s, ok
+	switch {
+	case !ok:
+		return s, false
+	case sure:
+		return s, right
 	}
-	return r.confirm(ctx, s, epoch)
+	return r.confirm(ctx, v, s, epoch)
 }
 
-// confirm asks the log's leader about a cursor that is ahead of what this node has
-// heard, and waits until the node has heard as much.
-func (r *Room) confirm(ctx context.Context, s spot, epoch string) (spot, bool) {
-	log := r.hub.cfg.Log
-	last, err := log.Last(ctx, r.name)
-	switch {
-	case err != nil:
+// confirm asks the log's leader about a cursor. If the event there is one of the room's
+// that this node has not heard of, it waits until the node has.
+func (r *Room) confirm(ctx context.Context, v *view, s spot, epoch string) (spot, bool) {
+	switch got, err := r.ask(ctx, s.Position, epoch); {
+	case err != nil || got == AnchorNone:
 		return s, false
-	case last == 0:
-		// An empty room's cursor is a position of the log, not of an event.
-		_, _, err := log.Read(ctx, r.name, epoch, s.seq, 1)
-		return s, err == nil
-	case s.seq > last:
-		return s, false
+	case got == AnchorLog:
+		// It was given out while the room had no events: whoever has it has seen all that
+		// there was up to there.
+		return s, true
 	}
 	// Repair at the tail takes a second or two; looking is cheap and rare.
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
 		r.mu.Lock()
-		head, resets := r.head, r.resets
+		head, resets := r.head.Seq, r.resets
+		right, sure := r.remembers(v, s.Position)
 		r.mu.Unlock()
-		if s.ahead = head < s.seq; !s.ahead || resets != s.resets {
-			return s, resets == s.resets
+		if s.ahead = head < s.Seq; !s.ahead || resets != s.resets {
+			return s, resets == s.resets && (right || !sure)
 		}
 		select {
 		case <-t.C:
@@ -89,8 +107,40 @@ func (r *Room) confirm(ctx context.Context, s spot, epoch string) (spot, bool) {
 }
 
 // reaches tells whether a view's items have everything after a spot. Room.mu is held.
-func (r *Room) reaches(v *view, s spot) bool { return s.resets == r.resets && s.seq >= v.floor }
+func (r *Room) reaches(v *view, s spot) bool { return s.resets == r.resets && s.Seq >= v.floor.Seq }
 
-// CommentID is the id that the comment which the log has put at seq bears
-// everywhere: the position in base 36, so [0-9a-z]{1,13}.
-func CommentID(seq uint64) string { return strconv.FormatUint(seq, 36) }
+const (
+	idHash   = 4                 // characters of a comment's id that are of a hash
+	idHashes = 36 * 36 * 36 * 36 // so many hashes
+)
+
+// CommentID is the id that a comment bears everywhere: its sequence in the log in base
+// 36, and behind it four characters of the hash of its draft's ID. A log that has lost
+// its end gives a sequence again, to another draft. It is [0-9a-z]{5,16} up to the
+// sequence 36¹², which no log reaches.
+func CommentID(seq uint64, draft string) string {
+	var b [13 + idHash]byte
+	id := strconv.AppendUint(b[:0], seq, 36)
+	for n, unit := hash(draft)%idHashes, uint64(idHashes/36); unit > 0; unit /= 36 {
+		id = append(id, "0123456789abcdefghijklmnopqrstuvwxyz"[n/unit%36])
+	}
+	return string(id)
+}
+
+// hash is FNV-1a, 64 bits, its halves folded: the low bits of the plain hash are weak.
+func hash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h ^ h>>32
+}
+
+// commentID is the id of an event that is a comment. A record that somebody else has
+// written may have no draft's ID: its time stands for it.
+func commentID(e *Event) string {
+	if e.ID == "" {
+		return CommentID(e.Seq, strconv.FormatInt(e.At, 10))
+	}
+	return CommentID(e.Seq, e.ID)
+}

@@ -24,15 +24,17 @@ type fakeLog struct {
 	epoch   string
 	events  map[string][]Event
 	seqs    map[string]uint64 // of the last event, also of one that is forgotten
+	times   map[uint64]int64  // of every position ever, for the tests
 	follows map[string]*fakeFollow
-	first   uint64 // what comes before is forgotten
-	end     uint64 // of the log, when nothing was said
+	first   uint64   // what comes before is forgotten
+	end     Position // of the log, when nothing was said
 	stopped int
 	silent  bool // Follow reports nothing
 	reads   int
 	slow    time.Duration // of each Read
 	reading func(n int)   // is called in the middle of the nth Read
-	lastErr error         // of Last
+	asked   int           // how often Has was
+	hasErr  error         // of Has
 	behind  time.Duration // its clock, behind this node's
 }
 
@@ -45,7 +47,7 @@ type fakeFollow struct {
 }
 
 func newFakeLog() *fakeLog {
-	return &fakeLog{epoch: "e1", events: map[string][]Event{}, seqs: map[string]uint64{}, follows: map[string]*fakeFollow{}}
+	return &fakeLog{epoch: "e1", events: map[string][]Event{}, seqs: map[string]uint64{}, times: map[uint64]int64{}, follows: map[string]*fakeFollow{}}
 }
 
 func body(text string) []byte {
@@ -61,8 +63,9 @@ func (l *fakeLog) put(room, text, audience string) Event {
 		seq += uint64(n % 3)
 	}
 	l.seqs[room] = seq
-	e := Event{Seq: seq, At: time.Now().Add(-l.behind).UnixMilli(), Kind: KindComment, Audience: audience, Body: body(text)}
+	e := Event{Seq: seq, At: time.Now().Add(-l.behind).UnixMilli(), ID: "draft-" + text, Kind: KindComment, Audience: audience, Body: body(text)}
 	l.events[room] = append(l.events[room], e)
+	l.times[seq] = e.At
 	return e
 }
 
@@ -118,12 +121,13 @@ func (f *fakeFollow) reset(recent int) {
 	f.log.mu.Lock()
 	all := f.log.events[f.room]
 	epoch := f.log.epoch
-	f.had = f.log.end
+	head := f.log.end
 	f.log.mu.Unlock()
 	if len(all) > 0 {
-		f.had = all[len(all)-1].Seq
+		head = all[len(all)-1].Position()
 	}
-	f.f.Reset(epoch, all[max(0, len(all)-recent):], f.had)
+	f.had = head.Seq
+	f.f.Reset(epoch, all[max(0, len(all)-recent):], head)
 	f.f.SetState(State{})
 }
 
@@ -136,7 +140,7 @@ func (f *fakeFollow) Stop() {
 	f.log.mu.Unlock()
 }
 
-func (l *fakeLog) Read(ctx context.Context, room, epoch string, after uint64, limit int) ([]Event, bool, error) {
+func (l *fakeLog) Read(ctx context.Context, room, epoch string, after Position, limit int) ([]Event, bool, error) {
 	time.Sleep(l.slow)
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
@@ -147,7 +151,7 @@ func (l *fakeLog) Read(ctx context.Context, room, epoch string, after uint64, li
 	var out []Event
 	more := false
 	for _, e := range l.events[room] {
-		if e.Seq > after {
+		if e.Seq > after.Seq {
 			if more = len(out) == limit; more {
 				break
 			}
@@ -160,10 +164,52 @@ func (l *fakeLog) Read(ctx context.Context, room, epoch string, after uint64, li
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.first > after+1 || l.epoch != epoch {
+	if l.first > after.Seq+1 || l.has(room, epoch, after) == AnchorNone {
 		return nil, false, fmt.Errorf("fake: %w", ErrForgotten)
 	}
 	return out, more, nil
+}
+
+// has is what the log has at a position. l.mu is held.
+func (l *fakeLog) has(room, epoch string, p Position) Anchor {
+	if l.epoch != epoch {
+		return AnchorNone
+	}
+	for name, all := range l.events {
+		i := sort.Search(len(all), func(i int) bool { return all[i].Seq >= p.Seq })
+		switch {
+		case i == len(all) || all[i].Position() != p:
+		case name == room:
+			return AnchorRoom
+		default:
+			return AnchorLog
+		}
+	}
+	if p.Seq == 0 || p == l.end || l.first <= p.Seq && l.elsewhere(p) {
+		return AnchorLog
+	}
+	return AnchorNone
+}
+
+// elsewhere tells whether a position is one of the log's in a room that no test looks
+// at: their times are told by their sequences.
+func (l *fakeLog) elsewhere(p Position) bool { return p == elsewhere(p.Seq) }
+
+func elsewhere(seq uint64) Position { return Position{seq, int64(7_000_000 + seq)} }
+
+func (l *fakeLog) Has(_ context.Context, room, epoch string, p Position) (Anchor, error) {
+	time.Sleep(l.slow)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	return l.has(room, epoch, p), l.hasErr
+}
+
+// cursorAt is the cursor of a sequence in room r, with the time that it has, or had last.
+func (l *fakeLog) cursorAt(seq uint64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return makeCursor(cursorTag("e1", "r"), Position{seq, l.times[seq]})
 }
 
 // forget removes what comes up to a position. l.mu is held.
@@ -184,18 +230,6 @@ func (l *fakeLog) change(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
-}
-
-func (l *fakeLog) Last(_ context.Context, room string) (uint64, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lastErr != nil {
-		return 0, l.lastErr
-	}
-	if n := len(l.events[room]); n > 0 {
-		return l.events[room][n-1].Seq, nil
-	}
-	return 0, nil
 }
 
 func (l *fakeLog) State(context.Context, string) (State, error) { return State{}, nil }

@@ -18,7 +18,7 @@
 // # The way of a join
 //
 // [Hub.Join] (join.go) opens the room if this node has not got it (open.go), decides
-// where the viewer goes on (cursor.go), and hands it the welcome and the shared frames
+// where the viewer goes on (cursor.go, anchor.go), and hands it the welcome and the shared frames
 // of the room's state, counts and recent comments in one write. What it has missed
 // and the room's items do not reach back to is read from the log, once for all who
 // come at the same time (past.go). A viewer that is recovered misses nothing and gets
@@ -116,13 +116,15 @@ type Hub struct {
 	rooms     map[string]*Room
 	read      int            // how many of rooms no viewer has come to: see AcquireToRead
 	lingering int            // how many of rooms nobody holds open
-	wg        sync.WaitGroup // rounds under way and rooms that are being shut
+	wg        sync.WaitGroup // rounds and questions under way and rooms that are being shut
+
+	asking chan struct{} // full while maxAsking questions are being asked
 }
 
 // New makes a Hub without rooms.
 func New(cfg Config) *Hub {
 	cfg.setDefaults()
-	return &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}}
+	return &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}, asking: make(chan struct{}, maxAsking)}
 }
 
 // Close shuts all rooms and waits until nothing of them runs any more. The

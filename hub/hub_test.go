@@ -136,11 +136,11 @@ func TestResume(t *testing.T) {
 		check("within the items", cursors[250], true, 251, 0)
 		check("before the items", cursors[10], true, 11, 1)
 		check("from the beginning", start, true, 0, 1)
-		check("of another room", makeCursor(cursorTag("e1", "other"), 4), false, 297, 0)
-		check("of another epoch", makeCursor(cursorTag("e0", "r"), 4), false, 297, 0)
+		check("of another room", makeCursor(cursorTag("e1", "other"), Position{4, 1}), false, 297, 0)
+		check("of another epoch", makeCursor(cursorTag("e0", "r"), Position{4, 1}), false, 297, 0)
 		check("garbage", "garbage", false, 297, 0)
 		check("not even a number", cursors[0][:tagLen]+"-_", false, 297, 0)
-		check("from the future", makeCursor(cursorTag("e1", "r"), 1<<40), false, 297, 0)
+		check("from the future", makeCursor(cursorTag("e1", "r"), Position{1 << 40, 1}), false, 297, 0)
 		check("none", "", false, 297, 0)
 
 		for i := 300; i < 450; i++ {
@@ -165,7 +165,7 @@ func TestResumeAheadOfTheRounds(t *testing.T) {
 		b := w.log.say("b") // waits for the window
 		w.log.say("c")
 		tag := cursorTag("e1", "r")
-		v, s := w.join("r", makeCursor(tag, b.Seq))
+		v, s := w.join("r", w.log.cursorAt(b.Seq))
 		w.expect(s, "welcome(true) state history[c]")
 		time.Sleep(time.Second)
 		w.expect(s, "")
@@ -175,7 +175,7 @@ func TestResumeAheadOfTheRounds(t *testing.T) {
 		d := w.log.put("r", "d", AudienceAll) // this node's report is late
 		e := w.log.put("r", "e", AudienceAll)
 		time.AfterFunc(time.Second, func() { w.log.tell("r") })
-		v, s = w.join("r", makeCursor(tag, d.Seq))
+		v, s = w.join("r", w.log.cursorAt(d.Seq))
 		time.Sleep(time.Second)
 		got := brief(s.take())
 		if got != "welcome(true) state history[e]" && got != "welcome(true) state comments[e]" {
@@ -183,7 +183,7 @@ func TestResumeAheadOfTheRounds(t *testing.T) {
 		}
 		v.Leave()
 
-		v, s = w.join("r", makeCursor(tag, e.Seq+1)) // nobody has heard of it
+		v, s = w.join("r", makeCursor(tag, Position{e.Seq + 1, e.At})) // nobody has heard of it
 		w.expect(s, "welcome(false) state history[a b c d e]")
 		v.Leave()
 		v0.Leave()

@@ -30,12 +30,13 @@ type Join struct {
 //
 // # Where a viewer goes on
 //
-// With a cursor that the room knows, behind it: from the room's items, and when it
-// lies before those, from the log (past.go). A cursor ahead of what
-// this node has heard is confirmed with the log's leader, and then this node waits
-// until it has heard as much; when that takes too long the viewer is welcomed, and its
-// past follows later (late.go). A cursor of another room or epoch, one that the
-// leader does not confirm, one behind which the log has removed events, and one that is
+// With a cursor of the log's, behind it: from the room's items, and when it
+// lies before those, from the log (past.go). A cursor names a position with its time,
+// and the room remembers those of what happened lately; one that it does not remember is
+// confirmed with the log's leader (anchor.go). If that is ahead of what this node has
+// heard, the node waits until it has heard as much; when that takes too long the viewer
+// is welcomed, and its past follows later (late.go). A cursor of another room or epoch,
+// one of another past of the log, one that the leader does not confirm, one behind which the log has removed events, and one that is
 // more than Config.RecoverMax comments old, are not followed: the viewer starts from
 // now, with the recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
@@ -76,15 +77,15 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	// after a minute, or the log may have become another one; then it is not recovered
 	// after all.
 	known = known && r.reaches(v.view, s)
-	late := known && s.ahead && s.seq > r.head
+	late := known && s.ahead && s.Seq > r.head.Seq
 	v.mu.Lock()
 	v.lane = append(v.lane, j.Welcome(known).Bytes(v.deflates))
 	v.waiting.Store(true)
 	v.mu.Unlock()
 	if late {
-		r.delay(v, s.seq)
+		r.delay(v, s.Seq)
 	} else {
-		r.begin(v, known, past, s.seq)
+		r.begin(v, known, past, s.Seq)
 	}
 	v.inside.Store(true)
 	r.mu.Unlock()
@@ -97,7 +98,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 // of the past: if its place in the log is known, past and what the items have
 // after since. Room.mu is held.
 func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
-	if known && since > v.view.at {
+	if known && since > v.view.at.Seq {
 		// It has seen, on another node, what is in no frame here yet.
 		r.makeFrames(v.view, time.Now())
 	}
@@ -118,23 +119,23 @@ func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
 // items do not reach back to, and the spot from which on the items do; false
 // when the cursor cannot be followed.
 func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, spot, bool) {
-	s, known := r.place(ctx, cursor)
+	s, known := r.place(ctx, v, cursor)
 	if !known || s.ahead {
 		return nil, s, known
 	}
 	r.mu.Lock()
-	floor, missed := v.floor, int(v.end()-v.after(s.seq))
+	floor, missed := v.floor.Seq, int(v.end()-v.after(s.Seq))
 	r.mu.Unlock()
 	switch {
 	case missed > r.hub.cfg.RecoverMax:
 		return nil, s, false
-	case s.seq >= floor:
+	case s.Seq >= floor:
 		return nil, s, true
 	}
 	var frames []Frame
-	known = r.readBack(ctx, v, &v.past, s, func(p *past, missed []item, upTo uint64, e encoder) {
-		frames = p.of(pastKey{s.seq, upTo}, missed, e)
-		s.seq = upTo
+	known = r.readBack(ctx, v, &v.past, s, func(p *past, missed []item, upTo Position, e encoder) {
+		frames = p.of(pastKey{s.Seq, upTo.Seq}, missed, e)
+		s.Position = upTo
 	})
 	return frames, s, known
 }

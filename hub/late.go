@@ -27,13 +27,13 @@ func (r *Room) catchUp(v *view) {
 	var rest []late
 	for _, l := range v.late {
 		switch {
-		case l.since > r.head:
+		case l.since > r.head.Seq:
 			rest = append(rest, l)
-		case l.since >= v.floor:
+		case l.since >= v.floor.Seq:
 			r.begin(l.viewer, true, nil, l.since)
 		default: // what it had to get came at once, and was too much
 			l.viewer.tell(r.encoder(v).seal(protocol.Encode(&protocol.Gap{Cursor: makeCursor(r.tag, v.floor)})))
-			r.begin(l.viewer, true, nil, v.floor)
+			r.begin(l.viewer, true, nil, v.floor.Seq)
 		}
 	}
 	v.late = rest

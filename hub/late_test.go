@@ -18,18 +18,17 @@ func TestLateViewer(t *testing.T) {
 		w.log.say("a")
 		synctest.Wait()
 		s0.take()
-		tag := cursorTag("e1", "r")
 		w.log.put("r", "b", AudienceAll)
 		c := w.log.put("r", "c", AudienceAll)
 		w.log.put("r", "d", AudienceAll)
 
 		began := time.Now()
-		v, s := w.join("r", makeCursor(tag, c.Seq))
+		v, s := w.join("r", w.log.cursorAt(c.Seq))
 		if waited := time.Since(began); waited < 3*time.Second || waited > 4*time.Second {
 			t.Errorf("welcomed after %v", waited)
 		}
 		w.expect(s, "welcome(true) state")
-		gone, _ := w.join("r", makeCursor(tag, c.Seq))
+		gone, _ := w.join("r", w.log.cursorAt(c.Seq))
 		gone.Leave()
 		f := w.log.follows["r"].f
 		f.Degraded(true)
@@ -64,7 +63,7 @@ func TestLatePoll(t *testing.T) {
 		}
 		b := w.log.put("r", "b", AudienceAll)
 		w.log.put("r", "c", AudienceAll)
-		at := makeCursor(cursorTag("e1", "r"), b.Seq)
+		at := w.log.cursorAt(b.Seq)
 		at = w.poll(r, at, true, "history[]")
 		w.log.tell("r")
 		w.poll(r, at, true, "history[c]")
@@ -77,18 +76,17 @@ func TestLateViewerOfALogThatChanges(t *testing.T) {
 		w.log.put("r", "a", AudienceAll)
 		v0, s0 := w.join("r", "")
 		s0.take()
-		tag := cursorTag("e1", "r")
 		b, c := w.log.put("r", "b", AudienceAll), w.log.put("r", "c", AudienceAll)
 		d := w.log.put("r", "d", AudienceAll)
-		vb, sb := w.join("r", makeCursor(tag, b.Seq))
-		vc, sc := w.join("r", makeCursor(tag, c.Seq))
-		vd, sd := w.join("r", makeCursor(tag, d.Seq))
+		vb, sb := w.join("r", w.log.cursorAt(b.Seq))
+		vc, sc := w.join("r", w.log.cursorAt(c.Seq))
+		vd, sd := w.join("r", w.log.cursorAt(d.Seq))
 		for _, s := range []*fakeSocket{sb, sc, sd} {
 			w.expect(s, "welcome(true) state")
 		}
 		ff := w.log.follows["r"]
 		w.log.change(func() { w.log.forget(c.Seq) })
-		ff.f.Forgot(c.Seq)
+		ff.f.Forgot(c.Position())
 		time.Sleep(time.Second)
 		w.expect(s0, "gap(0)")
 		w.expect(sb, "gap(0) state")
@@ -114,7 +112,7 @@ func TestLateViewerOfAFlood(t *testing.T) {
 		w.log.put("r", "a", AudienceAll)
 		v0, _ := w.join("r", "")
 		b := w.log.put("r", "b", AudienceAll)
-		v, s := w.join("r", makeCursor(cursorTag("e1", "r"), b.Seq))
+		v, s := w.join("r", w.log.cursorAt(b.Seq))
 		w.expect(s, "welcome(true) state")
 		const n = 3000
 		for i := range n {

@@ -71,8 +71,8 @@ func TestOwnCommentsAreSplit(t *testing.T) {
 				covered += len(c.Items)
 			}
 			// What it says of this stretch is true of its cursor.
-			if seq, ok := parseCursor(cursorTag("e1", "r"), c.Cursor); !ok || int(seq) != covered {
-				t.Errorf("the cursor stands for %d, %d are told of", seq, covered)
+			if p, ok := parseCursor(cursorTag("e1", "r"), c.Cursor); !ok || int(p.Seq) != covered {
+				t.Errorf("the cursor stands for %d, %d are told of", p.Seq, covered)
 			}
 		}
 		if own != n*3/4 || of != n || shown != len(items) || messages < 4 {

@@ -24,15 +24,15 @@ type past struct {
 	stretch
 
 	mu      sync.Mutex
-	waiting []uint64 // the positions of who has the turn or waits for it
+	waiting []Position // the positions of who has the turn or waits for it
 }
 
 // stretch is a part of the log. It belongs to whoever has the turn.
 type stretch struct {
 	read   time.Time // the first time; zero: there is nothing
 	resets uint64    // of the room, when it was read
-	from   uint64    // items has every event of the view after from, up to to
-	to     uint64    // 0: there is nothing
+	from   Position  // items has every event of the view after from, up to to
+	to     Position  // its sequence is 0: there is nothing
 	items  []item
 	frames kept[pastKey]
 	lost   uint64 // a viewer that has only what comes before it cannot be recovered
@@ -54,26 +54,26 @@ type reader struct {
 // fill reads what is missing for a viewer that has everything up to since, and for all
 // who have more. It fails when that cannot be had or is too much, and remembers it: who
 // comes with too old a cursor costs the others nothing.
-func (p *past) fill(ctx context.Context, r reader, since, floor uint64) error {
+func (p *past) fill(ctx context.Context, r reader, since, floor Position) error {
 	if p.read.IsZero() || p.resets != r.resets || time.Since(p.read) > keepPast {
 		p.stretch = stretch{read: time.Now(), resets: r.resets}
 		// It frees the memory; who has the turn then looks at the time by itself.
 		time.AfterFunc(keepPast, p.free)
 	}
-	if since < p.lost {
+	if since.Seq < p.lost {
 		return errTooMuch
 	}
 	from := since
-	if since < p.from || since >= p.to {
+	if since.Seq < p.from.Seq || since.Seq >= p.to.Seq {
 		from = p.oldest(since)
 	}
 	err := p.extend(ctx, r, from, floor)
-	if from < since && isLost(err) {
-		p.lost = from + 1
+	if from.Seq < since.Seq && isLost(err) {
+		p.lost = from.Seq + 1
 		err = p.extend(ctx, r, since, floor)
 	}
 	if isLost(err) {
-		p.lost = since + 1
+		p.lost = since.Seq + 1
 	}
 	return err
 }
@@ -83,13 +83,13 @@ func isLost(err error) bool { return errors.Is(err, errTooMuch) || errors.Is(err
 
 // wait and done frame the time in which somebody waits for what comes after a position.
 
-func (p *past) wait(since uint64) {
+func (p *past) wait(since Position) {
 	p.mu.Lock()
 	p.waiting = append(p.waiting, since)
 	p.mu.Unlock()
 }
 
-func (p *past) done(since uint64) {
+func (p *past) done(since Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i, end := slices.Index(p.waiting, since), len(p.waiting)-1
@@ -102,35 +102,35 @@ func (p *past) done(since uint64) {
 // oldest is how far back those reach who wait with somebody that has everything up to
 // since: the log is read for all of them at once, or whoever comes with ever older
 // cursors would have it read again and again while the others wait.
-func (p *past) oldest(since uint64) uint64 {
+func (p *past) oldest(since Position) Position {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.waiting {
-		if s >= p.lost {
-			since = min(since, s)
+		if s.Seq >= p.lost && s.Seq < since.Seq {
+			since = s
 		}
 	}
 	return since
 }
 
-func (p *past) extend(ctx context.Context, r reader, since, floor uint64) error {
-	if since >= p.to { // nothing of what is there is for it
-		items, err := r.all(ctx, since, 0)
+func (p *past) extend(ctx context.Context, r reader, since, floor Position) error {
+	if since.Seq >= p.to.Seq { // nothing of what is there is for it
+		items, end, err := r.all(ctx, since, 0)
 		if err != nil {
 			return err
 		}
-		p.from, p.to, p.items, p.frames = since, max(since, floor, last(items)), items, kept[pastKey]{}
+		p.from, p.to, p.items, p.frames = since, reached(end, floor), items, kept[pastKey]{}
 		return nil
 	}
-	if p.to < floor {
-		items, err := r.all(ctx, p.to, 0)
+	if p.to.Seq < floor.Seq {
+		items, end, err := r.all(ctx, p.to, 0)
 		if err != nil {
 			return err
 		}
-		p.to, p.items = max(floor, last(items)), append(p.items, items...)
+		p.to, p.items = reached(end, floor), append(p.items, items...)
 	}
-	if since < p.from {
-		items, err := r.all(ctx, since, p.from)
+	if since.Seq < p.from.Seq {
+		items, _, err := r.all(ctx, since, p.from.Seq)
 		if err != nil {
 			return err
 		}
@@ -142,27 +142,29 @@ func (p *past) extend(ctx context.Context, r reader, since, floor uint64) error 
 // errTooMuch says that a viewer has missed more than Config.RecoverMax.
 var errTooMuch = errors.New("hub: more was missed than can be recovered")
 
-// last is the position of the last one; 0 when there is none.
-func last(items []item) uint64 {
-	if len(items) == 0 {
-		return 0
+// reached is up to where a view's events are known when the log was read to its end:
+// up to the last event, or up to the view's floor, whichever is later. It must be a
+// position that one can read on from.
+func reached(end, floor Position) Position {
+	if floor.Known() {
+		return later(end, floor)
 	}
-	return items[len(items)-1].seq
+	return end
 }
 
-// all reads the view's events after a position, up to another or all.
-func (r reader) all(ctx context.Context, after, upTo uint64) ([]item, error) {
+// all reads the view's events after a position, up to another or all. It also returns
+// the position of the last event that it has read, whoever may see it.
+func (r reader) all(ctx context.Context, after Position, upTo uint64) (items []item, at Position, err error) {
 	cfg := &r.room.hub.cfg
-	var items []item
-	for at := after; ; {
+	for at = after; ; {
 		events, more, err := cfg.Log.Read(ctx, r.room.name, r.epoch, at, readPast)
 		if err != nil {
-			return nil, err
+			return nil, at, err
 		}
 		for i := range events {
 			e := &events[i]
-			if at = e.Seq; upTo > 0 && at > upTo {
-				return items, nil
+			if at = e.Position(); upTo > 0 && at.Seq > upTo {
+				return items, at, nil
 			}
 			if r.view.sees(e) && e.Kind == KindComment && r.room.shows(e) {
 				items = append(items, makeItem(e))
@@ -170,9 +172,9 @@ func (r reader) all(ctx context.Context, after, upTo uint64) ([]item, error) {
 		}
 		switch {
 		case len(items) > cfg.RecoverMax:
-			return nil, errTooMuch
+			return nil, at, errTooMuch
 		case !more:
-			return items, nil
+			return items, at, nil
 		}
 	}
 }
@@ -208,9 +210,9 @@ func (p *past) free() {
 // readBack has the log read for a viewer that goes on from a place before the view's
 // items. It calls use, if the viewer can be recovered, with what it has missed up to a
 // position from which on the items know more.
-func (r *Room) readBack(ctx context.Context, v *view, p *past, s spot, use func(p *past, missed []item, upTo uint64, e encoder)) bool {
-	p.wait(s.seq)
-	defer p.done(s.seq)
+func (r *Room) readBack(ctx context.Context, v *view, p *past, s spot, use func(p *past, missed []item, upTo Position, e encoder)) bool {
+	p.wait(s.Position)
+	defer p.done(s.Position)
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
@@ -220,16 +222,19 @@ func (r *Room) readBack(ctx context.Context, v *view, p *past, s spot, use func(
 	r.mu.Lock()
 	floor, from := v.floor, reader{r, v, r.epoch, r.resets}
 	r.mu.Unlock()
-	if s.resets != from.resets || p.fill(ctx, from, s.seq, floor) != nil {
+	if s.resets != from.resets || p.fill(ctx, from, s.Position, floor) != nil {
 		return false
 	}
 	r.mu.Lock()
 	same := r.resets == s.resets
-	upTo := min(p.to, r.head) // what this node has not heard of comes live
-	behind := int(v.end() - v.after(upTo))
+	upTo := p.to
+	if upTo.Seq > r.head.Seq {
+		upTo = r.head // what this node has not heard of comes live
+	}
+	behind := int(v.end() - v.after(upTo.Seq))
 	e := encoder{r.hub.cfg.Frame, r.tag, max(1, v.deflating)}
 	r.mu.Unlock()
-	missed := p.between(s.seq, upTo)
+	missed := p.between(s.Seq, upTo.Seq)
 	if !same || len(missed)+behind > r.hub.cfg.RecoverMax {
 		return false
 	}

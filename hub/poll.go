@@ -30,23 +30,26 @@ func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recover
 
 // page returns the items of a poll, the position up to which they are all of them,
 // and the tag of its cursor.
-func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, uint64, string, bool) {
+func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, Position, string, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	items, at := v.items, v.floor
 	switch {
-	case recovered && s.ahead && s.seq > r.head && s.resets == r.resets:
-		items, at = nil, s.seq
+	case recovered && s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
+		items, at = nil, s.Position
 	case recovered && r.reaches(v, s):
-		items = items[v.after(s.seq)-v.base:]
+		items = items[v.after(s.Seq)-v.base:]
 		items = slices.Concat(before, items[:min(len(items), pollItems-len(before))])
-		at = s.seq
+		at = s.Position
 	default:
 		recovered = false
 		items = slices.Clone(items[max(0, len(items)-r.hub.cfg.Recent):])
 	}
-	if len(items) > 0 {
-		at = items[len(items)-1].seq
+	switch n := len(items); {
+	case n > 0:
+		at = items[n-1].position()
+	case !at.Known(): // there is nothing for everybody up to the end
+		at = r.head
 	}
 	return items, at, r.tag, recovered
 }
@@ -54,20 +57,20 @@ func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, uin
 // pollFrom finds the place from which on a poll goes on in the view's items, and what
 // has to come before: as much of it as one poll returns.
 func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []item, bool) {
-	s, known := r.place(ctx, cursor)
+	s, known := r.place(ctx, v, cursor)
 	if !known || s.ahead {
 		return s, nil, known
 	}
 	r.mu.Lock()
-	floor := v.floor
+	floor := v.floor.Seq
 	r.mu.Unlock()
-	if s.seq >= floor {
+	if s.Seq >= floor {
 		return s, nil, true
 	}
 	var before []item
-	known = r.readBack(ctx, v, &v.polled, s, func(_ *past, missed []item, upTo uint64, _ encoder) {
+	known = r.readBack(ctx, v, &v.polled, s, func(_ *past, missed []item, upTo Position, _ encoder) {
 		before = slices.Clone(missed[:min(len(missed), pollItems)])
-		s.seq = upTo
+		s.Position = upTo
 	})
 	return s, before, known
 }

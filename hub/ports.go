@@ -18,8 +18,32 @@ var (
 	// ErrConflict: a change of state was based on another revision.
 	ErrConflict = errors.New("hub: the state has changed meanwhile")
 	// ErrForgotten: the log cannot promise that it still has everything after a
-	// position: it keeps events for a time only, or is another log by now.
+	// position: it keeps events for a time only, or has another past, or is another
+	// log by now.
 	ErrForgotten = errors.New("hub: the room log does not reach back to the position")
+)
+
+// Position is a place in a room's log: that of a record, or, in a room that has none,
+// that of the record with which the whole log ends. The time tells it from the records
+// that bear the same sequence in another past of the log: one that was restored from a
+// backup, or whose servers lost power before they had synced, gives sequences again.
+type Position struct {
+	Seq uint64 // grows within a room, with holes; 0: before everything
+	At  int64  // when the record there was stored, the log's clock, Unix milliseconds; 0: not known
+}
+
+// Known tells whether a position can be looked for in a log: it has a time, or is the
+// one before everything, which all pasts share.
+func (p Position) Known() bool { return p.Seq == 0 || p.At > 0 }
+
+// Anchor says what a log has at a [Position].
+type Anchor uint8
+
+// Anchors.
+const (
+	AnchorNone Anchor = iota // nothing: it is of another past, or was removed
+	AnchorLog                // a record of another room, or the log's end
+	AnchorRoom               // a record of the room
 )
 
 // KindComment is the kind of an event that is a comment. A hub ignores kinds that it
@@ -47,6 +71,9 @@ type Event struct {
 	Body []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
 }
 
+// Position is where the event is.
+func (e *Event) Position() Position { return Position{e.Seq, e.At} }
+
 // Draft is an event before the log has taken it.
 type Draft struct {
 	ID       string // the same ID within two minutes is the same event; at most 64 bytes
@@ -65,7 +92,7 @@ type Receipt struct {
 
 // State is the state of a room as the log keeps it: one record a room.
 type State struct {
-	Rev  uint64 // 0: never set
+	Rev  uint64 // grows with every change, below 2⁵³; 0: never set
 	Body []byte // what the edge stored; nil when never set
 }
 
@@ -86,16 +113,18 @@ type RoomLog interface {
 	// Read returns up to limit events of a room that come after a position in the log
 	// of an epoch, oldest first, as of some time after the call began; more tells
 	// whether the log holds further ones. Without an error none is missing: the error
-	// is ErrForgotten, possibly wrapped, when the log may have removed some of them.
-	Read(ctx context.Context, room, epoch string, after uint64, limit int) (events []Event, more bool, err error)
+	// is ErrForgotten, possibly wrapped, when the log may have removed some of them, and
+	// when it has no such position.
+	Read(ctx context.Context, room, epoch string, after Position, limit int) (events []Event, more bool, err error)
 
-	// Last asks the log's leader for the position of a room's last event; 0 when
-	// it has none.
-	Last(ctx context.Context, room string) (uint64, error)
+	// Has asks the leader of the log of an epoch what it has at a position.
+	Has(ctx context.Context, room, epoch string, p Position) (Anchor, error)
 
 	// State reads, SetState replaces the state of a room. SetState fails with
 	// ErrConflict when the state's revision is not rev any more, and returns the
-	// new revision.
+	// new revision. A change that was done is no conflict when it is tried again: the
+	// answer is the revision that it made, also when others have followed, as long as
+	// the log can tell.
 	State(ctx context.Context, room string) (State, error)
 	SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error)
 }
@@ -114,13 +143,13 @@ type Follower interface {
 	// it was: epoch is its new identity, recent its latest events (oldest first),
 	// head a position at or after that of its last one; what Deliver brings from then
 	// on comes after head.
-	Reset(epoch string, recent []Event, head uint64)
+	Reset(epoch string, recent []Event, head Position)
 	// Deliver brings further events, in order, each once, without a hole.
 	Deliver(events []Event)
 	// Forgot says that the log may have removed events, all of them up to head, before
 	// they were reported; what Deliver brings from then on comes after head, and after
-	// what was delivered.
-	Forgot(head uint64)
+	// what was delivered. The time of head may be unknown.
+	Forgot(head Position)
 	// SetState brings the room's state: once after each Reset and at each change.
 	SetState(State)
 	// Degraded says that the log cannot be followed for now, and when it can again.

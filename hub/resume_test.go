@@ -140,7 +140,7 @@ func (w *world) hour(n int) (cursors []string, first *fakeSocket) {
 	return cursors, first
 }
 
-// Those who come with ever older cursors, all at the same time, cost one read of the
+// Those who come with ever older cursors, all at the same time, cost few reads of the
 // log, and nobody who comes then is kept from coming back.
 func TestEverOlderCursors(t *testing.T) {
 	for _, how := range []string{"poll", "join"} {
@@ -176,7 +176,8 @@ func TestEverOlderCursors(t *testing.T) {
 						t.Error("one of many is not recovered")
 					}
 				}
-				if w.log.reads > 4 {
+				// The log confirms so many cursors at a time, and those of one time cost one read.
+				if w.log.reads > 2+(many+maxAsking-1)/maxAsking {
 					t.Errorf("%d reads of the log", w.log.reads)
 				}
 				if n := len(first.viewer.view.past.waiting) + len(first.viewer.view.polled.waiting); n > 0 {

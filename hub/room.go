@@ -30,9 +30,10 @@ type Room struct {
 
 	mu     sync.Mutex
 	epoch  string
-	tag    string // of the cursors of this epoch
-	resets uint64 // how often the log has been told of as another one
-	head   uint64 // the position up to which the log has reported
+	tag    string   // of the cursors of this epoch
+	resets uint64   // how often the log has been told of as another one
+	head   Position // up to which the log has reported
+	trail  trail    // of what the log has reported
 	views  [2]*view
 	state  protocol.State
 	counts Counts
@@ -42,6 +43,8 @@ type Room struct {
 	lastRound time.Time
 	rounding  bool // a round is under way or due
 	dirty     bool // there is something for another one
+
+	questions map[Position]*question // that the log was asked lately
 
 	pace pace
 	said said
@@ -106,16 +109,18 @@ func (r *Room) encoder(v *view) encoder { return encoder{r.hub.cfg.Frame, r.tag,
 
 // Reset implements [Follower]. Viewers that are there already get the recent
 // events as history; a gap before them says that it is not the log they knew.
-func (r *Room) Reset(epoch string, recent []Event, head uint64) {
+func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := r.epoch == ""
 	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
 	r.resets++
 	r.said = said{} // another log may not have what this one had
+	r.trail, r.questions = trail{}, nil
 	floor := head
 	if len(recent) > 0 {
-		floor = recent[0].Seq - 1
+		// Nobody knows which record is there: who has only the gap's cursor starts anew.
+		floor = Position{Seq: recent[0].Seq - 1}
 	}
 	for _, v := range r.views {
 		v.restart(floor)
@@ -124,6 +129,7 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 	for i := range recent {
 		r.add(&recent[i], now)
 	}
+	r.trail.add(head, now)
 	for _, v := range r.views {
 		v.framed, v.at, v.held = v.end(), head, nil
 		if len(v.viewers) == 0 {
@@ -147,20 +153,29 @@ func (r *Room) Reset(epoch string, recent []Event, head uint64) {
 }
 
 // cut tells a view's viewers that nobody knows what is missing before a position.
-func (r *Room) cut(v *view, floor uint64, now time.Time) {
+func (r *Room) cut(v *view, floor Position, now time.Time) {
 	at := makeCursor(r.tag, floor)
 	gap := r.encoder(v).seal(protocol.Encode(&protocol.Gap{Cursor: at}))
 	v.cut = v.ring.head.Load() + 1
 	v.ring.push(&frame{Frame: gap, first: v.framed, before: at, made: now, cut: v.cut})
 }
 
+// later is the later one of two positions in one log.
+func later(a, b Position) Position {
+	if b.Seq > a.Seq || b.Seq == a.Seq && !a.Known() {
+		return b
+	}
+	return a
+}
+
 // Forgot implements [Follower]. What was reported is shown before the gap; who comes
 // back with a cursor of before it cannot be recovered.
-func (r *Room) Forgot(head uint64) {
+func (r *Room) Forgot(head Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	r.head = max(r.head, head)
+	r.head = later(r.head, head)
+	r.trail.add(r.head, now)
 	for _, v := range r.views {
 		r.makeFrames(v, now)
 		v.restart(r.head)
@@ -206,7 +221,8 @@ func (r *Room) here() int {
 
 // add puts an event into the views that show it.
 func (r *Room) add(e *Event, now time.Time) {
-	r.head = max(r.head, e.Seq)
+	r.head = later(r.head, e.Position())
+	r.trail.add(e.Position(), now)
 	r.said.add(e.ID, e.Seq, now)
 	if e.Kind != KindComment {
 		return
@@ -231,7 +247,7 @@ func (r *Room) add(e *Event, now time.Time) {
 
 func makeItem(e *Event) item {
 	const head = 48 // id, time and their names
-	return item{seq: e.Seq, at: e.At, json: protocol.AppendItem(make([]byte, 0, head+len(e.Body)), CommentID(e.Seq), e.At, e.Body)}
+	return item{seq: e.Seq, at: e.At, json: protocol.AppendItem(make([]byte, 0, head+len(e.Body)), commentID(e), e.At, e.Body)}
 }
 
 // SetState implements [Follower]. A state that cannot be read is taken for one

@@ -129,10 +129,10 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 		}
 	}
 	if n := len(v.held); n > 0 {
-		v.at, v.held = v.held[n-1].seq, nil
+		v.at, v.held = v.held[n-1].position(), nil
 	}
 	if n := len(fresh); n > 0 {
-		v.at = max(v.at, fresh[n-1].seq)
+		v.at = later(v.at, fresh[n-1].position())
 	}
 	v.framed = v.end()
 	v.snapshot, v.resumes = nil, kept[uint64]{}
@@ -148,10 +148,10 @@ func (r *Room) makeFrame(v *view, enc encoder, part []item, now time.Time) {
 	}
 	f := &frame{first: v.framed, items: uint64(len(part)), before: makeCursor(enc.tag, v.at), made: now, cut: v.cut}
 	if n := len(part); n > 0 {
-		v.at = part[n-1].seq
+		v.at = part[n-1].position()
 	}
 	if out > 0 {
-		v.at = max(v.at, v.held[out-1].seq)
+		v.at = later(v.at, v.held[out-1].position())
 		f.own = newPersonal(enc, v.at, part, v.held[:out])
 		v.held = v.held[out:]
 		r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(out * len(v.viewers)))

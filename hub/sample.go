@@ -55,15 +55,15 @@ type held struct {
 // sampled out of it. It does not change once it is made.
 type personal struct {
 	enc   encoder
-	seq   uint64 // what the frame's cursor stands for
-	items []item // that everybody gets
+	at    Position // what the frame's cursor stands for
+	items []item   // that everybody gets
 	own   map[string][]item
 	out   []uint64 // the positions of what was sampled out
 	bytes int      // of the items in own
 }
 
-func newPersonal(enc encoder, seq uint64, items []item, out []held) *personal {
-	p := &personal{enc: enc, seq: seq, items: items, own: make(map[string][]item, len(out)), out: make([]uint64, len(out))}
+func newPersonal(enc encoder, at Position, items []item, out []held) *personal {
+	p := &personal{enc: enc, at: at, items: items, own: make(map[string][]item, len(out)), out: make([]uint64, len(out))}
 	p.enc.deflating = 0 // for one viewer
 	for i, h := range out {
 		p.own[h.author] = append(p.own[h.author], h.item)
@@ -85,12 +85,12 @@ func (p *personal) append(dst [][]byte, f *frame, v *Viewer) [][]byte {
 	sort.Slice(all, func(i, j int) bool { return all[i].seq < all[j].seq })
 	out, left := p.out, len(all)
 	split(all, func(part []item) {
-		upTo := part[len(part)-1].seq
+		upTo := part[len(part)-1].position()
 		if left -= len(part); left == 0 {
-			upTo = p.seq
+			upTo = p.at
 		}
-		n := sort.Search(len(out), func(i int) bool { return out[i] > upTo })
-		own := sort.Search(len(mine), func(i int) bool { return mine[i].seq > upTo })
+		n := sort.Search(len(out), func(i int) bool { return out[i] > upTo.Seq })
+		own := sort.Search(len(mine), func(i int) bool { return mine[i].seq > upTo.Seq })
 		dst = append(dst, p.enc.live(part, upTo, len(part)+n-own).Plain)
 		out, mine = out[n:], mine[own:]
 	})

@@ -66,6 +66,8 @@ type item struct {
 	json []byte
 }
 
+func (it *item) position() Position { return Position{it.seq, it.at} }
+
 // view is what one audience sees of a room: the items, and the frames of them.
 // Items are counted from 0 as they come, in ordinals: unlike the positions of the
 // log they have no holes, so that what a viewer missed can be counted.
@@ -76,10 +78,10 @@ type view struct {
 	items  []item // items[k] has the ordinal base+k
 	base   uint64
 	bytes  int
-	floor  uint64 // items has every event of this view that came after this position
-	framed uint64 // the ordinal of the first item that is in no frame yet
-	at     uint64 // the position up to which everything is in frames
-	held   []held // what was sampled out and is in no frame yet
+	floor  Position // items has every event of this view that came after it
+	framed uint64   // the ordinal of the first item that is in no frame yet
+	at     Position // up to which everything is in frames
+	held   []held   // what was sampled out and is in no frame yet
 
 	viewers   []*Viewer
 	sockets   []Socket // of the viewers
@@ -188,7 +190,7 @@ func (v *view) remove(viewer *Viewer) {
 func (v *view) end() uint64 { return v.base + uint64(len(v.items)) }
 
 // restart forgets all items: the log is another one, or has a hole behind them.
-func (v *view) restart(floor uint64) {
+func (v *view) restart(floor Position) {
 	v.base, v.framed = v.end(), v.end()
 	v.items, v.bytes, v.floor, v.at, v.held = nil, 0, floor, floor, nil
 	v.snapshot, v.resumes, v.chunks = nil, kept[uint64]{}, nil
@@ -206,7 +208,7 @@ func (v *view) trim(age time.Duration, recent int) {
 	for n < len(v.items)-recent && v.base+uint64(n) < v.framed &&
 		(v.bytes > keepItemBytes || v.items[n].came < old) {
 		v.bytes -= len(v.items[n].json)
-		v.floor = v.items[n].seq
+		v.floor = v.items[n].position()
 		v.items[n] = item{}
 		n++
 	}
@@ -259,16 +261,16 @@ func split(items []item, f func([]item)) {
 	}
 }
 
-// comments makes one frame of the past; seq is the position that its cursor stands
+// comments makes one frame of the past; at is the position that its cursor stands
 // for.
-func (e encoder) comments(items []item, seq uint64) Frame {
-	return e.seal(appendPast(items, makeCursor(e.tag, seq)))
+func (e encoder) comments(items []item, at Position) Frame {
+	return e.seal(appendPast(items, makeCursor(e.tag, at)))
 }
 
 // live makes one frame of what happens: items, out of so many.
-func (e encoder) live(items []item, seq uint64, of int) Frame {
+func (e encoder) live(items []item, at Position, of int) Frame {
 	parts, size := texts(items)
-	return e.seal(protocol.AppendSample(make([]byte, 0, size), makeCursor(e.tag, seq), of, parts))
+	return e.seal(protocol.AppendSample(make([]byte, 0, size), makeCursor(e.tag, at), of, parts))
 }
 
 func appendPast(items []item, cursor string) []byte {
@@ -291,7 +293,7 @@ func texts(items []item) (parts [][]byte, size int) {
 func (e encoder) history(items []item) []Frame {
 	var out []Frame
 	split(items, func(part []item) {
-		out = append(out, e.comments(part, part[len(part)-1].seq))
+		out = append(out, e.comments(part, part[len(part)-1].position()))
 	})
 	return out
 }

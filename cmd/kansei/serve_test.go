@@ -338,7 +338,7 @@ func TestCursors(t *testing.T) {
 	other.next("comments")
 	other.say(`{"type":"comment","text":"x"}`)
 	foreign := other.next("comments")["cursor"].(string)
-	future := cursors[0][:8] + "zzzzzz"
+	future := cursors[0][:8] + "zzzzzz-mjzzzzzz"
 
 	back := n.mustDial("r", "?since="+cursors[6]+"&session="+session)
 	if m := back.next("welcome"); m["recovered"] != true || m["session"] != session {

@@ -87,7 +87,7 @@ func (c Config) rooms() []string {
 
 // Faults names all faults and says what they are.
 func Faults() (names, what []string) {
-	for _, f := range faults {
+	for _, f := range known() {
 		names, what = append(names, f.name), append(what, f.what)
 	}
 	return names, what
@@ -96,9 +96,12 @@ func Faults() (names, what []string) {
 // check refuses what no run can be made of.
 func (c Config) check() error {
 	for _, name := range c.Only {
-		if !slices.ContainsFunc(faults, func(f fault) bool { return f.name == name }) {
+		if !slices.ContainsFunc(known(), func(f fault) bool { return f.name == name }) {
 			names, _ := Faults()
 			return fmt.Errorf("chaos: there is no fault %q: there are %s", name, strings.Join(names, ", "))
+		}
+		if len(c.Only) > 1 && slices.ContainsFunc(alone, func(f fault) bool { return f.name == name }) {
+			return fmt.Errorf("chaos: the fault %s happens alone", name)
 		}
 	}
 	switch {
@@ -110,16 +113,23 @@ func (c Config) check() error {
 	return nil
 }
 
+// known are all faults.
+func known() []fault { return append(slices.Clone(faults), alone...) }
+
 // schedule is the faults in the order in which they happen: each once a round, shuffled.
+// Those that happen alone do only when they are asked for.
 func (c Config) schedule() []fault {
 	rng := rand.New(rand.NewPCG(c.Seed, 0))
 	var out []fault
 	for range c.Rounds {
 		var round []fault
-		for _, f := range faults {
-			if len(c.Only) == 0 || slices.Contains(c.Only, f.name) {
+		for _, f := range known() {
+			if slices.Contains(c.Only, f.name) {
 				round = append(round, f)
 			}
+		}
+		if len(c.Only) == 0 {
+			round = slices.Clone(faults)
 		}
 		rng.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
 		out = append(out, round...)

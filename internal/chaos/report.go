@@ -43,7 +43,7 @@ type effect struct {
 
 // measure adds up the strikes of each fault.
 func (r *Report) measure(j *audit.Journal) {
-	for _, f := range faults {
+	for _, f := range known() {
 		e := effect{fault: f}
 		for _, s := range r.events {
 			if s.name != f.name {

@@ -37,7 +37,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 	id := draftID(c)
 	if seq, known := s.cfg.Hub.Said(c.room, id); known {
 		count("ok")
-		answer(hub.CommentID(seq), nil)
+		answer(hub.CommentID(seq, id), nil)
 		return
 	}
 	refusal := s.take(c)
@@ -54,7 +54,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		switch {
 		case err == nil:
 			count("ok")
-			answer(hub.CommentID(got.Seq), nil)
+			answer(hub.CommentID(got.Seq, draft.ID), nil)
 		case errors.Is(err, hub.ErrUnavailable):
 			count(string(protocol.CodeUnavailable))
 			answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,

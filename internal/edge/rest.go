@@ -200,7 +200,7 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, hub.ErrConflict):
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeConflict, Message: "the state is not at rev " + strconv.FormatUint(rev, 10) + " any more"}, 0)
 	case errors.Is(err, hub.ErrUnknownOutcome):
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnknownOutcome, Message: "the state may have changed; read it again", RetryMS: 1000}, 0)
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnknownOutcome, Message: "the state may have changed; the same request again tells", RetryMS: 1000}, 0)
 	case err != nil:
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the state was not changed: the room log cannot be reached", RetryMS: 1000}, 0)
 	default:

@@ -95,6 +95,7 @@ type NATS struct {
 	*Process
 	URL     string
 	Monitor string // its HTTP monitoring
+	Store   string // the directory of what it keeps
 }
 
 // Redis is the Redis server. It keeps nothing on disk: started again it is empty.

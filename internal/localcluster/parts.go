@@ -48,7 +48,7 @@ cluster {
 		}
 		p.addresses, p.held = []string{client[i], monitor[i], route[i]}, ports
 		p.ready = func(ctx context.Context) error { return natsReady(ctx, "http://"+monitor[i]) }
-		c.NATS = append(c.NATS, &NATS{p, "nats://" + client[i], "http://" + monitor[i]})
+		c.NATS = append(c.NATS, &NATS{p, "nats://" + client[i], "http://" + monitor[i], filepath.Join(c.Dir, name)})
 	}
 	return nil
 }

@@ -16,12 +16,38 @@ type sequenceError struct{ tries int }
 
 func (e *sequenceError) Error() string { return "the subject is at another sequence" }
 
-// pubAck is the stream's answer to a draft.
+// pubAck is a stream's answer to a draft.
 type pubAck struct {
 	Stream    string    `json:"stream"`
+	Domain    string    `json:"domain"`
 	Seq       uint64    `json:"seq"`
 	Duplicate bool      `json:"duplicate"`
 	Error     *apiError `json:"error"`
+}
+
+// answers tells whether an answer is the stream's own. Another one may have the same
+// subjects, an archive in the JetStream domain of a leaf node for example, and say that it
+// has stored the draft. Refusals name no domain, and some no stream.
+func (s *stream) answers(a *pubAck) bool {
+	if a.Error != nil {
+		return a.Stream == "" || a.Stream == s.name
+	}
+	return a.Stream == s.name && a.Domain == s.domain.Load()
+}
+
+// stranger is told of another stream's answer, which is none, and unlocks a.mu, which is
+// held: the draft waits for its own.
+func (a *appender) stranger(d *draft, ack *pubAck) {
+	complain := time.Since(a.strange) >= complainEvery
+	if complain {
+		a.strange = time.Now()
+	}
+	a.mu.Unlock()
+	a.l.metrics.failed(opStranger)
+	if complain {
+		a.l.log.Warn("another stream stores the room log's subjects too", "stream", d.stream.name,
+			"other", ack.Stream, "domain", ack.Domain)
+	}
 }
 
 // deliver takes the stream's answer to a draft. It runs on the subscription's
@@ -43,10 +69,15 @@ func (a *appender) deliver(m *nats.Msg) {
 	switch {
 	case wrong != "":
 		a.later(d, wrong)
+	case len(m.Data) > 0 && !d.stream.answers(&ack):
+		a.stranger(d, &ack)
 	case len(m.Data) == 0:
 		d.settle()
 		a.later(d, "nobody takes it")
 	case ack.Error == nil && ack.Seq > 0:
+		if !ack.Duplicate && ack.Seq <= d.known.Seq {
+			d.stream.suspect(d.known) // it gives a position out again
+		}
 		// A duplicate of one's own earlier try is none.
 		a.end(d, hub.Receipt{Seq: ack.Seq, Duplicate: ack.Duplicate && d.open <= 1}, nil)
 	case ack.Error == nil:

@@ -56,6 +56,7 @@ type appender struct {
 	answering  int
 	settled    bool
 	complained time.Time // the last time
+	strange    time.Time // when another stream's answer was complained of last
 }
 
 // draft is an append in flight.
@@ -66,6 +67,7 @@ type draft struct {
 	start  time.Time
 	end    time.Time // of all tries
 	done   func(hub.Receipt, error)
+	known  hub.Position // the log had this record before the draft was published
 
 	// Under appender.mu.
 	next   time.Time // when something must happen; end at the latest
@@ -99,14 +101,6 @@ func (l *Log) Append(room string, d hub.Draft, done func(hub.Receipt, error)) {
 	l.appender.add(s, encodeDraft(s.subjects+room, d), done)
 }
 
-// set writes a state, if the room's is at revision rev.
-func (a *appender) set(s *stream, room, id string, rev uint64, body []byte, done func(hub.Receipt, error)) {
-	a.add(s, &nats.Msg{Subject: s.subjects + room, Data: body, Header: nats.Header{
-		headerID:                    {id},
-		nats.ExpectedLastSubjSeqHdr: {strconv.FormatUint(rev, 10)},
-	}}, done)
-}
-
 func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) {
 	now := time.Now()
 	var err error
@@ -131,7 +125,7 @@ func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) 
 	a.count++
 	d := &draft{
 		token: strconv.FormatUint(a.count, 36), stream: s, msg: msg, start: now, end: now.Add(a.l.cfg.AppendTimeout),
-		done: done, index: -1, queued: true,
+		done: done, index: -1, queued: true, known: s.highest(),
 	}
 	msg.Reply = a.inbox + d.token
 	a.pending[d.token] = d

@@ -44,7 +44,9 @@ func scriptedBy(t *testing.T, l *Log, st *stream, url, subject string, answers .
 			r.Header = nats.Header{"Status": {"503"}}
 			_ = nc.PublishMsg(r)
 		default:
-			_ = nc.Publish(m.Reply, []byte(answers[n]))
+			for _, answer := range strings.Split(answers[n], "\n") {
+				_ = nc.Publish(m.Reply, []byte(strings.ReplaceAll(answer, "MINE", st.name)))
+			}
 		}
 	})
 	if err != nil {
@@ -86,7 +88,8 @@ func TestAnswersToAppends(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s), AppendTimeout: 3 * time.Second, RequestTimeout: 500 * time.Millisecond})
-	const full, inProcess, ok = 10077, codeDuplicateInProcess, `{"stream":"S","seq":7}`
+	const strange = `{"stream":"OTHER","seq":9}`
+	const full, inProcess, ok = 10077, codeDuplicateInProcess, `{"stream":"MINE","seq":7}`
 	cases := []struct {
 		name    string
 		answers []string
@@ -95,20 +98,28 @@ func TestAnswersToAppends(t *testing.T) {
 		err     error
 	}{
 		{"ok", []string{ok}, 1, hub.Receipt{Seq: 7}, nil},
-		{"duplicate", []string{`{"seq":7,"duplicate":true}`}, 1, hub.Receipt{Seq: 7, Duplicate: true}, nil},
-		{"lost answer", []string{"", `{"seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7}, nil},
+		{"duplicate", []string{`{"stream":"MINE","seq":7,"duplicate":true}`}, 1, hub.Receipt{Seq: 7, Duplicate: true}, nil},
+		{"lost answer", []string{"", `{"stream":"MINE","seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7}, nil},
 		{"no leader", []string{"503", "503", ok}, 3, hub.Receipt{Seq: 7}, nil},
-		{"in process", []string{apiAnswer(inProcess), `{"seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7}, nil},
+		{"in process", []string{apiAnswer(inProcess), `{"stream":"MINE","seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7}, nil},
 		{"garbage, then ok", []string{"garbage", `{}`, ok}, 3, hub.Receipt{Seq: 7}, nil},
 		{"refused", []string{apiAnswer(full)}, 1, hub.Receipt{}, hub.ErrUnavailable},
 		{"never answered", []string{""}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"never a leader", []string{"503"}, 0, hub.Receipt{}, hub.ErrUnavailable},
 		{"lost, then never a leader", []string{"", "503"}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"no leader, then refused", []string{"503", apiAnswer(full)}, 2, hub.Receipt{}, hub.ErrUnavailable},
-		{"no leader, then another's", []string{"503", `{"seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7, Duplicate: true}, nil},
+		{"no leader, then another's", []string{"503", `{"stream":"MINE","seq":7,"duplicate":true}`}, 2, hub.Receipt{Seq: 7, Duplicate: true}, nil},
 		{"in process for ever", []string{apiAnswer(inProcess)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, then refused", []string{"", apiAnswer(full)}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"lost, refused, ok", []string{"", apiAnswer(full), ok}, 3, hub.Receipt{Seq: 7}, nil},
+		{"another stream's, then ok", []string{strange + "\n" + ok}, 1, hub.Receipt{Seq: 7}, nil},
+		{"another stream's alone, then ok", []string{strange, ok}, 2, hub.Receipt{Seq: 7}, nil},
+		{"another domain's, then ok", []string{`{"stream":"MINE","domain":"leaf","seq":9}` + "\n" + ok}, 1, hub.Receipt{Seq: 7}, nil},
+		{"another stream's duplicate", []string{`{"stream":"OTHER","seq":9,"duplicate":true}`, ok}, 2, hub.Receipt{Seq: 7}, nil},
+		{"refused by another stream", []string{`{"stream":"OTHER","seq":0,"error":{"code":503,"err_code":10077}}` + "\n" + ok}, 1, hub.Receipt{Seq: 7}, nil},
+		{"another stream's, and refused", []string{strange + "\n" + apiAnswer(full)}, 1, hub.Receipt{}, hub.ErrUnavailable},
+		{"another stream's alone", []string{strange}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
+		{"no stream's", []string{`{"seq":9}`, ok}, 2, hub.Receipt{Seq: 7}, nil},
 		{"no cluster", []string{apiAnswer(codeClusterNotAvailable), ok}, 2, hub.Receipt{Seq: 7}, nil},
 	}
 	t.Run("cases", func(t *testing.T) {
@@ -127,7 +138,7 @@ func TestAnswersToAppends(t *testing.T) {
 			})
 		}
 	})
-	for result, want := range map[string]float64{resultOK: 7, resultDuplicate: 2, resultUnavailable: 3, resultUnknown: 4} {
+	for result, want := range map[string]float64{resultOK: 13, resultDuplicate: 2, resultUnavailable: 4, resultUnknown: 5} {
 		if got := counter(t, l.metrics.appends.WithLabelValues(result)); got != want {
 			t.Errorf("%v appends were %s, wanted %v", got, result, want)
 		}
@@ -148,7 +159,7 @@ func TestRefusalsOfReplicas(t *testing.T) {
 		err        error
 	}{
 		{"failed", true, []string{failed}, hub.ErrUnknownOutcome},
-		{"failed then stored", true, []string{failed, `{"seq":7,"duplicate":true}`}, nil},
+		{"failed then stored", true, []string{failed, `{"stream":"MINE","seq":7,"duplicate":true}`}, nil},
 		{"failed then full", true, []string{failed, full}, hub.ErrUnknownOutcome},
 		{"behind", true, []string{behind}, hub.ErrUnknownOutcome},
 		{"full", true, []string{full}, hub.ErrUnavailable},
@@ -205,8 +216,9 @@ func TestStateWriteThatWasDoneAlready(t *testing.T) {
 		d.msg.Reply = inbox + d.token
 		return nil
 	})
-	if o := <-done; o.err != nil || o.rev != 1 {
-		t.Errorf("the state was set to %d, %v; wanted 1", o.rev, o.err)
+	want := revision(1, changeID("r", 0, []byte(`{"title":"mine"}`)))
+	if o := <-done; o.err != nil || o.rev != want {
+		t.Errorf("the state was set to %d, %v; wanted %d", o.rev, o.err, want)
 	}
 }
 
@@ -268,7 +280,7 @@ func TestCloseFinishesAppends(t *testing.T) {
 	closeLog(t, l) // again, which does nothing
 	o := new(observer)
 	l.Follow("r", 1, o).Stop()
-	if _, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 1); err == nil {
+	if _, _, err := l.Read(testContext(t), "r", l.epochOf("r"), hub.Position{}, 1); err == nil {
 		t.Error("read after Close")
 	}
 }

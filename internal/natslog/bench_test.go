@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,9 +17,13 @@ import (
 // inProcess opens a log on a server that it reaches without a network.
 func inProcess(b *testing.B) *Log {
 	b.Helper()
-	s, err := server.NewServer(&server.Options{
-		DontListen: true, JetStream: true, StoreDir: b.TempDir(), NoLog: true, NoSigs: true,
-	})
+	return inProcessWith(b, server.Options{})
+}
+
+func inProcessWith(b *testing.B, o server.Options) *Log {
+	b.Helper()
+	o.DontListen, o.JetStream, o.StoreDir, o.NoLog, o.NoSigs = true, true, b.TempDir(), true, true
+	s, err := server.NewServer(&o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -67,6 +72,49 @@ func BenchmarkAppendAlone(b *testing.B) {
 	}
 }
 
+// BenchmarkSync measures what it costs to have each append on the disk before it is
+// acknowledged, and not within a second: how many appends a second, and how long each
+// takes, with so many in flight. The disk is that of the temporary directory.
+func BenchmarkSync(b *testing.B) {
+	for _, mode := range []struct {
+		name string
+		o    server.Options
+	}{{"1s", server.Options{SyncInterval: time.Second}}, {"always", server.Options{SyncAlways: true}}} {
+		for _, inFlight := range []int{1, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/%d", mode.name, inFlight), func(b *testing.B) {
+				l := inProcessWith(b, mode.o)
+				var (
+					n     atomic.Int64
+					mu    sync.Mutex
+					times []time.Duration
+				)
+				slots := make(chan struct{}, inFlight)
+				began := time.Now()
+				for b.Loop() {
+					slots <- struct{}{}
+					start := time.Now()
+					l.Append("r", hub.Draft{ID: fmt.Sprint(n.Add(1)), Kind: hub.KindComment, Body: benchBody}, func(_ hub.Receipt, err error) {
+						if err != nil {
+							b.Error(err)
+						}
+						mu.Lock()
+						times = append(times, time.Since(start))
+						mu.Unlock()
+						<-slots
+					})
+				}
+				for range cap(slots) {
+					slots <- struct{}{}
+				}
+				b.ReportMetric(float64(n.Load())/time.Since(began).Seconds(), "appends/s")
+				slices.Sort(times)
+				b.ReportMetric(float64(times[len(times)/2].Microseconds())/1000, "p50-ms")
+				b.ReportMetric(float64(times[len(times)*99/100].Microseconds())/1000, "p99-ms")
+			})
+		}
+	}
+}
+
 // counting is a follower that counts events.
 type counting struct {
 	observerOff
@@ -77,12 +125,12 @@ type counting struct {
 
 type observerOff struct{}
 
-func (observerOff) SetState(hub.State) {}
-func (observerOff) Forgot(uint64)      {}
-func (observerOff) Degraded(bool)      {}
+func (observerOff) SetState(hub.State)  {}
+func (observerOff) Forgot(hub.Position) {}
+func (observerOff) Degraded(bool)       {}
 
-func (c *counting) Reset(string, []hub.Event, uint64) { c.once.Do(c.warm.Done) }
-func (c *counting) Deliver(events []hub.Event)        { c.n.Add(int64(len(events))) }
+func (c *counting) Reset(string, []hub.Event, hub.Position) { c.once.Do(c.warm.Done) }
+func (c *counting) Deliver(events []hub.Event)              { c.n.Add(int64(len(events))) }
 
 // BenchmarkFollow measures an event from its append to the followers of 100 rooms.
 func BenchmarkFollow(b *testing.B) {
@@ -121,7 +169,7 @@ type both struct {
 	one *counting
 }
 
-func (c *both) Reset(string, []hub.Event, uint64) { c.one.once.Do(c.one.warm.Done) }
+func (c *both) Reset(string, []hub.Event, hub.Position) { c.one.once.Do(c.one.warm.Done) }
 
 // BenchmarkWarmUp measures the first report of a room with 50 recent events.
 func BenchmarkWarmUp(b *testing.B) {

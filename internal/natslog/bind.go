@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/hub"
 )
 
 // What differs, if a flag can make it.
@@ -170,16 +172,25 @@ func leaderless(info *jetstream.StreamInfo) bool {
 	return info.Cluster != nil && info.Cluster.Leader == ""
 }
 
-// reach tells the first and the last position of the log of an epoch.
-func (s *stream) reach(ctx context.Context, epoch string) (first, last uint64, err error) {
+// reach tells the first sequence and the end of the log of an epoch.
+func (s *stream) reach(ctx context.Context, epoch string) (first uint64, end hub.Position, err error) {
 	info, err := s.info(ctx)
 	if err != nil {
-		return 0, 0, err
+		return 0, hub.Position{}, err
 	}
 	if info.Config.Metadata[metaEpoch] != epoch {
-		return 0, 0, errMoved
+		return 0, hub.Position{}, errMoved
 	}
-	return info.State.FirstSeq, info.State.LastSeq, nil
+	return info.State.FirstSeq, endOf(info), nil
+}
+
+// endOf is where a stream ends. The record there may have been removed.
+func endOf(info *jetstream.StreamInfo) hub.Position {
+	p := hub.Position{Seq: info.State.LastSeq}
+	if at := info.State.LastTime; p.Seq > 0 && !at.IsZero() {
+		p.At = max(at.UnixMilli(), 0)
+	}
+	return p
 }
 
 // create makes the stream. That another node was faster is no error.

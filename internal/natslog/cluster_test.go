@@ -165,7 +165,7 @@ func TestLeaderStepsDownUnderLoad(t *testing.T) {
 	history := make([][]hub.Event, rooms)
 	for r := range rooms {
 		room := fmt.Sprint("r", r)
-		events, more, err := logs[r%3].Read(ctx, room, logs[r%3].epochOf(room), 0, 1_000_000)
+		events, more, err := logs[r%3].Read(ctx, room, logs[r%3].epochOf(room), hub.Position{}, 1_000_000)
 		if err != nil || more {
 			t.Fatal(err)
 		}
@@ -263,12 +263,12 @@ func TestWholeClusterIsDownAndBack(t *testing.T) {
 		rooms [2]string
 		os    [2]*observer
 		want  [2]map[string]bool
-		known [2]uint64 // a cursor
+		known [2]hub.Position // a cursor
 	)
 	for p := range rooms {
 		rooms[p], want[p] = roomIn(p, 2), make(map[string]bool)
 		os[p], _ = followRoom(t, l, rooms[p], 50)
-		known[p] = mustAppend(t, other, rooms[p], fmt.Sprint("before", p))
+		known[p] = placed(t, other, rooms[p], mustAppend(t, other, rooms[p], fmt.Sprint("before", p)))
 		want[p][fmt.Sprint("before", p)] = true
 	}
 	type answer struct {
@@ -324,9 +324,12 @@ func TestWholeClusterIsDownAndBack(t *testing.T) {
 		}
 	}
 	for p, room := range rooms {
-		events, _, err := l.Read(testContext(t), room, l.epochOf(room), known[p]-1, 100_000)
+		events, _, err := l.Read(testContext(t), room, l.epochOf(room), hub.Position{}, 100_000)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if rest, _, err := l.Read(testContext(t), room, l.epochOf(room), known[p], 100_000); err != nil || len(rest) != len(events)-1 {
+			t.Errorf("from a cursor of before: %d events of %d, %v", len(rest), len(events)-1, err)
 		}
 		inLog := make(map[string]bool)
 		for _, e := range events {

@@ -10,7 +10,8 @@
 // its sequence in the stream, its time is the server's. Its id is the draft's, by
 // which the stream knows a second try; ids are therefore unique over all rooms. The stream KANSEI_STATE
 // keeps the last message of each subject kansei.state.<room>, without an age limit:
-// the room's state, whose revision is its sequence in that stream.
+// the room's state, whose revision is made of its sequence in that stream and a hash of its
+// id (state.go).
 //
 // Each stream has an epoch: a random id that whoever creates the stream puts into
 // its metadata, beside the number of partitions. Every stream republishes what it
@@ -48,6 +49,19 @@
 // the reading is done; and followers are told of what was removed before it was shown
 // to them: while it was read back (follow.readBack), or, if nothing was left of it to be
 // found missing, because the log begins behind what the last probe knew (stream.probe).
+//
+// # What is lost
+//
+// A stream that was restored from a backup, or whose servers lost power before they had
+// synced, gives its positions again, under the same epoch. So a place in the log is a
+// position and the time of the record there ([hub.Position]): a record whose position and
+// time the log does not have is of another past. Log.Read and Log.Has ask the leader.
+//
+// A node that was there keeps what it knew, and would drop what is said at positions that
+// it has had. Each tick compares the record with which the log ended at the last one, and a
+// live message, an acknowledgement or a direct get that cannot be of the past that is
+// known has the stream looked at at once (stream.suspect, stream.compareEnds). Every room
+// is then begun anew. The revision of a state bears a hash, for the same reason (state.go).
 //
 // # Who does what
 //

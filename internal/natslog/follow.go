@@ -47,8 +47,12 @@ type follow struct {
 	reporting sync.Mutex // held during a report
 	stopped   atomic.Bool
 
-	had atomic.Uint64 // everything up to here was reported; written by the worker
-	rev atomic.Uint64 // of the state that was reported; written by the worker
+	// Everything up to here was reported; written by the worker. Its time is 0 when it is
+	// not known.
+	had   atomic.Uint64
+	hadAt atomic.Int64
+	rev   atomic.Uint64 // the sequence of the state that was reported; written by the worker
+	revAt atomic.Int64
 	// doubt is the last live message that followed on an older one than was reported, so
 	// that what was between them, if anything was, had been removed; written by the worker.
 	doubt atomic.Uint64
@@ -58,9 +62,9 @@ type follow struct {
 	poked      bool // look at it even if nothing else is to be done
 	parked     bool // its tasks have failed; they wait until the stream was found well
 	tasks      task
-	target     uint64 // how far taskRead has to get
-	expected   uint64 // how far the probe knows the room to go
-	forgotten  uint64 // up to here the log may have removed what was not reported; 0: nothing
+	target     uint64       // how far taskRead has to get
+	expected   uint64       // how far the probe knows the room to go
+	forgotten  hub.Position // up to here the log may have removed what was not reported; 0: nothing
 	inbox      []*nats.Msg
 	states     []liveState
 	warm       bool
@@ -88,7 +92,7 @@ type liveState struct {
 type work struct {
 	tasks     task
 	target    uint64
-	forgotten uint64
+	forgotten hub.Position
 	inbox     []*nats.Msg
 	states    []liveState
 }
@@ -251,12 +255,33 @@ func (f *follow) missed(known, first uint64) bool {
 	return first > known+1 && (f.had.Load() < first-1 || f.doubt.Load() > known)
 }
 
+// contradicts tells whether a record cannot be what the follow takes it for, one that it
+// has had: a later one at the same place or before it.
+func (f *follow) contradicts(rec record) bool {
+	had := f.place()
+	return rec.seq <= had.Seq && had.At > 0 && rec.at > had.At
+}
+
+// place is up to where everything was reported.
+func (f *follow) place() hub.Position {
+	return hub.Position{Seq: f.had.Load(), At: f.hadAt.Load()}
+}
+
+// come notes that everything up to a position was reported.
+func (f *follow) come(p hub.Position) {
+	f.had.Store(p.Seq)
+	f.hadAt.Store(p.At)
+	f.log.note(p)
+}
+
 // lose is told that the log may have removed what was not reported, up to a position.
-func (f *follow) lose(upTo uint64) {
+func (f *follow) lose(upTo hub.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.warm {
-		f.forgotten = max(f.forgotten, upTo)
+		if upTo.Seq > f.forgotten.Seq {
+			f.forgotten = upTo
+		}
 		f.poked = true
 		f.schedule()
 	}
@@ -287,10 +312,10 @@ func (f *follow) run(reading bool) {
 		return
 	}
 	w := work{f.tasks, f.target, f.forgotten, f.inbox, f.states}
-	f.tasks, f.target, f.forgotten, f.inbox, f.states = 0, 0, 0, nil, nil
+	f.tasks, f.target, f.forgotten, f.inbox, f.states = 0, 0, hub.Position{}, nil, nil
 	f.mu.Unlock()
 
-	if w.forgotten > 0 && w.tasks&taskWarm == 0 {
+	if w.forgotten.Seq > 0 && w.tasks&taskWarm == 0 {
 		f.forget(w.forgotten)
 	}
 	if w.tasks&(taskWarm|taskRead) == 0 {
@@ -369,8 +394,7 @@ func (f *follow) show(inbox []*nats.Msg) {
 	}
 	var (
 		events = make([]hub.Event, 0, len(inbox))
-		had    = f.had.Load()
-		at     int64
+		had    = f.place()
 	)
 	for i, m := range inbox {
 		if m.Subject != f.liveSubject {
@@ -381,10 +405,13 @@ func (f *follow) show(inbox []*nats.Msg) {
 			f.l.metrics.skip(skipEnvelope)
 			continue
 		}
-		if rec.seq <= had {
+		if rec.seq <= had.Seq {
+			if had.At > 0 && rec.at > had.At {
+				f.log.suspect(had) // the log gives its positions again
+			}
 			continue
 		}
-		if rec.previous > had {
+		if rec.previous > had.Seq {
 			f.l.metrics.gaps.WithLabelValues(gapLive).Inc()
 			f.mu.Lock()
 			f.tasks |= taskRead
@@ -393,46 +420,28 @@ func (f *follow) show(inbox []*nats.Msg) {
 			f.mu.Unlock()
 			break
 		}
-		if rec.previous < had {
+		if rec.previous < had.Seq {
 			f.doubt.Store(rec.seq)
 		}
-		had, at = rec.seq, rec.at
+		had = hub.Position{Seq: rec.seq, At: rec.at}
 		if e, reason := rec.event(); reason != "" {
 			f.l.metrics.skip(reason)
 		} else {
 			events = append(events, e)
 		}
 	}
-	f.deliver(events, had, at)
+	f.deliver(events, had)
 }
 
 // deliver reports events; everything up to had is reported then.
-func (f *follow) deliver(events []hub.Event, had uint64, at int64) {
-	if had <= f.had.Load() {
+func (f *follow) deliver(events []hub.Event, had hub.Position) {
+	if had.Seq <= f.had.Load() {
 		return
 	}
-	f.had.Store(had)
-	if at > 0 {
-		f.log.note(had, at)
-	}
+	f.come(had)
 	if len(events) > 0 {
 		f.tell(func() { f.follower.Deliver(events) })
 	}
-}
-
-func (f *follow) showStates(states []liveState) {
-	for _, st := range states {
-		if st.live != "" && st.live != f.stateSubject || st.seq <= f.rev.Load() {
-			continue
-		}
-		f.setState(st.seq, st.at, st.data)
-	}
-}
-
-func (f *follow) setState(rev uint64, at int64, body []byte) {
-	f.rev.Store(rev)
-	f.l.state.note(rev, at)
-	f.tell(func() { f.follower.SetState(hub.State{Rev: rev, Body: body}) })
 }
 
 // tellHealth reports whether the room can be followed, when that has changed.

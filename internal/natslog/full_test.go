@@ -82,7 +82,7 @@ func holds(t *testing.T, l *Log, o *observer, taken map[string]bool, refused []s
 		return
 	}
 	eventually(t, 20*time.Second, "the log has all", func() error {
-		events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10_000)
+		events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), hub.Position{}, 10_000)
 		if err != nil {
 			return err
 		}

@@ -190,6 +190,10 @@ func (l *Log) down(err error) {
 	if err != nil {
 		l.lastErr.Store(&err)
 	}
+	// Whether the log still has them is asked when there is another connection.
+	for _, s := range l.streams() {
+		s.suspect(s.highest())
+	}
 	if !l.closing.Load() {
 		l.log.Warn("connection to nats lost", "error", err)
 	}

@@ -105,7 +105,7 @@ func TestKindsAndAudiences(t *testing.T) {
 			t.Fatal(a.err)
 		}
 	}
-	events, more, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10)
+	events, more, err := l.Read(testContext(t), "r", l.epochOf("r"), hub.Position{}, 10)
 	if err != nil || more || len(events) != len(drafts) {
 		t.Fatalf("%d events, more %v, %v", len(events), more, err)
 	}
@@ -141,8 +141,8 @@ func TestDraftsThatAreRefused(t *testing.T) {
 	if a := appendAll(t, l, "no.room", good)[0]; !errors.Is(a.err, hub.ErrUnavailable) {
 		t.Errorf("bad room: %v", a.err)
 	}
-	if last, err := l.Last(testContext(t), "r"); err != nil || last != 0 {
-		t.Errorf("the log has %d, %v", last, err)
+	if last := lastOf(t, l, "r"); last != 0 {
+		t.Errorf("the log has %d", last)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestReadPagesWithHoles(t *testing.T) {
 			want = append(want, seq)
 		}
 	}
-	begin := uint64(0)
+	var begin hub.Position
 	for _, limit := range []int{1, 7, 100, len(want) - 1, len(want), len(want) + 1, 1000} {
 		var got []uint64
 		after, pages := begin, 0
@@ -213,7 +213,7 @@ func TestReadPagesWithHoles(t *testing.T) {
 			}
 			for _, e := range events {
 				got = append(got, e.Seq)
-				after = e.Seq
+				after = e.Position()
 			}
 		}
 		if !slices.Equal(got, want) || pages != (len(want)+limit-1)/limit {
@@ -225,27 +225,31 @@ func TestReadPagesWithHoles(t *testing.T) {
 			if err := stream.Purge(ctx, jetstream.WithPurgeSequence(want[0])); err != nil {
 				t.Fatal(err)
 			}
-			begin = want[0] - 1
+			begin, want = placed(t, l, "r", want[0]), want[1:]
 		}
 	}
-	if last, err := l.Last(ctx, "r"); err != nil || last != want[len(want)-1] {
-		t.Errorf("last is %d, %v; wanted %d", last, err, want[len(want)-1])
+	if last := lastOf(t, l, "r"); last != want[len(want)-1] {
+		t.Errorf("last is %d; wanted %d", last, want[len(want)-1])
 	}
 	if events, more, err := l.Read(ctx, "never", l.epochOf("never"), begin, 10); err != nil || more || len(events) != 0 {
 		t.Errorf("of an empty room: %d events, %v, %v", len(events), more, err)
 	}
 	for name, p := range map[string]struct {
 		room, epoch string
-		after       uint64
+		after       hub.Position
 	}{
-		"from the future": {"r", l.epochOf("r"), 1 << 40}, "from before the beginning": {"r", l.epochOf("r"), begin - 1},
-		"of an empty room, from before the beginning": {"never", l.epochOf("r"), 0}, "of another log": {"r", "other", begin},
+		"from the future":           {"r", l.epochOf("r"), hub.Position{Seq: 1 << 40, At: 1}},
+		"from before the beginning": {"r", l.epochOf("r"), hub.Position{Seq: begin.Seq - 1, At: begin.At}},
+		"of another past":           {"r", l.epochOf("r"), hub.Position{Seq: begin.Seq, At: begin.At + 1}},
+		"of no time":                {"r", l.epochOf("r"), hub.Position{Seq: begin.Seq}},
+		"of an empty room, from before the beginning": {"never", l.epochOf("r"), hub.Position{}},
+		"of another log": {"r", "other", begin},
 	} {
 		if events, _, err := l.Read(ctx, p.room, p.epoch, p.after, 10); !errors.Is(err, hub.ErrForgotten) || len(events) > 0 {
 			t.Errorf("%s: %d events, %v", name, len(events), err)
 		}
 	}
-	if _, _, err := l.Read(ctx, "no.room", l.epochOf("no.room"), 0, 1); !errors.Is(err, hub.ErrUnavailable) {
+	if _, _, err := l.Read(ctx, "no.room", l.epochOf("no.room"), hub.Position{}, 1); !errors.Is(err, hub.ErrUnavailable) {
 		t.Errorf("of no room: %v", err)
 	}
 }
@@ -381,7 +385,7 @@ func TestGarbageInTheLogIsPassedOver(t *testing.T) {
 	})
 	o2, _ := followRoom(t, l, "r", 30)
 	waitEvents(t, o2, 5*time.Second, "a", "b")
-	events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), 0, 10)
+	events, _, err := l.Read(testContext(t), "r", l.epochOf("r"), hub.Position{}, 10)
 	if err != nil || len(events) != 2 {
 		t.Errorf("%d events, %v", len(events), err)
 	}

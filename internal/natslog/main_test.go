@@ -166,6 +166,7 @@ type observer struct {
 	states   []hub.State
 	degraded []bool
 	forgot   []uint64
+	headAt   int64
 	wrong    error
 	inside   bool
 }
@@ -185,10 +186,11 @@ func (o *observer) fail(err error) {
 	}
 }
 
-func (o *observer) Reset(epoch string, recent []hub.Event, head uint64) {
+func (o *observer) Reset(epoch string, recent []hub.Event, at hub.Position) {
 	defer o.enter()()
 	o.resets++
-	o.epoch, o.recent, o.head = epoch, recent, head
+	head := at.Seq
+	o.epoch, o.recent, o.head, o.headAt = epoch, recent, head, at.At
 	o.events = append([]hub.Event(nil), recent...)
 	for i, e := range recent {
 		if e.Seq > head || i > 0 && e.Seq <= recent[i-1].Seq {
@@ -211,8 +213,9 @@ func (o *observer) Deliver(events []hub.Event) {
 	}
 }
 
-func (o *observer) Forgot(head uint64) {
+func (o *observer) Forgot(at hub.Position) {
 	defer o.enter()()
+	head := at.Seq
 	o.forgot = append(o.forgot, head)
 	if head < o.head {
 		o.fail(fmt.Errorf("forgotten up to %d, behind %d", head, o.head))
@@ -265,6 +268,32 @@ func roomIn(p, partitions int) string {
 // epochOf is the epoch of a room's log; empty for what is no room.
 func (l *Log) epochOf(room string) string {
 	return l.logs[partition(room, len(l.logs))].identity().epoch
+}
+
+// placed is the position of a record that a room's stream has.
+func placed(t testing.TB, l *Log, room string, seq uint64) hub.Position {
+	t.Helper()
+	if seq == 0 {
+		return hub.Position{}
+	}
+	rec, err := l.logs[partition(room, len(l.logs))].leaderGet(testContext(t), getRequest{Seq: seq})
+	if err != nil || rec == nil {
+		t.Fatalf("record %d: %v, %v", seq, rec, err)
+	}
+	return rec.position()
+}
+
+// lastOf is the sequence of a room's last record; 0 when it has none.
+func lastOf(t testing.TB, l *Log, room string) uint64 {
+	t.Helper()
+	rec, err := l.logs[partition(room, len(l.logs))].leaderLast(testContext(t), room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rec == nil {
+		return 0
+	}
+	return rec.seq
 }
 
 // follow follows until the test ends, and waits for the first report.

@@ -34,6 +34,7 @@ const (
 	opTailProbe    = "tail_probe"    // last messages of many rooms
 	opSlowConsumer = "slow_consumer" // live messages dropped by the client
 	opAsync        = "async"         // whatever else the connection reports
+	opStranger     = "stranger"      // an answer of another stream to an append
 )
 
 // Metrics are those of a [Log].
@@ -41,6 +42,7 @@ type Metrics struct {
 	appendSeconds prometheus.Histogram
 	appends       *prometheus.CounterVec
 	gaps          *prometheus.CounterVec
+	lostEnds      prometheus.Counter
 	repairSeconds prometheus.Histogram
 	degraded      prometheus.Gauge
 	skipped       *prometheus.CounterVec
@@ -64,6 +66,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_log_gaps_total", Help: "Gaps in what rooms were told, by where they were found; all but the forgotten are read back.",
 		}, []string{"where"}),
+		lostEnds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kansei_log_lost_ends_total", Help: "How often a stream was found to have lost its end, and to give its positions again.",
+		}),
 		repairSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_log_repair_seconds",
 			Help:    "Time to read back what a room was missing.",
@@ -90,7 +95,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}, []string{"op"}),
 	}
-	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.repairSeconds, m.degraded, m.skipped,
+	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped,
 		m.connected, m.reconnects, m.errors, m.requests)
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
@@ -105,7 +110,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.requests.WithLabelValues(v)
 		m.errors.WithLabelValues(v)
 	}
-	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync} {
+	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opStranger} {
 		m.errors.WithLabelValues(v)
 	}
 	return m

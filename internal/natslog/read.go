@@ -2,7 +2,6 @@ package natslog
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -48,7 +47,10 @@ func unread(what, room string, err error) error {
 // The log reaches back to a position if it has removed nothing behind it, of any room:
 // it keeps no account of what it has removed of one. Single events that an operator has
 // deleted are no part of the log any more, and not missed.
-func (l *Log) Read(ctx context.Context, room, epoch string, after uint64, limit int) (events []hub.Event, more bool, err error) {
+//
+// It has the position if the record there is the one of that time. What was removed
+// cannot tell any more, unless the log ends with it.
+func (l *Log) Read(ctx context.Context, room, epoch string, after hub.Position, limit int) (events []hub.Event, more bool, err error) {
 	s, err := l.partitionOf(room)
 	if err != nil {
 		return nil, false, err
@@ -62,7 +64,7 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after uint64, limit 
 	limit = max(limit, 1)
 	if last != nil {
 		// One event more than asked for tells whether there are more.
-		err = s.read(ctx, room, after, last.seq, func(records []record, _ uint64) error {
+		err = s.read(ctx, room, hub.Position{Seq: after.Seq}, last.seq, func(records []record, _ hub.Position) error {
 			events = append(events, l.events(records)...)
 			if len(events) > limit {
 				return errEnough
@@ -79,8 +81,15 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after uint64, limit 
 		return nil, false, fmt.Errorf("natslog: events of room %s: %w: %w", room, hub.ErrForgotten, err)
 	case err != nil:
 		return nil, false, unread("beginning", room, err)
-	case first > after+1, end < after:
-		return nil, false, fmt.Errorf("natslog: events of room %s: %w: after %d, it has %d to %d", room, hub.ErrForgotten, after, first, end)
+	case first > after.Seq+1, end.Seq < after.Seq, !after.Known():
+		return nil, false, fmt.Errorf("natslog: events of room %s: %w: after %d, it has %d to %d", room, hub.ErrForgotten, after.Seq, first, end.Seq)
+	case after.Seq > 0 && after != end:
+		switch rec, err := s.leaderGet(ctx, getRequest{Seq: after.Seq}); {
+		case err != nil:
+			return nil, false, unread("position", room, err)
+		case rec == nil, rec.at != after.At:
+			return nil, false, fmt.Errorf("natslog: events of room %s: %w: there is no record %d of %d", room, hub.ErrForgotten, after.Seq, after.At)
+		}
 	}
 	if len(events) > limit {
 		return events[:limit:limit], true, nil
@@ -88,72 +97,38 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after uint64, limit 
 	return events, false, nil
 }
 
-// Last implements [hub.RoomLog].
-func (l *Log) Last(ctx context.Context, room string) (uint64, error) {
+// Has implements [hub.RoomLog]. A record that was removed cannot be looked at any more;
+// but if the log ends there, its end still tells when it was stored.
+func (l *Log) Has(ctx context.Context, room, epoch string, p hub.Position) (hub.Anchor, error) {
 	s, err := l.partitionOf(room)
 	if err != nil {
-		return 0, err
+		return hub.AnchorNone, err
 	}
-	last, err := s.leaderLast(ctx, room)
-	if err != nil {
-		return 0, unread("end", room, err)
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	if s.identity().epoch != epoch || !p.Known() {
+		return hub.AnchorNone, nil
 	}
-	if last == nil {
-		return 0, nil
+	if p.Seq == 0 {
+		return hub.AnchorLog, nil
 	}
-	return last.seq, nil
-}
-
-// State implements [hub.RoomLog]. The revision is the position of the state in the
-// stream of states: it grows with every change, not by one.
-func (l *Log) State(ctx context.Context, room string) (hub.State, error) {
-	s, err := l.usable(l.state, room)
-	if err != nil {
-		return hub.State{}, err
-	}
-	rec, err := s.leaderLast(ctx, room)
-	if err != nil {
-		return hub.State{}, unread("state", room, err)
-	}
-	if rec == nil {
-		return hub.State{}, nil
-	}
-	return hub.State{Rev: rec.seq, Body: rec.data}, nil
-}
-
-// SetState implements [hub.RoomLog]. Besides [hub.ErrConflict] its errors are
-// those of an append.
-func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error) {
-	s, err := l.usable(l.state, room)
-	if err != nil {
-		return 0, err
-	}
-	type outcome struct {
-		receipt hub.Receipt
-		err     error
-	}
-	done := make(chan outcome, 1)
-	id := rand.Text()
-	l.appender.set(s, room, id, rev, body, func(r hub.Receipt, err error) { done <- outcome{r, err} })
-	var o outcome
-	select {
-	case o = <-done:
-	case <-ctx.Done():
-		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, ctx.Err())
-	}
-	refused, is := errors.AsType[*sequenceError](o.err)
-	if !is {
-		return o.receipt.Seq, o.err
-	}
-	if refused.tries > 1 {
-		// The revision may be another one because an earlier try was done.
-		rec, err := s.leaderLast(ctx, room)
-		if err != nil {
-			return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, err)
+	rec, err := s.leaderGet(ctx, getRequest{Seq: p.Seq})
+	switch {
+	case err != nil:
+		return hub.AnchorNone, unread("position", room, err)
+	case rec == nil:
+		_, end, err := s.reach(ctx, epoch)
+		if err != nil && !errors.Is(err, errMoved) {
+			return hub.AnchorNone, unread("end", room, err)
 		}
-		if rec != nil && last(rec.header, headerID) == id {
-			return rec.seq, nil
+		if err == nil && end == p {
+			return hub.AnchorLog, nil
 		}
+		return hub.AnchorNone, nil
+	case rec.at != p.At:
+		return hub.AnchorNone, nil
+	case rec.subject == s.subjects+room:
+		return hub.AnchorRoom, nil
 	}
-	return 0, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
+	return hub.AnchorLog, nil
 }

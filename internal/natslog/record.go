@@ -52,6 +52,8 @@ type record struct {
 	data     []byte
 }
 
+func (r *record) position() hub.Position { return hub.Position{Seq: r.seq, At: r.at} }
+
 // parseRecord reads the envelope of a live message or of one out of a direct get.
 func parseRecord(m *nats.Msg) (record, bool) {
 	seq, ok := parseSeq(m.Header, headerSequence)

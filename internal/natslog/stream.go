@@ -5,23 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/hub"
 )
 
 const (
-	tendEvery    = time.Second      // a stream with open rooms
-	tendIdle     = 10 * time.Second // one without
-	tendPause    = 100 * time.Millisecond
-	grace        = 200 * time.Millisecond // for a live message that the probe overtook
-	unwellAfter  = 4 * time.Second        // without an answer from the leader
-	believeAfter = 30 * time.Second       // of a leader that says that the log is shorter than it was
-	readers      = 32                     // rooms of a stream that are read back at once
-	moveInPlace  = 16                     // rooms that are shown without waking another goroutine
+	tendEvery   = time.Second      // a stream with open rooms
+	tendIdle    = 10 * time.Second // one without
+	tendPause   = 100 * time.Millisecond
+	grace       = 200 * time.Millisecond // for a live message that the probe overtook
+	unwellAfter = 4 * time.Second        // without an answer from the leader
+	// A leader of several replicas that says that the log is shorter than it was may not
+	// have caught up yet. It is believed after a time, and earlier if what it ends with is
+	// younger than what this node knows behind it, by more than clocks differ.
+	believeAfter = 30 * time.Second
+	proofAfter   = 2 * time.Second
+	clocksDiffer = time.Second
+	readers      = 32 // rooms of a stream that are read back at once
+	maxDoubts    = 4  // records that are looked for again at once
+	moveInPlace  = 16 // rooms that are shown without waking another goroutine
 )
 
 // stream is one JetStream stream: a partition of the log, or the states.
@@ -46,29 +55,26 @@ type stream struct {
 
 	mismatched error // how the stream differs from what it should be
 
-	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut
+	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut or a sign
 	replicated atomic.Bool  // it has more than one replica
 	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
+	domain     atomic.Value // a string: the JetStream domain that the stream is in
 
-	mu     sync.Mutex
-	id     identity
-	usable bool      // it may be written to and followed
-	err    error     // why the stream is not as it should be; nil when it is
-	heard  time.Time // when all was found well last
-	ill    time.Time // since when it is not; zero when it is
-	why    error     // what was wrong last
-	well   bool      // not ill, or not for long
-	pos    uint64    // the probe knows of every record up to here
-	high   witness
-	rooms  map[string][]*follow
-	subs   map[*nats.Subscription]*follow
-	idle   map[*follow]bool // follows that wait for the stream to be well
-}
-
-// witness is the highest record that this node has seen of a stream.
-type witness struct {
-	seq uint64
-	at  int64
+	mu      sync.Mutex
+	id      identity
+	usable  bool           // it may be written to and followed
+	err     error          // why the stream is not as it should be; nil when it is
+	heard   time.Time      // when all was found well last
+	ill     time.Time      // since when it is not; zero when it is
+	why     error          // what was wrong last
+	well    bool           // not ill, or not for long
+	pos     uint64         // the probe knows of every record up to here
+	tip     hub.Position   // the end of the log, as the leader told it last
+	high    hub.Position   // the highest record that this node knows of
+	doubted []hub.Position // records that this node had seen, and that may not be there any more
+	rooms   map[string][]*follow
+	subs    map[*nats.Subscription]*follow
+	idle    map[*follow]bool // follows that wait for the stream to be well
 }
 
 func newStream(l *Log, name string, partition int, subjects, section string) *stream {
@@ -81,6 +87,7 @@ func newStream(l *Log, name string, partition int, subjects, section string) *st
 		rooms:     make(map[string][]*follow), subs: make(map[*nats.Subscription]*follow), idle: make(map[*follow]bool),
 	}
 	s.reads = newPool(readers, (*follow).read)
+	s.domain.Store("")
 	return s
 }
 
@@ -136,13 +143,44 @@ func (s *stream) known() uint64 {
 	return s.pos
 }
 
-// note remembers the highest record seen.
-func (s *stream) note(seq uint64, at int64) {
+// end is where the log ended when the leader was asked last.
+func (s *stream) end() hub.Position {
 	s.mu.Lock()
-	if seq > s.high.seq {
-		s.high = witness{seq, at}
+	defer s.mu.Unlock()
+	return s.tip
+}
+
+// note remembers a record that was seen.
+func (s *stream) note(p hub.Position) {
+	if p.At <= 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.Seq > s.high.Seq {
+		s.high = p
+	}
+}
+
+// highest is the highest record that this node knows of.
+func (s *stream) highest() hub.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.high
+}
+
+// suspect is told of a sign that the log gives out again what it had given out: that what
+// this node had seen at p is not there any more. It is compared at once.
+func (s *stream) suspect(p hub.Position) {
+	s.mu.Lock()
+	if n := len(s.doubted); n >= maxDoubts {
+		s.doubted[n-1] = p // the first ones are of the oldest past
+	} else if p.Seq > 0 && !slices.Contains(s.doubted, p) {
+		s.doubted = append(s.doubted, p)
 	}
 	s.mu.Unlock()
+	s.recheck.Store(true)
+	s.hurry()
 }
 
 // join and leave say which rooms are open.
@@ -302,7 +340,7 @@ func (s *stream) examine(ctx context.Context) error {
 	if !s.l.connected.Load() {
 		return errNotConnected
 	}
-	had := s.positions()
+	had, high := s.positions(), s.highest()
 	info, err := s.bind(ctx)
 	if err != nil {
 		return err
@@ -313,10 +351,10 @@ func (s *stream) examine(ctx context.Context) error {
 	if err := s.accept(info); err != nil {
 		return err
 	}
-	if err := s.compareEnds(ctx, info, had); err != nil {
+	if err := s.compareEnds(ctx, info, had, high); err != nil {
 		return err
 	}
-	return s.probe(ctx, info.State.FirstSeq, info.State.LastSeq)
+	return s.probe(ctx, info.State.FirstSeq, endOf(info))
 }
 
 // diagnose remembers how the stream was found, and tells the follows when it has
@@ -384,8 +422,11 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 		s.l.log.Warn("stream is another one now", "stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
 	}
 	s.usable, s.err, s.id = true, mismatch, id
+	s.domain.Store(info.Domain)
 	if other {
-		s.pos, s.high, s.shorter, s.doubts = info.State.LastSeq, witness{}, time.Time{}, 0
+		s.tip = endOf(info)
+		s.pos, s.high, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, time.Time{}, 0
+		s.doubted = nil
 	}
 	s.mu.Unlock()
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/hub"
 )
 
 // positions are where the follows of the open rooms are.
@@ -20,51 +22,78 @@ func (s *stream) positions() map[*follow]uint64 {
 }
 
 // compareEnds finds out whether the log has lost its end, as it does when servers
-// lose power before they have synced: what was said there is gone, and its
-// positions are given again.
-func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, had map[*follow]uint64) error {
-	if s.recheck.Swap(false) {
-		s.mu.Lock()
-		high := s.high
-		s.mu.Unlock()
-		if high.seq > 0 && high.seq <= info.State.LastSeq {
-			rec, err := s.leaderGet(ctx, getRequest{Seq: high.seq})
-			if err != nil {
-				s.recheck.Store(true)
-				return err
-			}
-			if rec != nil && rec.at != high.at {
-				s.shorten(info.State.LastSeq)
-				return nil
-			}
+// lose power before they have synced, or are restored from a backup: what was said there
+// is gone, and its positions are given again. had and high are what this node knew before
+// it asked for info.
+//
+// It may have grown past its old end again. So each tick looks whether the record is still
+// there with which the log ended at the last tick, and those that were known when the
+// connection was cut, or when there was a sign. Of a log that is shorter than it was a
+// leader without followers is believed at once, any other one later.
+func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, had map[*follow]uint64, high hub.Position) error {
+	end, recheck := endOf(info), s.recheck.Swap(false)
+	shorter := high.Seq > end.Seq
+	for _, seq := range had {
+		shorter = shorter || seq > end.Seq
+	}
+	s.mu.Lock()
+	known := append(slices.Clone(s.doubted), s.tip)
+	s.mu.Unlock()
+	// Those beyond the end are looked for when the log has grown again.
+	known = slices.DeleteFunc(known, func(p hub.Position) bool { return p.Seq > end.Seq })
+	gone := false
+	for _, p := range known {
+		if p.At == 0 || p == end {
+			continue
+		}
+		rec, err := s.leaderGet(ctx, getRequest{Seq: p.Seq})
+		switch {
+		case err != nil:
+			s.recheck.Store(s.recheck.Load() || recheck)
+			return err
+		case rec == nil:
+			gone = true
+		case rec.at != p.At:
+			s.cutOff(end)
+			return nil
 		}
 	}
-	shorter := false
-	for _, seq := range had {
-		shorter = shorter || seq > info.State.LastSeq
+	s.mu.Lock()
+	s.doubted = slices.DeleteFunc(s.doubted, func(p hub.Position) bool { return slices.Contains(known, p) })
+	s.mu.Unlock()
+	if gone && recheck && s.isState() {
+		// It was replaced, and says nothing: the leader tells the state of each room.
+		for _, f := range s.follows() {
+			f.wake(s.anew())
+		}
 	}
 	if !shorter {
 		s.shorter = time.Time{}
+		s.mu.Lock()
+		s.tip = end
+		s.mu.Unlock()
+		s.note(end)
 		return nil
 	}
 	if s.shorter.IsZero() {
 		s.shorter = time.Now()
 	}
-	// A leader that has lost its followers does not know that for a while.
-	if info.Config.Replicas > 1 && time.Since(s.shorter) < believeAfter {
+	proven := high.Seq > end.Seq && end.At > high.At+clocksDiffer.Milliseconds()
+	if since := time.Since(s.shorter); info.Config.Replicas > 1 && since < believeAfter && (!proven || since < proofAfter) {
 		return nil
 	}
-	s.shorten(info.State.LastSeq)
+	s.cutOff(end)
 	return nil
 }
 
-// shorten has every room begin anew: nobody knows where the log was cut off, nor
+// cutOff has every room begin anew: nobody knows where the log was cut off, nor
 // how far it has grown again.
-func (s *stream) shorten(end uint64) {
-	s.l.log.Error("the log has lost its end", "stream", s.name, "last", end)
+func (s *stream) cutOff(end hub.Position) {
+	s.l.log.Error("the log has lost its end", "stream", s.name, "last", end.Seq)
+	s.l.metrics.lostEnds.Inc()
 	s.shorter = time.Time{}
 	s.mu.Lock()
-	s.pos, s.high = min(s.pos, end), witness{}
+	s.pos, s.tip, s.high, s.doubted = min(s.pos, end.Seq), end, end, nil
 	s.mu.Unlock()
 	for _, f := range s.follows() {
 		f.wake(s.anew())
@@ -73,7 +102,7 @@ func (s *stream) shorten(end uint64) {
 
 // probe finds the rooms that have records after what it knows of. first and end are the
 // ends of the log, as the leader has it.
-func (s *stream) probe(ctx context.Context, first, end uint64) error {
+func (s *stream) probe(ctx context.Context, first uint64, end hub.Position) error {
 	s.mu.Lock()
 	from := s.pos
 	rooms := make([]string, 0, len(s.rooms))
@@ -96,14 +125,18 @@ func (s *stream) probe(ctx context.Context, first, end uint64) error {
 		// It was removed before it was known of: the node was away for longer than it was
 		// kept, or somebody has purged the stream.
 		s.l.log.Warn("the log has removed what may not have been shown", "stream", s.name, "after", from, "first", first)
+		upTo := hub.Position{Seq: first - 1}
+		if end.Seq == upTo.Seq {
+			upTo = end // nothing is left
+		}
 		for _, f := range lost {
-			f.lose(first - 1)
+			f.lose(upTo)
 		}
 	}
-	if end <= from {
+	if end.Seq <= from {
 		return nil
 	}
-	reached, err := s.probeRooms(ctx, rooms, from, end)
+	reached, err := s.probeRooms(ctx, rooms, from, end.Seq)
 	if err != nil {
 		return err
 	}
@@ -228,6 +261,8 @@ func (s *stream) found(rec record) {
 			}
 		} else if f.expect(rec.seq) {
 			s.overtaken[f] = true
+		} else if f.contradicts(rec) {
+			s.suspect(f.place())
 		}
 	}
 }

@@ -175,14 +175,14 @@ func TestReplicaThatRemovesEarlier(t *testing.T) {
 			}
 		})
 		for _, after := range []uint64{0, 1, 2, 7, 8, 12} {
-			got, more, err := l.Read(testContext(t), "r", l.epochOf("r"), after, 100)
+			got, more, err := l.Read(testContext(t), "r", l.epochOf("r"), placed(t, l, "r", after), 100)
 			if want := n - int(after)/2; err != nil || more || len(got) != want || got[0].Seq <= after {
 				t.Errorf("without the first %d, from %d: %d events, %v, %v, wanted %d", lacks, after, len(got), more, err, want)
 			}
 		}
 	}
 	var all []hub.Event
-	for after := uint64(0); ; {
+	for after := (hub.Position{}); ; {
 		got, more, err := l.Read(testContext(t), "r", l.epochOf("r"), after, 3)
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestReplicaThatRemovesEarlier(t *testing.T) {
 		if !more {
 			break
 		}
-		after = got[len(got)-1].Seq
+		after = got[len(got)-1].Position()
 	}
 	if len(all) != n {
 		t.Errorf("%d events in pages, wanted %d", len(all), n)

@@ -49,7 +49,7 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if err := f.subscribe(id.epoch, stateID.epoch); err != nil {
 		return err
 	}
-	end := f.log.known()
+	end := f.log.end()
 	last, err := f.log.leaderLast(ctx, f.room)
 	if err != nil {
 		return err
@@ -65,19 +65,17 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if f.log.identity() != id || f.l.state.identity() != stateID {
 		return errMoved
 	}
-	if last != nil {
-		f.log.note(last.seq, last.at)
-	} else {
+	if last == nil {
 		had = end
 	}
-	f.had.Store(had)
+	f.come(had)
 	f.epoch = id.epoch
 	f.mu.Lock()
 	f.warm, f.freshLog, f.freshState = true, true, true
-	f.expected, f.forgotten = 0, 0
+	f.expected, f.forgotten = 0, hub.Position{}
 	f.mu.Unlock()
 	f.tell(func() { f.follower.Reset(id.epoch, events, had) })
-	f.reportState(state)
+	f.setState(state)
 	return nil
 }
 
@@ -99,7 +97,7 @@ func (f *follow) readBack(ctx context.Context, w *work) error {
 		f.l.metrics.gaps.WithLabelValues(gapTail).Inc()
 	}
 	start := time.Now()
-	err := f.log.read(ctx, f.room, f.had.Load(), w.target, func(records []record, had uint64) error {
+	err := f.log.read(ctx, f.room, f.place(), w.target, func(records []record, had hub.Position) error {
 		// What the log has removed by now was perhaps not read: it is not known to be
 		// complete up to here.
 		first, _, err := f.log.reach(ctx, f.epoch)
@@ -107,10 +105,10 @@ func (f *follow) readBack(ctx context.Context, w *work) error {
 			return err
 		}
 		if first > f.had.Load()+1 {
-			f.forget(min(first-1, w.target))
+			f.forget(hub.Position{Seq: min(first-1, w.target)})
 			records = slices.DeleteFunc(records, func(r record) bool { return r.seq <= f.had.Load() })
 		}
-		f.deliver(f.l.events(records), had, at(records))
+		f.deliver(f.l.events(records), had)
 		if f.had.Load() >= w.target {
 			return errEnough
 		}
@@ -124,52 +122,12 @@ func (f *follow) readBack(ctx context.Context, w *work) error {
 
 // forget reports that events up to a position, or some of them, are gone before they
 // were reported.
-func (f *follow) forget(upTo uint64) {
+func (f *follow) forget(upTo hub.Position) {
 	f.l.metrics.gaps.WithLabelValues(gapForgotten).Inc()
-	f.had.Store(max(f.had.Load(), upTo))
-	f.tell(func() { f.follower.Forgot(f.had.Load()) })
-}
-
-// readState reads and reports the state: when it is newer than what was reported,
-// or anew, from what may be another stream.
-func (f *follow) readState(ctx context.Context, anew bool) error {
-	id := f.l.state.identity()
-	if id.epoch == "" {
-		return errUnusable
+	if upTo.Seq > f.had.Load() {
+		f.come(upTo)
 	}
-	if anew {
-		logID := f.log.identity()
-		if logID.epoch == "" {
-			return errUnusable
-		}
-		if err := f.subscribe(logID.epoch, id.epoch); err != nil {
-			return err
-		}
-	}
-	rec, err := f.l.state.leaderLast(ctx, f.room)
-	if err != nil {
-		return err
-	}
-	if f.l.state.identity() != id {
-		return errMoved
-	}
-	if anew {
-		f.mu.Lock()
-		f.freshState = true
-		f.mu.Unlock()
-		f.reportState(rec)
-	} else if rec != nil && rec.seq > f.rev.Load() {
-		f.reportState(rec)
-	}
-	return nil
-}
-
-func (f *follow) reportState(rec *record) {
-	if rec == nil {
-		f.setState(0, 0, nil)
-	} else {
-		f.setState(rec.seq, rec.at, rec.data)
-	}
+	f.tell(func() { f.follower.Forgot(f.place()) })
 }
 
 // subscribe has the follow hear what streams of these epochs republish of its
@@ -240,12 +198,13 @@ func (l *Log) events(records []record) []hub.Event {
 	return events
 }
 
-// at is when the last of records was stored.
-func at(records []record) int64 {
-	if len(records) == 0 {
-		return 0
+// upTo is a position up to which records are everything. Its time is known if it is that
+// of the last of them.
+func upTo(records []record, seq uint64) hub.Position {
+	if n := len(records); n > 0 && records[n-1].seq == seq {
+		return records[n-1].position()
 	}
-	return records[len(records)-1].at
+	return hub.Position{Seq: seq}
 }
 
 // errEnough ends a read.
@@ -262,7 +221,7 @@ var errEnough = errors.New("enough was read")
 // Where a replica falls short it asks again a little later, and if that does not help,
 // steps from record to record with the leader's answers, which also tell what was
 // deleted: the leader's next record, or none.
-func (s *stream) read(ctx context.Context, room string, had, target uint64, each func(records []record, had uint64) error) error {
+func (s *stream) read(ctx context.Context, room string, had hub.Position, target uint64, each func(records []record, had hub.Position) error) error {
 	err := s.readUpTo(ctx, room, had, target, each)
 	if errors.Is(err, errEnough) {
 		return nil
@@ -270,8 +229,8 @@ func (s *stream) read(ctx context.Context, room string, had, target uint64, each
 	return err
 }
 
-func (s *stream) readUpTo(ctx context.Context, room string, had, target uint64, each func([]record, uint64) error) error {
-	for short := 0; had < target; {
+func (s *stream) readUpTo(ctx context.Context, room string, had hub.Position, target uint64, each func([]record, hub.Position) error) error {
+	for short := 0; had.Seq < target; {
 		p, err := s.batch(ctx, room, had)
 		switch {
 		case err != nil:
@@ -279,8 +238,8 @@ func (s *stream) readUpTo(ctx context.Context, room string, had, target uint64, 
 				return err
 			}
 			short++
-		case p.end > had:
-			had, short = p.end, 0
+		case p.end > had.Seq:
+			had, short = upTo(p.records, p.end), 0
 			if err := each(p.records, had); err != nil {
 				return err
 			}
@@ -294,17 +253,17 @@ func (s *stream) readUpTo(ctx context.Context, room string, had, target uint64, 
 			}
 			continue
 		}
-		rec, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had + 1})
+		rec, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had.Seq + 1})
 		switch {
 		case err != nil:
 			return err
 		case rec == nil:
-			had = target // it was deleted
+			had = hub.Position{Seq: target} // it was deleted
 			if err := each(nil, had); err != nil {
 				return err
 			}
 		default:
-			had = rec.seq
+			had = rec.position()
 			if err := each([]record{*rec}, had); err != nil {
 				return err
 			}
@@ -313,21 +272,27 @@ func (s *stream) readUpTo(ctx context.Context, room string, had, target uint64, 
 	return nil
 }
 
+var errPast = errors.New("another record than was known is there")
+
 // batch reads the records after a position from some replica; none when that replica
 // has already removed the first of them.
-func (s *stream) batch(ctx context.Context, room string, had uint64) (page, error) {
-	p, err := s.directGet(ctx, room, max(had, 1), nil, batchRecords)
+func (s *stream) batch(ctx context.Context, room string, had hub.Position) (page, error) {
+	p, err := s.directGet(ctx, room, max(had.Seq, 1), nil, batchRecords)
 	if err != nil || len(p.records) == 0 {
 		return p, err
 	}
-	switch p.records[0].seq {
-	case had:
+	switch first := p.records[0]; first.seq {
+	case had.Seq:
+		if had.At > 0 && first.at != had.At {
+			s.suspect(had)
+			return page{}, errPast
+		}
 		p.records = p.records[1:]
 		return p, nil
-	case had + 1: // nothing fits between
+	case had.Seq + 1: // nothing fits between
 		return p, nil
 	}
-	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had + 1})
+	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had.Seq + 1})
 	if err != nil {
 		return page{}, err
 	}
@@ -353,24 +318,24 @@ func jitter(d time.Duration) time.Duration {
 // What is older than the history window is left out. How many records there are
 // since then is told by the first answer; where the last n of them begin must be
 // searched for, since positions of a room are far apart.
-func (s *stream) recent(ctx context.Context, room string, n int, last *record) ([]hub.Event, uint64, error) {
+func (s *stream) recent(ctx context.Context, room string, n int, last *record) ([]hub.Event, hub.Position, error) {
 	if last == nil {
-		return nil, 0, nil
+		return nil, hub.Position{}, nil
 	}
 	// By the log's clock, so that every node shows the same.
 	since := time.Now().Add(time.Duration(s.ahead.Load()) - s.l.cfg.HistoryWindow)
 	if n <= 0 || last.at < since.UnixMilli() {
-		return nil, last.seq, nil
+		return nil, last.position(), nil
 	}
 	from, err := s.recentStart(ctx, room, uint64(n), since, last.seq)
 	if err != nil {
-		return nil, 0, err
+		return nil, hub.Position{}, err
 	}
 	var (
 		events []hub.Event
-		had    = from - 1
+		had    = hub.Position{Seq: from - 1}
 	)
-	err = s.read(ctx, room, had, last.seq, func(records []record, upTo uint64) error {
+	err = s.read(ctx, room, had, last.seq, func(records []record, upTo hub.Position) error {
 		events = append(events, s.l.events(records)...)
 		if drop := len(events) - n; drop > 0 {
 			events = append(events[:0], events[drop:]...)
@@ -378,6 +343,9 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 		had = upTo
 		return nil
 	})
+	if had.Seq == last.seq {
+		had = last.position()
+	}
 	return events, had, err
 }
 

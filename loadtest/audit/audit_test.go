@@ -123,9 +123,13 @@ func TestVerify(t *testing.T) {
 			s.receive(v, 4, 5, 6, 7, 8, 9, 10)
 		}, "altered 1"},
 		"another id than was acknowledged": {func(s *story, v *Viewer) {
-			s.j.Answered(4, Acknowledged, "c5", "")
+			s.j.Answered(4, Acknowledged, "c50", "")
 			s.receive(v, all()...)
 		}, "misnamed 1"},
+		"two comments are acknowledged with one id": {func(s *story, v *Viewer) {
+			s.j.Answered(4, Acknowledged, "c5", "")
+			s.receive(v, all()...)
+		}, "misnamed 2"},
 		"two comments with one id": {func(s *story, v *Viewer) {
 			s.receive(v, without(10)...)
 			it := item(10)

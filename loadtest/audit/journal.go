@@ -73,7 +73,15 @@ type Journal struct {
 	viewers []*Viewer
 	ids     map[Serial]string // under which it was received first
 	names   map[string]Serial // room and id of what was received
-	clashes []string          // of ids
+	clashes []clash
+	rolled  []Window // of what the log may have lost: see [Journal.RolledBack]
+}
+
+// clash is an id that does not fit.
+type clash struct {
+	serial Serial
+	at     time.Duration
+	what   string
 }
 
 // NewJournal begins a run.
@@ -195,13 +203,14 @@ func (j *Journal) name(room string, items []Item) {
 		if had, ok := j.ids[it.Serial]; !ok {
 			j.ids[it.Serial] = it.ID
 		} else if had != it.ID {
-			j.clashes = append(j.clashes, fmt.Sprintf("comment %d came as %s and as %s", it.Serial, had, it.ID))
+			j.clashes = append(j.clashes, clash{it.Serial, j.Now(), fmt.Sprintf("comment %d came as %s and as %s", it.Serial, had, it.ID)})
 		}
 		key := room + "/" + it.ID
 		if had, ok := j.names[key]; !ok {
 			j.names[key] = it.Serial
 		} else if had != it.Serial {
-			j.clashes = append(j.clashes, fmt.Sprintf("comments %d and %d of %s both came as %s", had, it.Serial, room, it.ID))
+			// Whatever was rolled back: no id is given out twice.
+			j.clashes = append(j.clashes, clash{0, 0, fmt.Sprintf("comments %d and %d of %s both came as %s", had, it.Serial, room, it.ID)})
 		}
 	}
 }

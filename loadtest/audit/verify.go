@@ -29,6 +29,7 @@ type Verdict struct {
 	Gaps         int // told to viewers
 	NotRecovered int // cursors that could not be continued from
 	Told         int // deliveries that did not happen, as viewers were told
+	RolledBack   int // acknowledged, and gone with what the log was put back by
 
 	Examples []string // of what is wrong
 }
@@ -82,12 +83,9 @@ func (j *Journal) Verify(log []Entry) *Verdict {
 		if r == nil {
 			r = &room{}
 		}
-		(&walk{v: v, w: w, room: r, sends: j.sends, got: make([]bool, len(r.log)), excused: make([]bool, len(r.log))}).run()
+		(&walk{v: v, j: j, w: w, room: r, sends: j.sends, got: make([]bool, len(r.log)), excused: make([]bool, len(r.log))}).run()
 	}
-	v.Misnamed += len(j.clashes)
-	for _, c := range j.clashes {
-		v.example("%s", c)
-	}
+	j.checkIDs(v)
 	return v
 }
 
@@ -131,10 +129,12 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 		switch s.Outcome {
 		case Acknowledged:
 			v.Acknowledged++
-			if !stored[serial] {
+			if !stored[serial] && j.mayBeGone(s) {
+				v.RolledBack++
+			} else if !stored[serial] {
 				v.Lost++
 				v.example("comment %d of %s, sent at %v, was acknowledged as %s and is not in the log", serial, s.Room, s.At, s.ID)
-			} else if id != "" && id != s.ID {
+			} else if id != "" && id != s.ID && !j.storedAgain(serial) {
 				v.Misnamed++
 				v.example("comment %d of %s was acknowledged as %s and received as %s", serial, s.Room, s.ID, id)
 			}
@@ -157,6 +157,7 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 // walk follows one viewer through its room's log.
 type walk struct {
 	v     *Verdict
+	j     *Journal
 	w     *Viewer
 	room  *room
 	sends []Send
@@ -184,6 +185,8 @@ func (k *walk) run() {
 			k.v.NotRecovered++
 		case told:
 			k.told = true
+			// The recent ones follow when the log is another one than it was.
+			k.rewound = k.rewound || len(k.j.rolled) > 0
 			k.v.Gaps++
 		case ended:
 			k.v.SentAway++
@@ -236,6 +239,8 @@ func (k *walk) receive(e event) {
 	k.v.Received++
 	i, ok := k.room.at[e.serial]
 	switch {
+	case k.j.wasGone(e.serial, e.at, ok):
+		return
 	case !ok:
 		k.v.Phantoms++
 		k.v.example("%s received comment %d, which is not in the log of %s", k.w.name, e.serial, k.w.room)
@@ -285,6 +290,9 @@ func (v *Verdict) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d comments sent: %d acknowledged, %d refused, %d unknown (%d of them in the log); the log holds %d\n",
 		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Stored)
+	if v.RolledBack > 0 {
+		fmt.Fprintf(&b, "%d acknowledged comments are gone with the end that the log has lost\n", v.RolledBack)
+	}
 	fmt.Fprintf(&b, "%d viewers received %d; told of gaps: %d, cursors not recovered: %d, not received as told: %d\n",
 		v.Viewers, v.Received, v.Gaps, v.NotRecovered, v.Told)
 	for _, f := range v.Findings() {

@@ -431,7 +431,7 @@ class Connection {
 
   #onComments(m) {
     let items = Array.isArray(m.items) ? m.items.filter((c) => typeof c?.id === "string" && typeof c.text === "string") : [];
-    // With the time, because a log that was made anew gives the same ids again.
+    // With the time: servers of other versions may give an id again when a log was made anew.
     const key = (c) => `${c.id} ${c.at}`;
     if (this.#resync && m.history) {
       const last = items.findLastIndex((c) => this.#seen.has(key(c)));

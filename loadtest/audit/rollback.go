@@ -1,0 +1,92 @@
+package audit
+
+import (
+	"fmt"
+	"time"
+)
+
+// rollGrace is how long what was said in time may be on its way.
+const rollGrace = time.Second
+
+// RolledBack says that the log was put back, at the end of a window, to what it was at its
+// beginning, as a restore from a backup does. What was acknowledged in the window may be
+// gone, and what was received in it may never be seen again; it is counted apart. Nothing
+// else is forgiven: no viewer may go on as if its place were still there, and no id may be
+// given out twice.
+func (j *Journal) RolledBack(w Window) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.rolled = append(j.rolled, w)
+}
+
+// said tells whether something that was told at a time may be gone by a rollback.
+func (w Window) said(at time.Duration) bool { return at >= w.From && at <= w.To+rollGrace }
+
+// mayBeGone tells whether an acknowledged comment may be gone from the log.
+func (j *Journal) mayBeGone(s Send) bool {
+	for _, w := range j.rolled {
+		if w.said(s.Answered) {
+			return true
+		}
+	}
+	return false
+}
+
+// wasGone tells whether a comment that was received at a time may have been gone from
+// the log after it: it was said before the log was put back. One that was not answered by
+// then may have been stored again.
+func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
+	if serial < 1 || int(serial) > len(j.sends) {
+		return false
+	}
+	s := j.sends[serial-1]
+	for _, w := range j.rolled {
+		switch {
+		case s.At > w.To || s.Outcome == Refused:
+		case !stored: // whoever has it in memory may show it until it knows
+			return s.Outcome == Unknown || w.said(s.Answered)
+		case w.said(at) && s.Answered > w.To:
+			return true
+		}
+	}
+	return false
+}
+
+// checkIDs holds the ids that senders were told to what they may be.
+func (j *Journal) checkIDs(v *Verdict) {
+	for _, c := range j.clashes {
+		if c.serial > 0 && j.storedAgain(c.serial) {
+			continue
+		}
+		v.Misnamed++
+		v.example("%s", c.what)
+	}
+	told := map[string]Serial{}
+	for i, s := range j.sends {
+		if s.Outcome != Acknowledged || s.ID == "" {
+			continue
+		}
+		key := s.Room + "/" + s.ID
+		if first, again := told[key]; again {
+			v.Misnamed++
+			v.example("%s", fmt.Sprintf("comments %d and %d of %s were both acknowledged as %s", first, i+1, s.Room, s.ID))
+			continue
+		}
+		told[key] = Serial(i + 1)
+	}
+}
+
+// storedAgain tells whether a comment may have been stored, lost, and stored again under
+// another id: it was not answered before the log was put back.
+func (j *Journal) storedAgain(serial Serial) bool {
+	if int(serial) > len(j.sends) {
+		return false
+	}
+	s := j.sends[serial-1]
+	for _, w := range j.rolled {
+		if s.At <= w.To && (s.Answered == 0 || s.Answered > w.To) {
+			return true
+		}
+	}
+	return false
+}
