@@ -62,6 +62,8 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		}
 	}
 
+	// Before Leave can find the viewer inside: a leave that came first would do nothing.
+	r.members.Join(v.user)
 	r.mu.Lock()
 	if v.view.ring.slots == nil {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
@@ -85,7 +87,6 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	r.mu.Unlock()
 
 	h.cfg.Metrics.viewers.Inc()
-	r.members.Join(v.user)
 	j.Socket.Flush()
 	return known
 }
