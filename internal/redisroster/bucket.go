@@ -24,6 +24,7 @@ type bucket struct {
 	busy       bool // a round is queued or under way
 	urgent     bool // the next round is as early as it may be
 	fails      int  // rounds that failed since the last one that did not
+	silent     bool // the last of them because Redis did not answer
 	timer      *time.Timer
 	began      time.Time // start of the last round
 	lastChange time.Time // start of the last round that carried changes

@@ -213,11 +213,10 @@ func (r *Roster) note(n, fails int, err error) {
 		return
 	}
 	r.metrics.up.Set(0)
-	_, said := errors.AsType[redis.Error](err)
 	switch {
 	case isFull(err):
 		r.log.Warn("redis is at maxmemory; who leaves is taken out, who comes waits", "error", err)
-	case said:
+	case answers(err):
 		r.log.Warn("redis answers with an error; counts stand still", "error", err)
 	case errors.Is(err, errPinned):
 		r.log.Warn("presence is not written; counts stand still", "error", err)
@@ -300,7 +299,7 @@ func (b *bucket) handBack(ctx context.Context) error {
 	switch {
 	case b.inc == "":
 		return nil
-	case b.fails > 1:
+	case b.fails > 1 && b.silent:
 		return errNotAsked
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

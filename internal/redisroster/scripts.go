@@ -218,13 +218,19 @@ func (r *Roster) call(ctx context.Context, op string, f func(context.Context) er
 	r.metrics.seconds.Observe(time.Since(start).Seconds())
 	if err != nil {
 		r.metrics.errors.WithLabelValues(op).Inc()
-		if _, said := errors.AsType[redis.Error](err); said {
+		if answers(err) {
 			err = fmt.Errorf("redis answers: %w", err)
 		}
 		return err
 	}
 	r.answered.Store(true)
 	return nil
+}
+
+// answers reports whether an error is what Redis has answered.
+func answers(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
 }
 
 // isFull reports whether Redis has refused a script because it is at maxmemory. The script
