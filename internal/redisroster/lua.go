@@ -1,13 +1,13 @@
 package redisroster
 
-// prelude begins every script. KEYS 1 to 7 are the same for all.
+// head begins every script. KEYS 1 to 7 are the same for all.
 //
 // A room's entry says "users connections peak generation members": members is the
 // number of incarnations that have the room in their index at that generation. An
 // incarnation's index says of a room "connections generation users": what it has
 // written, and at which generation of the room. What was written at another generation
 // than the entry's counts for nothing.
-const prelude = `
+const head = `
 local LEASE, TICK, GRAVE, COUNTS, CHANGES, IDLE, PEAKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -15,6 +15,10 @@ local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 -- The version is that of the last change. It is never used twice, not even after Redis
 -- came back with an older state.
 local version = tonumber(redis.call('ZREVRANGE', CHANGES, 0, 0, 'WITHSCORES')[2] or '0')
+`
+
+// functions follow the head in every script.
+const functions = `
 local stamped = false
 local function stamp()
   if not stamped then
@@ -145,11 +149,33 @@ end
 // A room's mode is empty when what changed is written to what is there, and otherwise a
 // version: then the room is written whole, and what is there is dropped if its generation
 // is not after that. A room with -1 connections leaves the index.
-const tickLua = prelude + `
+const tickLua = head + `
 local inc, prev, tick, lease, seen = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local mayreap, claim, keep, mark = ARGV[6] == '1', tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local full, look, clean = ARGV[10] == '1', ARGV[11] == '1', ARGV[12] == '1'
-local have, nold = tonumber(ARGV[13]), tonumber(ARGV[14])
+local mayreap, quiet, full, have = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
+
+-- At maxmemory Redis refuses what may need memory, unless something was written before:
+-- to delete is always allowed.
+if full then redis.call('HDEL', TICK, '') end
+local cur = string.match(redis.call('HGET', TICK, inc) or '0', '^%S+')
+local fresh = cur ~= tick
+if fresh and cur ~= prev then
+  if cur == '0' then return {'resync', 'lost'} end
+  if cur == 'dead' or cur == 'gone' then return {'resync', 'reaped'} end
+  return {'resync', 'tick'}
+end
+local due = redis.call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 8)
+local lapsed = 0
+if fresh then
+  for _, x in ipairs(due) do
+    if x == inc then lapsed = 1 end
+  end
+  redis.call('HSET', TICK, inc, tick .. ' ' .. have)
+  redis.call('ZADD', LEASE, now + lease, inc)
+end
+if quiet and #due == 0 and version == seen then return {'ok', now, version, 0, {}, 0, {}} end
+` + functions + `
+local claim, keep, mark = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local look, clean, nold = ARGV[13] == '1', ARGV[14] == '1', tonumber(ARGV[15])
 local index = KEYS[8]
 local rooms, told = {}, {}
 local function tell(room, own)
@@ -157,12 +183,7 @@ local function tell(room, own)
   told[#told + 1] = known[room] or redis.call('HGET', COUNTS, room) or ''
   told[#told + 1] = own
 end
-
--- At maxmemory Redis refuses what may need memory, unless something was written before:
--- to delete is always allowed.
-if full then redis.call('HDEL', TICK, '') end
-local cur = string.match(redis.call('HGET', TICK, inc) or '0', '^%S+')
-local a, k = 15, 9 + nold
+local a, k = 16, 9 + nold
 local olds = {}
 for i = 1, nold do
   olds[i] = {ARGV[a], ARGV[a + 1], ARGV[a + 2]}
@@ -171,18 +192,7 @@ end
 local nlook = tonumber(ARGV[a])
 local looks, lookkeys = a + 1, k
 a, k = a + 1 + 2 * nlook, k + 2 * nlook
-local lapsed = 0
-if cur ~= tick then
-  if cur ~= prev then
-    if cur == '0' then return {'resync', 'lost'} end
-    if cur == 'dead' or cur == 'gone' then return {'resync', 'reaped'} end
-    return {'resync', 'tick'}
-  end
-  for _, x in ipairs(redis.call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 8)) do
-    if x == inc then lapsed = 1 end
-  end
-  redis.call('HSET', TICK, inc, tick .. ' ' .. have)
-  redis.call('ZADD', LEASE, now + lease, inc)
+if fresh then
   for i = 1, nold do bury(olds[i][1], now + lease, olds[i][2], olds[i][3]) end
   for r = 1, tonumber(ARGV[a]) do
     local room, conns, peak, mode = ARGV[a + 1], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), ARGV[a + 4]
@@ -297,7 +307,7 @@ return {'ok', now, version, lapsed, reap, all and 1 or 0, told}
 
 // sweepLua: ARGV whether to reap, then in ms the claim, the lease, how long a peak and
 // how long the mark of a dead incarnation is kept.
-const sweepLua = prelude + `
+const sweepLua = head + functions + `
 redis.call('HDEL', TICK, '') -- see tickLua; what is swept needs no memory
 local reap = bereave(ARGV[1] == '1', tonumber(ARGV[2]), true)
 tidy(tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
@@ -311,7 +321,7 @@ return reap
 // index is to be believed, the number of rooms, the rooms. Answers how many of the rooms
 // are done, whether the incarnation is gone, still going, not dead at all or in doubt, as
 // its index has lost rooms, and up to which version it may have written.
-const reapLua = prelude + `
+const reapLua = head + functions + `
 redis.call('HDEL', TICK, '') -- see tickLua; to reap makes room
 local inc, own, claim, keep, left = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local index = KEYS[8]
@@ -378,7 +388,7 @@ return {done, 'gone', upto}
 // lost its index. ARGV up to which version the incarnation may have written, the rooms.
 // Drops the rooms whose generation is not after that, for nobody knows which of them the
 // incarnation was in.
-const renewLua = prelude + `
+const renewLua = head + functions + `
 local upto = tonumber(ARGV[1])
 for r = 1, #ARGV - 1 do
   local room, users, set = ARGV[1 + r], KEYS[6 + 2 * r], KEYS[7 + 2 * r]

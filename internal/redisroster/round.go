@@ -153,10 +153,12 @@ func (b *bucket) try(ctx context.Context, full bool) (answer, error) {
 	r, p := b.r, b.pending
 	keys := make([]string, 0, len(b.keys.common)+1+len(b.olds)+len(p.keys))
 	keys = append(append(keys, b.keys.common...), b.keys.index(b.inc))
-	args := make([]any, 0, 14+3*len(b.olds)+len(p.looks)+len(p.rooms))
+	look, tidy := b.next%lookEvery == 0, b.next%tidyEvery == tidyEvery/2
+	quiet := !look && !tidy && len(b.olds) == 0 && len(p.parts) == 0
+	args := make([]any, 0, 15+3*len(b.olds)+len(p.looks)+len(p.rooms))
 	args = append(args, b.inc, b.tick, b.next, ms(r.cfg.Lease), b.seen,
-		flag(r.now().Sub(b.away) > r.grace()), ms(r.claim()), ms(keepPeak), ms(keepDead),
-		flag(full), flag(b.next%lookEvery == 0), flag(b.next%tidyEvery == tidyEvery/2), b.have, len(b.olds))
+		flag(r.now().Sub(b.away) > r.grace()), flag(quiet), flag(full), b.have,
+		ms(r.claim()), ms(keepPeak), ms(keepDead), flag(look), flag(tidy), len(b.olds))
 	for _, old := range b.olds {
 		keys = append(keys, b.keys.index(old.inc))
 		args = append(args, old.inc, old.rooms, old.upto)

@@ -24,7 +24,7 @@ const (
 	lookEvery = 4   // ticks between two looks at what Redis still holds
 	tidyEvery = 16  // ticks between two looks at what is old
 	lookShare = 8   // of a node's rooms in a bucket, the share that one look takes
-	maxLook   = 250 // rooms that one look takes: half a millisecond of Redis
+	maxLook   = 100 // rooms that one look takes, for a fraction of a millisecond of Redis
 )
 
 type scripts struct{ tick, sweep, reap, renew *redis.Script }

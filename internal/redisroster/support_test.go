@@ -298,7 +298,7 @@ func needsMemory(cmd redis.Cmder) bool {
 		return false
 	}
 	keys, _ := args[2].(int)
-	return args[3+keys+9] != "1"
+	return args[3+keys+7] != "1"
 }
 
 var errFault = errors.New("the test has broken the line")
