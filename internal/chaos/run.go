@@ -118,6 +118,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	r.Verdict = journal.Verify(log)
 	r.took = time.Since(began)
 	r.measure(journal)
+	r.Unexplained = unexplained(journal, r.events)
 	return r, nil
 }
 
