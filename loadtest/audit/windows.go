@@ -61,7 +61,7 @@ func (j *Journal) Effect(w Window) Effect {
 
 // Breaks counts what viewers were told in a window: of gaps, and that they could not go on
 // where they had stopped. Whoever fills the journal has stopped.
-func (j *Journal) Breaks(w Window) (gaps, notRecoveredFrom int) {
+func (j *Journal) Breaks(w Window) (gaps, unrecovered int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, v := range j.viewers {
@@ -71,11 +71,11 @@ func (j *Journal) Breaks(w Window) (gaps, notRecoveredFrom int) {
 			case ev.kind == told:
 				gaps++
 			case ev.kind == notRecovered:
-				notRecoveredFrom++
+				unrecovered++
 			}
 		}
 	}
-	return gaps, notRecoveredFrom
+	return gaps, unrecovered
 }
 
 func (w Window) holds(t time.Duration) bool { return t >= w.From && t < w.To }
