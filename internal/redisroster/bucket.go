@@ -34,8 +34,8 @@ type bucket struct {
 	olds      []previous // its predecessors, to be retired once it is written whole
 	dead      []string   // incarnations of others that this node is to take out
 	rewriting bool       // it is not yet written whole
-	tick      int64      // the last tick that Redis has confirmed
-	next      int64      // the one that follows
+	mark      string     // of the last tick that Redis has confirmed
+	next      int64      // the number of the one that follows
 	have      int        // rooms in the incarnation's index, once the batches so far have arrived
 	seen      int64      // the version of the last answer; -1: all counts are wanted
 	pending   *batch     // what the next tick carries, until it is answered

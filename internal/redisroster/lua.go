@@ -11,14 +11,13 @@ const head = `
 local LEASE, TICK, GRAVE, COUNTS, CHANGES, IDLE, PEAKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-
--- The version is that of the last change. It is never used twice, not even after Redis
--- came back with an older state.
-local version = tonumber(redis.call('ZREVRANGE', CHANGES, 0, 0, 'WITHSCORES')[2] or '0')
 `
 
 // functions follow the head in every script.
 const functions = `
+-- The version is that of the last change. It is never used twice, not even after Redis
+-- came back with an older state.
+local version = tonumber(redis.call('ZREVRANGE', CHANGES, 0, 0, 'WITHSCORES')[2] or '0')
 local stamped = false
 local function stamp()
   if not stamped then
@@ -156,23 +155,21 @@ local mayreap, quiet, full, have = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1
 -- At maxmemory Redis refuses what may need memory, unless something was written before:
 -- to delete is always allowed.
 if full then redis.call('HDEL', TICK, '') end
-local cur = string.match(redis.call('HGET', TICK, inc) or '0', '^%S+')
+local cur = redis.call('HGET', TICK, inc) or '0'
 local fresh = cur ~= tick
 if fresh and cur ~= prev then
   if cur == '0' then return {'resync', 'lost'} end
-  if cur == 'dead' or cur == 'gone' then return {'resync', 'reaped'} end
+  if cur == 'gone' or string.sub(cur, 1, 4) == 'dead' then return {'resync', 'reaped'} end
   return {'resync', 'tick'}
 end
-local due = redis.call('ZRANGEBYSCORE', LEASE, '-inf', now, 'LIMIT', 0, 8)
+local due = redis.call('ZCOUNT', LEASE, '-inf', now)
 local lapsed = 0
 if fresh then
-  for _, x in ipairs(due) do
-    if x == inc then lapsed = 1 end
-  end
-  redis.call('HSET', TICK, inc, tick .. ' ' .. have)
+  if due > 0 and tonumber(redis.call('ZSCORE', LEASE, inc) or now + 1) <= now then lapsed = 1 end
+  redis.call('HSET', TICK, inc, tick)
   redis.call('ZADD', LEASE, now + lease, inc)
 end
-if quiet and #due == 0 and version == seen then return {'ok', now, version, 0, {}, 0, {}} end
+if quiet and due == 0 and redis.call('ZCOUNT', CHANGES, '(' .. ARGV[5], '+inf') == 0 then return {'ok', now, seen, 0, {}, 0, {}} end
 ` + functions + `
 local claim, keep, mark = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local look, clean, nold = ARGV[13] == '1', ARGV[14] == '1', tonumber(ARGV[15])
@@ -273,11 +270,13 @@ if clean then tidy(lease, keep, mark) end
 for i = 0, nlook - 1 do
   local room, set, users = ARGV[looks + 2 * i], KEYS[lookkeys + 2 * i + 1], KEYS[lookkeys + 2 * i]
   local e = entry(room)
-  local mine = e and written(index, room)
-  if not e or not mine or mine.g ~= e.g then
-    tell(room, redis.call('HGET', index, room) or '')
-  elseif redis.call('SCARD', set) ~= tonumber(ARGV[looks + 2 * i + 1]) or redis.call('HLEN', users) ~= e.u then
-    drop(room, users, e.p)
+  if not e or redis.call('SCARD', set) ~= tonumber(ARGV[looks + 2 * i + 1]) or redis.call('HLEN', users) ~= e.u then
+    local mine = written(index, room)
+    if e and mine and mine.g == e.g then
+      drop(room, users, e.p)
+    else
+      tell(room, redis.call('HGET', index, room) or '')
+    end
   end
 end
 local all = look and redis.call('HLEN', index) ~= have

@@ -56,7 +56,7 @@ func (b *bucket) begin() bool {
 	if len(b.rooms) == 0 {
 		return false
 	}
-	b.inc, b.live, b.tick, b.next, b.seen, b.have = b.r.newInc(), true, 0, 1, -1, 0
+	b.inc, b.live, b.mark, b.next, b.seen, b.have = b.r.newInc(), true, firstMark, 1, -1, 0
 	return true
 }
 
@@ -107,7 +107,7 @@ func (b *bucket) ticks(ctx context.Context) error {
 			continue
 		}
 		more := b.pending.more
-		b.tick, b.next, b.pending = b.next, b.next+1, nil
+		b.confirmed()
 		b.rewriting = b.rewriting && (more || b.full != nil)
 		if b.learn(a) && mends < maxResyncs {
 			mends++
@@ -156,7 +156,7 @@ func (b *bucket) try(ctx context.Context, full bool) (answer, error) {
 	look, tidy := b.next%lookEvery == 0, b.next%tidyEvery == tidyEvery/2
 	quiet := !look && !tidy && len(b.olds) == 0 && len(p.parts) == 0
 	args := make([]any, 0, 15+3*len(b.olds)+len(p.looks)+len(p.rooms))
-	args = append(args, b.inc, b.tick, b.next, ms(r.cfg.Lease), b.seen,
+	args = append(args, b.inc, b.mark, b.nextMark(), ms(r.cfg.Lease), b.seen,
 		flag(r.now().Sub(b.away) > r.grace()), flag(quiet), flag(full), b.have,
 		ms(r.claim()), ms(keepPeak), ms(keepDead), flag(look), flag(tidy), len(b.olds))
 	for _, old := range b.olds {
@@ -170,13 +170,23 @@ func (b *bucket) try(ctx context.Context, full bool) (answer, error) {
 	return parseAnswer(v)
 }
 
+// firstMark is what the first tick of an incarnation follows.
+const firstMark = "0"
+
+// nextMark is what Redis notes of the next tick: its number, and how many rooms the
+// incarnation has in its index then.
+func (b *bucket) nextMark() string { return strconv.FormatInt(b.next, 10) + " " + strconv.Itoa(b.have) }
+
+// confirmed takes in that the next tick is in force.
+func (b *bucket) confirmed() { b.mark, b.next, b.pending = b.nextMark(), b.next+1, nil }
+
 // resync gives the incarnation up and begins to write another one whole.
 func (b *bucket) resync(reason string) {
 	b.r.resynced(b.n, reason)
 	if b.olds = append(b.olds, previous{b.inc, b.have, max(b.seen, 0)}); len(b.olds) > maxOlds {
 		b.olds = b.olds[1:]
 	}
-	b.inc, b.tick, b.next, b.seen, b.pending, b.rewriting = b.r.newInc(), 0, 1, -1, nil, true
+	b.inc, b.mark, b.next, b.seen, b.pending, b.rewriting = b.r.newInc(), firstMark, 1, -1, nil, true
 	if reason == resyncLost {
 		b.hold = b.began.Add(2 * b.r.cfg.Interval)
 	}

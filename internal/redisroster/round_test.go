@@ -89,7 +89,7 @@ func TestAnswerBringsWhatChanged(t *testing.T) {
 		if err != nil || a.resync != "" {
 			t.Fatal(a.resync, err)
 		}
-		b.pending, b.tick, b.next = nil, b.next, b.next+1
+		b.confirmed()
 		b.learn(a)
 		return a
 	}
@@ -343,7 +343,7 @@ func TestDeathTakesLeaseAndClaim(t *testing.T) {
 	}
 	// A late first tick of the dead one is refused for an hour.
 	late := victim.buckets[0]
-	late.tick, late.next = 0, 1
+	late.mark, late.next, late.have = firstMark, 1, 1
 	late.pending = &batch{keys: []string{late.keys.users("room"), late.keys.set(late.inc, "room")},
 		looks: []any{0}, rooms: []any{1, "room", 1, 0, 0, 1, 0, "ghost"}}
 	w.pass(59 * time.Minute)

@@ -22,8 +22,8 @@ const (
 	maxPeaks   = "1000"         // such peaks in a bucket, about 150 bytes each
 
 	lookEvery = 4   // ticks between two looks at what Redis still holds
-	tidyEvery = 16  // ticks between two looks at what is old
-	lookShare = 8   // of a node's rooms in a bucket, the share that one look takes
+	tidyEvery = 32  // ticks between two looks at what is old
+	lookShare = 16  // of a node's rooms in a bucket, the share that one look takes
 	maxLook   = 100 // rooms that one look takes, for a fraction of a millisecond of Redis
 )
 
