@@ -18,6 +18,8 @@ const (
 	// replicaWait is how long a replica may take to have all of Redis: seconds of a busy
 	// machine for what takes milliseconds.
 	replicaWait = 20 * time.Second
+	// lookTime is how long nodes may take to look at a few rooms.
+	lookTime = 10 * time.Second
 	// nowhere is where nobody listens.
 	nowhereHost, nowherePort = "127.0.0.1", "1"
 )
@@ -97,7 +99,8 @@ func fullRedis(ctx context.Context, s *strike) (err error) {
 		return err
 	}
 	lift := func() error { return server.ConfigSet(context.WithoutCancel(ctx), "maxmemory", "0").Err() }
-	if err := s.wait(ctx, 2*time.Second); err != nil {
+	// Longer than between two ticks of a quiet node.
+	if err := sleep(ctx, 2*time.Second); err != nil {
 		return errors.Join(err, lift())
 	}
 	if refused() <= before {
@@ -126,8 +129,13 @@ func lostKeys(ctx context.Context, s *strike) error {
 			return err
 		}
 	}
-	if noticed() <= before {
-		return errors.New("no node has noticed anything: nothing was tested")
+	for end := time.Now().Add(lookTime); noticed() <= before; {
+		if time.Now().After(end) {
+			return errors.New("no node has noticed anything: nothing was tested")
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
 	}
 	return nil
 }

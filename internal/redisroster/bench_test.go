@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 )
@@ -80,7 +81,7 @@ func BenchmarkQuietCluster(b *testing.B) {
 	benchServers(b, func(b *testing.B, s *server) {
 		var nodes []*node
 		for i := range 20 {
-			n := s.prepare(b, func(c *Config) { c.Buckets = 64 })
+			n := s.prepare(b, func(c *Config) { c.Buckets, c.Lease = 64, time.Minute })
 			for j := range 1000 {
 				n.open(fmt.Sprint("room-", i, "-", j)).Join("ann")
 			}

@@ -50,8 +50,8 @@
 // Redis may lose any one key. So everything is written down in two places, and scripts
 // compare them: a room's entry with the length of u:<room> at each change, the number of
 // rooms of an incarnation with its index, the users that an index names with the set. In
-// every fourth tick a node has some of its rooms looked at, in turn, so that all are in half a
-// minute where there are no more than 800 of them in the bucket.
+// every fourth tick a node has some of its rooms looked at, in turn, so that all are in about a
+// minute where there are no more than 1,600 of them in the bucket.
 //
 // What does not fit together is not repaired but dropped: the room's entry and
 // u:<room> go. Whoever has the room is told by the next answer, since what its index says is
