@@ -36,7 +36,7 @@ func failover(ctx context.Context, s *strike) error {
 	replica := dialRedis(spare)
 	defer func() { _ = replica.Close() }() // it is only read from and written to here
 	host, port, _ := strings.Cut(strings.TrimPrefix(master.URL, "redis://"), ":")
-	if err := replica.SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := replica.ReplicaOf(ctx, host, port).Err(); err != nil {
 		return err
 	}
 	if err := following(ctx, replica); err != nil {
@@ -46,7 +46,7 @@ func failover(ctx context.Context, s *strike) error {
 		return err
 	}
 	// From here on what is written is lost.
-	if err := replica.SlaveOf(ctx, nowhereHost, nowherePort).Err(); err != nil {
+	if err := replica.ReplicaOf(ctx, nowhereHost, nowherePort).Err(); err != nil {
 		return err
 	}
 	if err := s.wait(ctx, 3*time.Second); err != nil {
@@ -58,7 +58,7 @@ func failover(ctx context.Context, s *strike) error {
 	if err := s.wait(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	if err := replica.SlaveOf(ctx, "no", "one").Err(); err != nil {
+	if err := replica.ReplicaOf(ctx, "no", "one").Err(); err != nil {
 		return err
 	}
 	for _, one := range s.links.of("edge-", "redis") {
