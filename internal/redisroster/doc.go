@@ -58,7 +58,9 @@
 // of a generation that the room does not have, and writes the room whole, which the first of
 // them gives a new generation. What was written at another one counts for nothing. When a
 // dead incarnation has lost its index nobody knows which rooms it was in, and all that
-// may have been among them are dropped.
+// may have been among them are dropped. When tick is lost nobody knows who is dead, and
+// all rooms are dropped. If Redis loses all that names a dead incarnation its index and
+// sets may stay; they count for nothing.
 //
 // # No memory
 //

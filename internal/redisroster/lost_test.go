@@ -88,6 +88,44 @@ func kindOf(key string) string {
 	return name
 }
 
+// crowded makes a world with people in it, and with what is left of some who have gone.
+func crowded(t *testing.T) (*world, *tally) {
+	t.Helper()
+	w := newWorld(t)
+	y := &tally{}
+	for i := range 3 {
+		y.nodes = append(y.nodes, w.node())
+		y.views, y.conns = append(y.views, map[string]*view{}), append(y.conns, map[string]map[string]int{})
+		for _, room := range []string{"a", "b"} {
+			y.join(i, room, "both")
+			for _, u := range users(5) {
+				y.join(i, room, fmt.Sprint(u, i))
+			}
+		}
+	}
+	// Two nodes that have died, and a room of the past.
+	dead, old, late := w.node(), w.node(), w.node()
+	late.open("a").Join("later")
+	dead.open("a").Join("ghost")
+	dead.open("b").Join("both")
+	past := old.open("past")
+	past.Join("ann")
+	past.Join("bob")
+	w.mustRound(dead, old, late)
+	past.Close()
+	w.mustRound(old)
+	for range linger {
+		w.pass(500 * time.Millisecond)
+		w.mustRound(append(y.nodes, old)...)
+	}
+	// Somebody has declared one of the dead dead, and has died itself.
+	keys, claimed := dead.buckets[0].keys, dead.buckets[0].inc
+	w.mini.HSet(keys.base+"tick", claimed, "dead 2 "+strconv.FormatInt(dead.buckets[0].seen, 10))
+	w.raw.ZRem(w.ctx, keys.base+"lease", claimed)
+	w.raw.ZAdd(w.ctx, keys.base+"grave", redis.Z{Score: float64(w.now.Add(2 * time.Second).UnixMilli()), Member: claimed})
+	return w, y
+}
+
 // TestEveryLostKeyHeals has Redis lose each of its keys, and then lets the nodes be quiet,
 // has somebody come and go everywhere, or has a node die that nobody heard of since. The
 // counts must be exact in time, and stay so.
@@ -112,38 +150,7 @@ func TestEveryLostKeyHeals(t *testing.T) {
 			t.Parallel()
 			kinds := map[string]bool{}
 			for n := 0; ; n++ {
-				w := newWorld(t)
-				y := &tally{}
-				for i := range 3 {
-					y.nodes = append(y.nodes, w.node())
-					y.views, y.conns = append(y.views, map[string]*view{}), append(y.conns, map[string]map[string]int{})
-					for _, room := range []string{"a", "b"} {
-						y.join(i, room, "both")
-						for _, u := range users(5) {
-							y.join(i, room, fmt.Sprint(u, i))
-						}
-					}
-				}
-				// Two nodes that have died, and a room of the past.
-				dead, old, late := w.node(), w.node(), w.node()
-				late.open("a").Join("later")
-				dead.open("a").Join("ghost")
-				dead.open("b").Join("both")
-				past := old.open("past")
-				past.Join("ann")
-				past.Join("bob")
-				w.mustRound(dead, old, late)
-				past.Close()
-				w.mustRound(old)
-				for range linger {
-					w.pass(500 * time.Millisecond)
-					w.mustRound(append(y.nodes, old)...)
-				}
-				// Somebody has declared one of the dead dead, and has died itself.
-				keys, claimed := dead.buckets[0].keys, dead.buckets[0].inc
-				w.mini.HSet(keys.base+"tick", claimed, "dead 2 "+strconv.FormatInt(dead.buckets[0].seen, 10))
-				w.raw.ZRem(w.ctx, keys.base+"lease", claimed)
-				w.raw.ZAdd(w.ctx, keys.base+"grave", redis.Z{Score: float64(w.now.Add(2 * time.Second).UnixMilli()), Member: claimed})
+				w, y := crowded(t)
 				all := slices.Sorted(maps.Keys(w.snapshot()))
 				if n >= len(all) {
 					break
@@ -178,6 +185,81 @@ func TestEveryLostKeyHeals(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTwoLostKeysHeal has Redis lose two of the keys that all nodes share, one after the
+// other, while somebody dies. The counts must be exact in time, though something may be
+// left of the dead that counts for nothing.
+func TestTwoLostKeysHeal(t *testing.T) {
+	t.Parallel()
+	shared := []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks"}
+	for i, one := range shared {
+		for _, two := range shared[i+1:] {
+			for between := range 2 {
+				w, y := crowded(t)
+				base := y.nodes[0].buckets[0].keys.base
+				y.nodes, y.views, y.conns = y.nodes[1:], y.views[1:], y.conns[1:]
+				w.mini.Del(base + one)
+				for range between {
+					w.pass(time.Second)
+					w.mustRound(y.nodes...)
+				}
+				w.mini.Del(base + two)
+				for range 40 {
+					w.pass(time.Second)
+					w.mustRound(y.nodes...)
+				}
+				if err := y.exact(w); err != nil {
+					t.Errorf("%s and %s lost %d s apart: %v", one, two, between, err)
+				}
+			}
+		}
+	}
+}
+
+// TestEvictionHeals has a real Redis evict what it likes for a while.
+func TestEvictionHeals(t *testing.T) {
+	t.Parallel()
+	s := dial(t, startProcess(t, freePort(t), "--maxmemory-policy", "allkeys-lru"))
+	ctx := context.Background()
+	a, b := s.node(t, func(c *Config) { c.Buckets = 2 }), s.node(t, func(c *Config) { c.Buckets = 2 })
+	var here, there []*view
+	for i := range 40 {
+		here, there = append(here, a.open(fmt.Sprint("room", i))), append(there, b.open(fmt.Sprint("room", i)))
+		for _, u := range users(200) {
+			here[i].Join(u)
+			there[i].Join(u + "b")
+		}
+	}
+	for i := range here {
+		here[i].want(t, "all in", 400, 400)
+		there[i].want(t, "all in", 400, 400)
+	}
+	evicted := func() int {
+		info, err := s.raw.InfoMap(ctx, "stats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := strconv.Atoi(info["Stats"]["evicted_keys"])
+		return n
+	}
+	squeeze(t, s)
+	for i := range here {
+		here[i].Join("late")
+		there[i].Leave("user-000000b")
+	}
+	eventually(t, "some keys are evicted", func() error {
+		if n := evicted(); n < 20 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	limit(t, s, 0)
+	for i := range here {
+		here[i].want(t, "here", 400, 400)
+		there[i].want(t, "there", 400, 400)
+	}
+	eventually(t, "it says what is wrong", func() error { return says(a, "allkeys-lru") })
 }
 
 // TestHealthyRoomsAreNotWrittenAnew lets nodes come and go by the rules: nothing is taken

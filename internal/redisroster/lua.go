@@ -164,12 +164,13 @@ if fresh and cur ~= prev then
 end
 local due = redis.call('ZCOUNT', LEASE, '-inf', now)
 local lapsed = 0
+local unknown = cur == '0' and redis.call('EXISTS', TICK) == 0
 if fresh then
   if due > 0 and tonumber(redis.call('ZSCORE', LEASE, inc) or now + 1) <= now then lapsed = 1 end
   redis.call('HSET', TICK, inc, tick)
   redis.call('ZADD', LEASE, now + lease, inc)
 end
-if quiet and due == 0 and redis.call('ZCOUNT', CHANGES, '(' .. ARGV[5], '+inf') == 0 then return {'ok', now, seen, 0, {}, 0, {}} end
+if quiet and not unknown and due == 0 and redis.call('ZCOUNT', CHANGES, '(' .. ARGV[5], '+inf') == 0 then return {'ok', now, seen, 0, {}, 0, {}} end
 ` + functions + `
 local claim, keep, mark = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local look, clean, nold = ARGV[13] == '1', ARGV[14] == '1', tonumber(ARGV[15])
@@ -189,6 +190,9 @@ end
 local nlook = tonumber(ARGV[a])
 local looks, lookkeys = a + 1, k
 a, k = a + 1 + 2 * nlook, k + 2 * nlook
+-- When nothing is known of any incarnation the dead cannot be told from the living: all
+-- rooms are void, and who has one writes it anew.
+if unknown then redis.call('UNLINK', COUNTS) end
 if fresh then
   for i = 1, nold do bury(olds[i][1], now + lease, olds[i][2], olds[i][3]) end
   for r = 1, tonumber(ARGV[a]) do
