@@ -170,3 +170,29 @@ func TestRefusedTickMayComeLate(t *testing.T) {
 		}
 	}
 }
+
+// said is an error that a Redis has answered.
+type said string
+
+func (s said) Error() string { return string(s) }
+func (said) RedisError()     {}
+
+func TestWhatNoMemoryLooksLike(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		full bool
+	}{
+		{said("OOM command not allowed when used memory > 'maxmemory'. script: 1bf4, on @user_script:29."), true},
+		{fmt.Errorf("redis answers: %w", said("OOM command not allowed when used memory > 'maxmemory'.")), true},
+		{said("ERR Error running script (call to f_1bf4): @user_script:29: @user_script: 29: -OOM command not allowed when used memory > 'maxmemory'."), true}, // 6.2
+		{said("ERR Error running script: ROOM "), false},
+		{said("READONLY You can't write against a read only replica."), false},
+		{errors.New("OOM command not allowed when used memory > 'maxmemory'."), false}, // nobody answered
+		{nil, false},
+	} {
+		if got := isFull(c.err); got != c.full {
+			t.Errorf("%v: %t", c.err, got)
+		}
+	}
+}
