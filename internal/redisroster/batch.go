@@ -96,7 +96,7 @@ func (rm *room) lean() bool {
 }
 
 // take takes at most n users out of changed: those who have come and those who have gone,
-// or these alone.
+// or, when lean, the latter alone.
 func (rm *room) take(n int, lean bool) (ins, outs []any) {
 	for i := len(rm.changed) - 1; i >= 0 && len(ins)+len(outs) < n; i-- {
 		name := rm.changed[i]

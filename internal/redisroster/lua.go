@@ -94,7 +94,8 @@ local function save(room, e, users, delta, peak)
   redis.call('ZADD', CHANGES, stamp(), room)
 end
 
--- Declares dead whose lease has lapsed, and answers which of the dead are to be taken out.
+-- Declares incarnations dead whose lease has lapsed, and answers which of the dead are to be
+-- taken out.
 local function bereave(mayreap, claim, look)
   local reap = {}
   if mayreap then

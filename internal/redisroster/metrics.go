@@ -37,7 +37,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		up: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_redis_up",
-			Help: "Whether Redis answers for every presence bucket that this node uses.",
+			Help: "Whether Redis answers, and takes presence, for every bucket that this node uses.",
 		}),
 		errors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_redis_errors_total",
