@@ -110,6 +110,9 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	history, cancel := context.WithTimeout(ctx, settleTime)
 	r.History = l.crowd.History(history, cursors, last)
 	cancel()
+	if r.CountsWrong == nil { // what was exact because nobody had looked is not exact for long
+		_, r.CountsWrong = l.counted(ctx)
+	}
 	l.crowd.Leave()
 	log, err := l.readLog(ctx)
 	if err != nil {
