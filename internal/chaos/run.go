@@ -107,12 +107,12 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		}
 	}
 	r.Behind = l.crowd.Behind(last)
-	history, cancel := context.WithTimeout(ctx, settleTime)
-	r.History = l.crowd.History(history, cursors, last)
-	cancel()
 	if r.CountsWrong == nil { // what was exact because nobody had looked is not exact for long
 		_, r.CountsWrong = l.counted(ctx)
 	}
+	history, cancel := context.WithTimeout(ctx, settleTime)
+	r.History = l.crowd.History(history, cursors, last)
+	cancel()
 	l.crowd.Leave()
 	log, err := l.readLog(ctx)
 	if err != nil {
