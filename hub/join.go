@@ -65,7 +65,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		}
 	}
 
-	// It is counted before it can leave.
+	// It is counted before it can leave: a leave that came first would do nothing.
 	h.cfg.Metrics.viewers.Inc()
 	members.Join(v.user)
 	r.mu.Lock()

@@ -37,6 +37,7 @@ type Room struct {
 	views  [2]*view
 	state  protocol.State
 	counts Counts
+	held   Counts // reported, but not told while more viewers are here; At is 0: none
 	closed bool
 
 	window    time.Duration
@@ -290,15 +291,28 @@ func (r *Room) Degraded(is bool) {
 	r.publishState()
 }
 
-// setCounts is told by the roster. A report of fewer connections than this node
-// alone has was counted before the last of them came, or while the roster was being
-// written anew; a truer one follows.
+// setCounts is told by the roster. A report of fewer connections than this node alone
+// has was counted before the last of them came, or while the roster was being written
+// anew. It is held: either the roster counts them and reports again, or they go before it
+// has, and then it has nothing new to report.
 func (r *Room) setCounts(c Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || c.Connections < r.here() {
+	if r.closed {
 		return
 	}
+	r.held = c
+	r.countsFit()
+}
+
+// countsFit tells of the counts that are held, if no more viewers are here than they
+// say. r.mu is held.
+func (r *Room) countsFit() {
+	c := r.held
+	if c.At == 0 || c.Connections < r.here() {
+		return
+	}
+	r.held = Counts{}
 	if r.counts.At == 0 {
 		close(r.counted)
 	}

@@ -149,6 +149,7 @@ func (v *Viewer) Leave() {
 		return
 	}
 	v.view.remove(v)
+	r.countsFit()
 	r.mu.Unlock()
 	r.hub.cfg.Metrics.viewers.Dec()
 	r.members.Leave(v.user)

@@ -130,6 +130,9 @@ var faults = []fault{
 	{"empty-redis", "Redis is started again, empty", func(ctx context.Context, s *strike) error {
 		return s.cluster.Redis.Restart(ctx)
 	}},
+	{"redis-failover", "Redis dies, and its replica takes over, which lacks what was written in the last 5 s", failover},
+	{"full-redis", "Redis is at maxmemory for 10 s, and a node is killed meanwhile", fullRedis},
+	{"lost-keys", "Redis loses keys here and there, for 10 s", lostKeys},
 	{"bad-links", "all links are slow (100 ± 80 ms), and connections are reset here and there, for 15 s", badLinks},
 	{"deaf", "a node loses half of what NATS republishes to it, for 10 s, and then all of it, for 5 s", deaf},
 	{"overflow", "floods of comments, until the channel of live messages has overflowed on some node", overflow},

@@ -60,7 +60,7 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 		}
 	}
 	l.cluster, err = localcluster.Start(ctx, localcluster.Config{
-		EdgeArgs: args, EdgeEnvOf: cfg.skews, Front: true, Link: l.links.between, Kansei: kansei, Dir: cfg.Dir,
+		EdgeArgs: args, EdgeEnvOf: cfg.skews, Spare: true, Front: true, Link: l.links.between, Kansei: kansei, Dir: cfg.Dir,
 	})
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ import (
 // trace on the connection.
 type link struct {
 	name     string // from>to
-	upstream string
 	listener net.Listener
 	nats     bool // what comes back are NATS messages
 
@@ -29,10 +28,11 @@ type link struct {
 	lose    atomic.Pointer[func(subject string) bool] // nil: nothing
 	lost    atomic.Int64
 
-	mu      sync.Mutex
-	done    chan struct{} // closed when the link is
-	conns   map[net.Conn]bool
-	running sync.WaitGroup
+	mu       sync.Mutex
+	upstream string        // where what comes is led
+	done     chan struct{} // closed when the link is
+	conns    map[net.Conn]bool
+	running  sync.WaitGroup
 }
 
 // weather is what a link does to what passes it. It does not change.
@@ -59,7 +59,7 @@ func (l *link) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", l.upstream)
+		server, err := net.Dial("tcp", l.target())
 		if err != nil {
 			_ = client.Close() // it tries again
 			continue
@@ -110,6 +110,21 @@ func (l *link) reset() {
 		}
 		_ = c.Close()
 	}
+}
+
+func (l *link) target() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.upstream
+}
+
+// lead leads the link to somewhere else from the next connection on, and ends those there
+// are.
+func (l *link) lead(upstream string) {
+	l.mu.Lock()
+	l.upstream = upstream
+	l.mu.Unlock()
+	l.reset()
 }
 
 // become changes the weather.

@@ -165,3 +165,50 @@ func TestCloseWhileCut(t *testing.T) {
 	must(t, err)
 	time.Sleep(20 * time.Millisecond)
 }
+
+// A link that is led elsewhere ends its connections and leads new ones there.
+func TestLinkIsLedElsewhere(t *testing.T) {
+	t.Parallel()
+	var ends []net.Listener
+	for i := range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer func() { _ = l.Close() }()
+		go func() { // ends with the listener
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = fmt.Fprintf(c, "%d\n", i) // who reads it says what is wrong
+			}
+		}()
+		ends = append(ends, l)
+	}
+	one, err := newLink("a>b", ends[0].Addr().String(), false)
+	must(t, err)
+	defer one.close()
+	read := func() (net.Conn, string) {
+		t.Helper()
+		c, err := net.Dial("tcp", one.listener.Addr().String())
+		must(t, err)
+		must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+		line, err := bufio.NewReader(c).ReadString('\n')
+		must(t, err)
+		return c, line
+	}
+	before, at := read()
+	defer func() { _ = before.Close() }()
+	if at != "0\n" {
+		t.Errorf("it led to %q", at)
+	}
+	one.lead(ends[1].Addr().String())
+	if _, err := before.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection of before goes on")
+	}
+	after, at := read()
+	defer func() { _ = after.Close() }()
+	if at != "1\n" {
+		t.Errorf("it leads to %q", at)
+	}
+}

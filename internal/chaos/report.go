@@ -22,6 +22,7 @@ type Report struct {
 	CountsWrong error         // what is wrong with them in the end
 	Behind      int           // viewers that have not received the last comment
 	History     error         // why it could not be read
+	Unexplained []string      // gaps and lost places that no fault explains
 
 	events  []event
 	took    time.Duration
@@ -116,6 +117,7 @@ func (r *Report) Wrong() []string {
 	if r.History != nil {
 		out = append(out, "history: "+r.History.Error())
 	}
+	out = append(out, r.Unexplained...)
 	for _, e := range r.events {
 		if e.err != nil {
 			out = append(out, e.name+": "+e.err.Error())

@@ -107,6 +107,9 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		}
 	}
 	r.Behind = l.crowd.Behind(last)
+	if r.CountsWrong == nil { // what was exact because nobody had looked is not exact for long
+		_, r.CountsWrong = l.counted(ctx)
+	}
 	history, cancel := context.WithTimeout(ctx, settleTime)
 	r.History = l.crowd.History(history, cursors, last)
 	cancel()
@@ -118,6 +121,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	r.Verdict = journal.Verify(log)
 	r.took = time.Since(began)
 	r.measure(journal)
+	r.Unexplained = unexplained(journal, r.events)
 	return r, nil
 }
 

@@ -47,6 +47,8 @@ type Config struct {
 	// EdgeArgsOf and EdgeEnvOf, if set, are those of one node, counted from 0.
 	EdgeArgsOf, EdgeEnvOf func(edge int) []string
 
+	// Spare has a second Redis server run, of which the nodes know nothing.
+	Spare bool
 	// Front has HAProxy stand before the nodes: one address for all, which leads to those
 	// that are ready.
 	Front bool
@@ -72,6 +74,7 @@ type Cluster struct {
 	Edges  []*Edge
 	NATS   []*NATS
 	Redis  *Redis
+	Spare  *Redis // nil when none was wanted
 	Front  *Front // nil when none was wanted
 	Secret []byte
 	Dir    string // data and logs: name.log beside the directory name
@@ -155,7 +158,7 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
-	ports, err := reserve(3*natsServers + 1 + 2*edges + 2)
+	ports, err := reserve(3*natsServers + 2 + 2*edges + 2)
 	if err != nil {
 		return err
 	}
@@ -163,8 +166,13 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	if err := c.addNATS(programs.nats, ports); err != nil {
 		return err
 	}
-	if err := c.addRedis(programs.redis, ports); err != nil {
+	if c.Redis, err = c.addRedis("redis", programs.redis, ports); err != nil {
 		return err
+	}
+	if cfg.Spare {
+		if c.Spare, err = c.addRedis("redis-spare", programs.redis, ports); err != nil {
+			return err
+		}
 	}
 	for i := range edges {
 		if err := c.addEdge(i, programs.kansei, cfg, ports); err != nil {
@@ -193,6 +201,9 @@ func (c *Cluster) engine() []*Process {
 	}
 	if c.Redis != nil {
 		all = append(all, c.Redis.Process)
+	}
+	if c.Spare != nil {
+		all = append(all, c.Spare.Process)
 	}
 	return all
 }

@@ -89,20 +89,19 @@ func (c *Cluster) reach(from, to, address string) (string, error) {
 
 func natsName(i int) string { return fmt.Sprintf("nats-%d", i+1) }
 
-func (c *Cluster) addRedis(program string, ports *ports) error {
+func (c *Cluster) addRedis(name, program string, ports *ports) (*Redis, error) {
 	address := ports.take()
 	host, port, _ := strings.Cut(address, ":")
-	p, err := c.process("redis", program, []string{
-		"--bind", host, "--port", port, "--dir", filepath.Join(c.Dir, "redis"),
-		"--save", "", "--appendonly", "no", "--daemonize", "no",
+	p, err := c.process(name, program, []string{
+		"--bind", host, "--port", port, "--dir", filepath.Join(c.Dir, name),
+		"--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0",
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.addresses, p.held = []string{address}, ports
 	p.ready = func(ctx context.Context) error { return redisReady(ctx, address) }
-	c.Redis = &Redis{p, "redis://" + address}
-	return nil
+	return &Redis{p, "redis://" + address}, nil
 }
 
 func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 )
@@ -68,6 +69,55 @@ func BenchmarkBusySecond(b *testing.B) {
 				}
 			}
 			here = !here
+			mustRound(b, n)
+		}
+		b.ReportMetric((cpu(b, s)-before)/float64(b.N)*1e6, "redis-µs/op")
+	})
+}
+
+// BenchmarkQuietCluster is a second of 20 nodes with 1,000 rooms each, of their own, in
+// which nothing changes.
+func BenchmarkQuietCluster(b *testing.B) {
+	benchServers(b, func(b *testing.B, s *server) {
+		var nodes []*node
+		for i := range 20 {
+			n := s.prepare(b, func(c *Config) { c.Buckets, c.Lease = 64, time.Minute })
+			for j := range 1000 {
+				n.open(fmt.Sprint("room-", i, "-", j)).Join("ann")
+			}
+			nodes = append(nodes, n)
+		}
+		for range 2 {
+			for _, n := range nodes {
+				mustRound(b, n)
+			}
+		}
+		before := cpu(b, s)
+		for b.Loop() {
+			for _, n := range nodes {
+				mustRound(b, n)
+			}
+		}
+		b.ReportMetric((cpu(b, s)-before)/float64(b.N)*1e6, "redis-µs/op")
+	})
+}
+
+// BenchmarkOneJoin is a tick that brings one user to one of 5,000 rooms in a bucket.
+func BenchmarkOneJoin(b *testing.B) {
+	benchServers(b, func(b *testing.B, s *server) {
+		n := s.prepare(b, func(c *Config) { c.Buckets = 1 })
+		var v *view
+		for i := range 5000 {
+			v = n.open("room-" + strconv.Itoa(i))
+			v.Join("ann")
+		}
+		for range 20 {
+			mustRound(b, n)
+		}
+		before, i := cpu(b, s), 0
+		for b.Loop() {
+			v.Join("user-" + strconv.Itoa(i))
+			i++
 			mustRound(b, n)
 		}
 		b.ReportMetric((cpu(b, s)-before)/float64(b.N)*1e6, "redis-µs/op")

@@ -16,6 +16,7 @@ type bucket struct {
 	// What viewers and the schedule touch.
 	mu         sync.Mutex
 	rooms      map[string]*room
+	list       []*room // the same
 	dirty      []*room // rooms with something to send, each once
 	news       []*room // rooms with something to report, each once
 	live       bool    // Redis knows of an incarnation of this node, or may
@@ -23,20 +24,32 @@ type bucket struct {
 	busy       bool // a round is queued or under way
 	urgent     bool // the next round is as early as it may be
 	fails      int  // rounds that failed since the last one that did not
+	silent     bool // the last of them because Redis did not answer
 	timer      *time.Timer
 	began      time.Time // start of the last round
 	lastChange time.Time // start of the last round that carried changes
 
 	// What belongs to the round under way.
-	inc       string    // the incarnation; empty: none
-	olds      []string  // its predecessors, to be retired once it is written whole
-	dead      []string  // incarnations of others that this node is to take out
-	rewriting bool      // it is not yet written whole
-	tick      int64     // the last tick that Redis has confirmed
-	seen      int64     // the version of the counts of the last answer; -1: all are wanted
-	pending   *batch    // what the next tick carries, until it is answered
-	away      time.Time // when this node was last cut off from the bucket
-	hold      time.Time // no reports before: other nodes are about to write themselves anew
+	inc       string     // the incarnation; empty: none
+	olds      []previous // its predecessors, to be retired once it is written whole
+	dead      []string   // incarnations of others that this node is to take out
+	rewriting bool       // it is not yet written whole
+	mark      string     // of the last tick that Redis has confirmed
+	next      int64      // the number of the one that follows
+	have      int        // rooms in the incarnation's index, once the batches so far have arrived
+	seen      int64      // the version of the last answer; -1: all counts are wanted
+	pending   *batch     // what the next tick carries, until it is answered
+	full      error      // what Redis said when it had no memory for users who come; nil: it has
+	look      int        // the place in list from which rooms are looked at next
+	away      time.Time  // when this node was last cut off from the bucket
+	hold      time.Time  // no reports before: other nodes are about to write themselves anew
+}
+
+// previous is an incarnation that this node has given up.
+type previous struct {
+	inc   string
+	rooms int   // that it had
+	upto  int64 // the version up to which it may have written
 }
 
 // room is this node's share of one room. The bucket's mutex guards it.
@@ -48,12 +61,21 @@ type room struct {
 	conns   int
 	changed []string // users whose coming or going is to be sent, each once
 	place   int      // 1 + the place in bucket.dirty; 0: not in it
-	indexed bool     // in the incarnation's index, or on its way there
+	at      int      // the place in bucket.list
+
+	// What the incarnation has written of it, once the batches so far have arrived.
+	indexed bool  // it is in the index
+	sent    int   // connections
+	wrote   int   // users
+	gen     int64 // the room's generation as of the last answer
+	whole   bool  // it is to be written whole
+	doubt   int64 // whole: what is there, of generations up to this, is not to be believed
 
 	counts   hub.Counts // the last ones from Redis
 	known    bool       // there are such
 	queued   bool       // in bucket.news
 	reported time.Time  // start of the round that reported last
+	hold     time.Time  // no reports before: other nodes are about to write the room anew
 }
 
 // user is a user's standing in a room on this node. A user is in room.changed
@@ -72,8 +94,7 @@ func (r *Roster) Open(name string, counts func(hub.Counts)) hub.Membership {
 	defer b.mu.Unlock()
 	rm := b.rooms[name]
 	if rm == nil {
-		rm = &room{b: b, name: name, users: make(map[string]user)}
-		b.rooms[name] = rm
+		rm = b.add(name)
 	}
 	m := &membership{room: rm, counts: counts}
 	rm.members = append(rm.members, m)
@@ -211,66 +232,6 @@ func (rm *room) report() {
 // to be taken out.
 func (rm *room) empty() bool { return len(rm.members) == 0 && len(rm.users) == 0 }
 
-// batch is the part of a tick that must not change until the tick is answered.
-type batch struct {
-	keys []string
-	args []any
-	more bool // there was more than one tick may carry
-}
-
-// collect takes what is to be sent, at most one chunk of it.
-func (b *bucket) collect() *batch {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := &batch{args: []any{0}}
-	var ins, outs []any
-	left, rooms := chunk, 0
-	for len(b.dirty) > 0 && left > 0 && rooms < chunkRooms {
-		rm := b.dirty[0]
-		ins, outs = ins[:0], outs[:0]
-		for len(rm.changed) > 0 && left > 0 {
-			last := len(rm.changed) - 1
-			name := rm.changed[last]
-			rm.changed[last] = ""
-			rm.changed = rm.changed[:last]
-			left--
-			u := rm.users[name]
-			u.place = 0
-			if u.conns > 0 {
-				u.written = true
-				rm.users[name] = u
-				ins = append(ins, name)
-			} else {
-				delete(rm.users, name)
-				outs = append(outs, name)
-			}
-		}
-		conns := rm.conns
-		if !rm.indexed {
-			rm.indexed = true
-			b.seen = -1 // the counts may be unchanged, but this node does not know them
-		}
-		if rm.empty() {
-			conns = -1
-			rm.indexed = false
-			b.drop(rm)
-		} else if len(rm.changed) == 0 {
-			b.clean(rm)
-		}
-		rooms++
-		t.keys = append(t.keys, b.keys.users(rm.name), b.keys.set(b.inc, rm.name))
-		t.args = append(t.args, rm.name, conns, rm.counts.PeakUsers, len(ins), len(outs))
-		t.args = append(append(t.args, ins...), outs...)
-	}
-	t.args[0] = rooms
-	t.more = len(b.dirty) > 0
-	if rooms > 0 {
-		b.lastChange = b.began
-	}
-	b.urgent = t.more
-	return t
-}
-
 // clean takes a room out of dirty.
 func (b *bucket) clean(rm *room) {
 	if rm.place == 0 {
@@ -285,28 +246,22 @@ func (b *bucket) clean(rm *room) {
 	rm.place = 0
 }
 
+// add begins to know a room.
+func (b *bucket) add(name string) *room {
+	rm := &room{b: b, name: name, users: make(map[string]user), at: len(b.list), whole: true}
+	b.rooms[name] = rm
+	b.list = append(b.list, rm)
+	return rm
+}
+
 // drop forgets a room.
 func (b *bucket) drop(rm *room) {
 	b.clean(rm)
 	delete(b.rooms, rm.name)
-}
-
-// rewrite has everything sent anew to an incarnation that knows nothing.
-func (b *bucket) rewrite() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, rm := range b.rooms {
-		rm.indexed = false
-		clear(rm.changed)
-		rm.changed = rm.changed[:0]
-		for name, u := range rm.users {
-			u.place, u.written = 0, false
-			rm.put(name, u)
-		}
-		if rm.empty() {
-			b.drop(rm)
-			continue
-		}
-		rm.mark()
-	}
+	last := len(b.list) - 1
+	moved := b.list[last]
+	b.list[rm.at] = moved
+	moved.at = rm.at
+	b.list[last] = nil
+	b.list = b.list[:last]
 }

@@ -127,22 +127,24 @@ func FuzzConnect(f *testing.F) {
 }
 
 func FuzzParseAnswer(f *testing.F) {
-	f.Add("ok", "", int64(1), int64(2), int64(0), "inc", "room", "3 4 5")
-	f.Add("resync", "lost", int64(0), int64(0), int64(0), "", "", "")
-	f.Fuzz(func(t *testing.T, kind, reason string, now, version, lapsed int64, inc, room, counts string) {
+	f.Add("ok", "", int64(1), int64(2), int64(0), "inc", "room", "3 4 5 6 7", "1 6 2")
+	f.Add("resync", "lost", int64(0), int64(0), int64(0), "", "", "", "")
+	f.Fuzz(func(t *testing.T, kind, reason string, now, version, lapsed int64, inc, room, counts, own string) {
 		for _, v := range [][]any{
 			nil,
 			{kind, reason},
-			{kind, now, version, lapsed, []any{inc}, []any{room, counts}},
-			{kind, now, version, lapsed, inc, []any{room}},
-			{kind, now, reason, lapsed, []any{inc, now}, []any{room, counts, room}},
+			{kind, now, version, lapsed, []any{inc}, lapsed, []any{room, counts, own}},
+			{kind, now, version, lapsed, []any{inc}, now, []any{room, "", ""}},
+			{kind, now, version, lapsed, inc, lapsed, []any{room}},
+			{kind, now, reason, lapsed, []any{inc, now}, reason, []any{room, counts, room, own}},
 		} {
 			a, err := parseAnswer(v)
 			if err != nil {
 				continue
 			}
-			for _, c := range a.counts {
-				if c.counts.Users < 0 || c.counts.Connections < 0 || c.counts.PeakUsers < 0 || c.counts.At != a.now {
+			for _, c := range a.rooms {
+				if c.counts.Users < 0 || c.counts.Connections < 0 || c.counts.PeakUsers < 0 || c.counts.At != a.now ||
+					c.gen < 0 || c.own.gen < 0 || c.own.conns < 0 || c.own.users < 0 {
 					t.Errorf("%q: %+v", v, c)
 				}
 			}

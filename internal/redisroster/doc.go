@@ -7,26 +7,30 @@
 // and a script may use them together:
 //
 //	lease              zset  incarnation → Unix milliseconds at which it lapses
-//	tick               hash  incarnation → number of its last tick, or "dead", or "gone"
+//	tick               hash  incarnation → "tick rooms", "dead rooms version", or "gone"
 //	grave              zset  dead or gone incarnation → when to look at it next
-//	counts             hash  room → "users connections peak_users"
-//	version                  grows with every change of counts
-//	idle               zset  room without a viewer → since when
-//	i:<incarnation>    hash  room → connections of that incarnation
+//	counts             hash  room → "users connections peak_users generation members"
+//	changes            zset  room → version at which its entry in counts changed last
+//	idle               zset  room that nobody has → since when
+//	peaks              hash  the same room → its peak
+//	i:<incarnation>    hash  room → "connections generation users" of that incarnation
 //	u:<room>           hash  user → number of incarnations that have the user
 //	s:<incarnation>:<room>   set of users
 //
 // The length of u:<room> is the exact number of distinct users. An incarnation is
 // one life of one node in one bucket; a node that has nothing in a bucket has none
-// there.
+// there. The version of a bucket is that of its latest change.
+//
+// "kansei:buckets" is the number of buckets, as the first node has pinned it (guard.go).
+// A node with another number writes nothing. No key has a time to live.
 //
 // # Ticks
 //
 // Once in [Config.Interval], and at once on the first change after quiet, a node
 // sends one script to each bucket in which it has rooms. The script names the tick
 // that it follows, renews the lease, applies at most 500 users that came or went,
-// and answers with the counts of the node's rooms, unless no count in the bucket
-// has changed since the last answer. Time is Redis's own.
+// and answers with the counts of those of the node's rooms that have changed since the
+// last answer. Time is Redis's own.
 //
 // A node that gets no answer sends the same tick again: either Redis has applied
 // it, then the same tick changes nothing, or it has not. A late copy of an older
@@ -40,6 +44,36 @@
 // takes, and only then retires the old one: a user held by both is still one user,
 // so the count does not dip. The connections move from the old incarnation to the
 // new one with the first tick that names their room.
+//
+// # Lost keys
+//
+// Redis may lose any one key. So everything is written down in two places, and scripts
+// compare them: a room's entry with the length of u:<room> at each change, the number of
+// rooms of an incarnation with its index, the users that an index names with the set. In
+// every fourth tick a node has some of its rooms looked at, in turn, so that all are in about a
+// minute where there are no more than 1,600 of them in the bucket.
+//
+// What does not fit together is not repaired but dropped: the room's entry and
+// u:<room> go. Whoever has the room is told by the next answer, since what its index says is
+// of a generation that the room does not have, and writes the room whole, which the first of
+// them gives a new generation. What was written at another one counts for nothing. When a
+// dead incarnation has lost its index nobody knows which rooms it was in, and all that
+// may have been among them are dropped. When tick is lost nobody knows who is dead, and
+// all rooms are dropped. If Redis loses all that names a dead incarnation its index and
+// sets may stay; they count for nothing.
+//
+// # No memory
+//
+// At maxmemory Redis refuses a tick as a whole. The node then sends another one, which
+// only takes out: its first command deletes, and behind that Redis lets everything pass. Its
+// number was never used, so that a late copy of the one that was refused is void. Users
+// who come wait in the node; once an interval a tick finds out whether there is memory.
+//
+// # Peaks
+//
+// The peak of a room that nobody has stays for a day, but of 1,000 rooms a bucket at
+// most, the latest; and only a peak of more than one. So names that somebody makes up do
+// not fill Redis.
 //
 // # Death
 //
@@ -62,6 +96,5 @@
 // belongs to the round under way, of which a bucket has at most one. Buckets that
 // fail are left to two goroutines of their own and cannot hold up the others.
 //
-// Redis must not evict keys (maxmemory-policy noeviction), and all nodes must use
-// the same prefix and number of buckets.
+// All nodes must use the same prefix and number of buckets.
 package redisroster

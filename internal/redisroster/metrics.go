@@ -10,6 +10,7 @@ const (
 	opTick  = "tick"  // renews a lease, brings changes, fetches counts
 	opReap  = "reap"  // takes a dead or retired incarnation out
 	opSweep = "sweep" // looks after a bucket in which this node has nothing
+	opPin   = "pin"   // compares the number of buckets with that of the other nodes
 )
 
 // Why a node wrote itself anew: the values of the label reason.
@@ -17,6 +18,7 @@ const (
 	resyncLost   = "lost"   // Redis knows nothing of the node: restarted empty or flushed
 	resyncReaped = "reaped" // the node was away for longer than its lease
 	resyncTick   = "tick"   // Redis is at another tick: back at an older state
+	resyncKeys   = "keys"   // Redis has lost some keys: the rooms that these were about
 )
 
 // Metrics are the metrics of a [Roster].
@@ -35,7 +37,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		up: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_redis_up",
-			Help: "Whether Redis answers for every presence bucket that this node uses.",
+			Help: "Whether Redis answers, and takes presence, for every bucket that this node uses.",
 		}),
 		errors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_redis_errors_total",
@@ -55,10 +57,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Incarnations of dead nodes that this node took out of a bucket.",
 		}),
 	}
-	for _, op := range []string{opTick, opReap, opSweep} {
+	for _, op := range []string{opTick, opReap, opSweep, opPin} {
 		m.errors.WithLabelValues(op)
 	}
-	for _, reason := range []string{resyncLost, resyncReaped, resyncTick} {
+	for _, reason := range []string{resyncLost, resyncReaped, resyncTick, resyncKeys} {
 		m.resyncs.WithLabelValues(reason)
 	}
 	return m

@@ -72,6 +72,7 @@ type Roster struct {
 	closing   atomic.Bool
 	answered  atomic.Bool // Redis has answered once
 
+	guard  guard
 	health struct {
 		sync.Mutex
 		failing  map[int]error // by bucket
@@ -165,9 +166,15 @@ var (
 	errNotAsked = errors.New("redis did not answer before")
 )
 
-// Ready returns nil when Redis answers for every bucket that this node uses, and
-// otherwise what is wrong. One failed request is not yet wrong.
+// Ready returns nil when Redis answers for every bucket that this node uses and can be
+// relied on, and otherwise what is wrong. One failed request is not yet wrong.
 func (r *Roster) Ready() error {
+	r.guard.mu.Lock()
+	pin, policy := r.guard.pin, r.guard.policy
+	r.guard.mu.Unlock()
+	if pin != nil {
+		return pin
+	}
 	r.health.Lock()
 	defer r.health.Unlock()
 	for n, err := range r.health.failing {
@@ -179,7 +186,7 @@ func (r *Roster) Ready() error {
 	if !r.answered.Load() {
 		return errNoAnswer
 	}
-	return nil
+	return policy
 }
 
 // note takes in how a round of a bucket, or a sweep, went: how many have failed in
@@ -203,8 +210,17 @@ func (r *Roster) note(n, fails int, err error) {
 	if up {
 		r.metrics.up.Set(1)
 		r.log.Info("redis answers")
-	} else {
-		r.metrics.up.Set(0)
+		return
+	}
+	r.metrics.up.Set(0)
+	switch {
+	case isFull(err):
+		r.log.Warn("redis is at maxmemory; who leaves is taken out, who comes waits", "error", err)
+	case answers(err):
+		r.log.Warn("redis answers with an error; counts stand still", "error", err)
+	case errors.Is(err, errPinned):
+		r.log.Warn("presence is not written; counts stand still", "error", err)
+	default:
 		r.log.Warn("redis does not answer; counts stand still", "error", err)
 	}
 }
@@ -283,7 +299,7 @@ func (b *bucket) handBack(ctx context.Context) error {
 	switch {
 	case b.inc == "":
 		return nil
-	case b.fails > 1:
+	case b.fails > 1 && b.silent:
 		return errNotAsked
 	case ctx.Err() != nil:
 		return context.Cause(ctx)

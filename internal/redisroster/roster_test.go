@@ -168,7 +168,7 @@ func TestLostScripts(t *testing.T) {
 		}
 		v.Join("bob")
 		v.want(t, "after", 2, 2)
-		for _, reason := range []string{resyncLost, resyncReaped, resyncTick} {
+		for _, reason := range []string{resyncLost, resyncReaped, resyncTick, resyncKeys} {
 			if n.resyncs(reason) != 0 {
 				t.Errorf("it wrote itself anew: %s", reason)
 			}
@@ -291,7 +291,7 @@ func TestRedisComesLate(t *testing.T) {
 		t.Errorf("kansei_redis_up is %v", up)
 	}
 	eventually(t, "it counts errors", func() error {
-		if e := testutil.ToFloat64(n.metrics.errors.WithLabelValues(opTick)); e == 0 {
+		if e := testutil.ToFloat64(n.metrics.errors.WithLabelValues(opPin)); e == 0 {
 			return errors.New("none yet")
 		}
 		return nil
@@ -344,6 +344,9 @@ func TestSilentRedisDelaysNobody(t *testing.T) {
 	s := &server{url: "redis://" + l.Addr().String()}
 	n := s.prepare(t, func(c *Config) { c.Timeout = 50 * time.Millisecond })
 	n.Roster = New(n.cfg)
+	n.guard.mu.Lock()
+	n.guard.asked = true // as if it had answered once
+	n.guard.mu.Unlock()
 	v := n.open("room")
 	start := time.Now()
 	for _, u := range users(1000) {

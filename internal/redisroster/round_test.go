@@ -72,7 +72,7 @@ func TestReportsOnlyChangesOnceAnInterval(t *testing.T) {
 	}
 }
 
-func TestQuietAnswerBringsNoCounts(t *testing.T) {
+func TestAnswerBringsWhatChanged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -89,18 +89,42 @@ func TestQuietAnswerBringsNoCounts(t *testing.T) {
 		if err != nil || a.resync != "" {
 			t.Fatal(a.resync, err)
 		}
-		b.pending, b.tick = nil, b.tick+1
+		b.confirmed()
 		b.learn(a)
 		return a
 	}
-	if a := tick(); len(a.counts) != 0 {
-		t.Errorf("a quiet second brings %d counts", len(a.counts))
+	for range 2 * tidyEvery {
+		if a := tick(); len(a.rooms) != 0 {
+			t.Fatalf("a quiet second brings %d rooms", len(a.rooms))
+		}
 	}
 	other := w.node()
-	other.open("room7").Join("bob")
+	there := other.open("room7")
+	there.Join("bob")
+	other.open("elsewhere").Join("bob")
 	w.mustRound(other)
-	if a := tick(); len(a.counts) != 30 {
-		t.Errorf("after a change come %d counts, want all 30", len(a.counts))
+	if a := tick(); len(a.rooms) != 1 || a.rooms[0].room != "room7" || a.rooms[0].counts.Users != 2 || a.all {
+		t.Errorf("after a change of room7 comes %+v", a)
+	}
+	// What is long past is not listed, and who has missed it gets all.
+	w.mustRound(n)
+	v := n.open("room30")
+	v.Join("ann")
+	w.mustRound(n)
+	before := b.seen
+	for i := range 2 * tidyEvery {
+		tick()
+		v := other.open(fmt.Sprint("passing", i))
+		w.mustRound(other)
+		v.Close()
+		w.mustRound(other)
+	}
+	if left := w.raw.ZCard(w.ctx, b.keys.base+"changes").Val(); left > 3*tidyEvery {
+		t.Errorf("%d changes are kept", left)
+	}
+	b.seen = before
+	if a := tick(); len(a.rooms) != 31 || !a.all {
+		t.Errorf("a node that has seen nothing for long gets %d rooms, want all 31", len(a.rooms))
 	}
 }
 
@@ -129,8 +153,8 @@ func TestResyncDoesNotDip(t *testing.T) {
 	requests := 0
 	n.line.fault = func(redis.Cmder) (bool, bool) {
 		requests++
-		for room, want := range map[string]string{"room": "1700 2551 1700", "small": "1 1 1"} {
-			if got := w.mini.HGet(base.base+"counts", room); got != want {
+		for room, want := range map[string]string{"room": "1700 2551 1700 ", "small": "1 1 1 "} {
+			if got := w.mini.HGet(base.counts(), room); !strings.HasPrefix(got, want) {
 				t.Errorf("request %d: counts of %s are %q, want %q", requests, room, got, want)
 			}
 		}
@@ -152,7 +176,7 @@ func TestResyncDoesNotDip(t *testing.T) {
 	if err := w.raw.ZAdd(w.ctx, base.base+"lease", redis.Z{Score: 1, Member: first}).Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.mini.HSet(base.base+"tick", first, "999")
+	w.mini.HSet(base.base+"tick", first, "999 2")
 	w.pass(time.Second)
 	for w.mustRound(n); b.rewriting || len(b.olds) > 0; w.mustRound(n) {
 		if requests > 100 {
@@ -319,9 +343,9 @@ func TestDeathTakesLeaseAndClaim(t *testing.T) {
 	}
 	// A late first tick of the dead one is refused for an hour.
 	late := victim.buckets[0]
-	late.tick = 0
+	late.mark, late.next, late.have = firstMark, 1, 1
 	late.pending = &batch{keys: []string{late.keys.users("room"), late.keys.set(late.inc, "room")},
-		args: []any{1, "room", 1, 0, 1, 0, "ghost"}}
+		looks: []any{0}, rooms: []any{1, "room", 1, 0, 0, 1, 0, "ghost"}}
 	w.pass(59 * time.Minute)
 	w.mustRound(second)
 	if a, err := late.send(w.ctx); err != nil || a.resync != resyncReaped {
@@ -336,8 +360,15 @@ func TestNothingStaysForEver(t *testing.T) {
 	for i := range 50 {
 		v := a.open(fmt.Sprint("room", i))
 		v.Join("ann")
+		v.Join("bob")
 		w.mustRound(a)
 		v.Leave("ann")
+		v.Leave("bob")
+		v.Close()
+		// Rooms where somebody was alone leave nothing either.
+		v = a.open(fmt.Sprint("alone", i))
+		v.Join("ann")
+		w.mustRound(a)
 		v.Close()
 		// Rooms that were only looked at leave nothing at all.
 		o := b.open(fmt.Sprint("peeked", i))
@@ -347,8 +378,11 @@ func TestNothingStaysForEver(t *testing.T) {
 		w.mustRound(b)
 	}
 	keys := a.buckets[0].keys
-	if n := w.raw.HLen(w.ctx, keys.base+"counts").Val(); n != 50 {
-		t.Errorf("counts of %d rooms, want 50", n)
+	if n := w.raw.HLen(w.ctx, keys.base+"peaks").Val(); n != 50 {
+		t.Errorf("peaks of %d rooms, want 50", n)
+	}
+	if n := w.raw.HLen(w.ctx, keys.counts()).Val(); n != 0 {
+		t.Errorf("counts of %d rooms that nobody has", n)
 	}
 	for range linger + 1 {
 		w.pass(time.Second)
@@ -365,21 +399,21 @@ func TestNothingStaysForEver(t *testing.T) {
 	}
 	back := a.open("room3")
 	w.mustRound(a)
-	if c := back.last.Load(); c.PeakUsers != 1 {
-		t.Errorf("within a day the peak is %d, want 1", c.PeakUsers)
+	if c := back.last.Load(); c.PeakUsers != 2 {
+		t.Errorf("within a day the peak is %d, want 2", c.PeakUsers)
 	}
 	back.Close()
 	for range linger + 2 {
 		w.pass(time.Second)
 		w.mustRound(a)
 	}
-	w.pass(2 * time.Hour)
+	w.pass(keepPeak + time.Hour)
 	for range 20 {
 		if err := b.buckets[0].sweep(w.ctx, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left := w.mini.Keys(); !slices.Equal(left, []string{keys.base + "version"}) {
+	if left := w.mini.Keys(); !slices.Equal(left, []string{keys.base + "changes"}) {
 		t.Errorf("left in redis: %q", left)
 	}
 }

@@ -2,6 +2,7 @@ package redisroster
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -62,7 +63,10 @@ func (r *Roster) work(ctx context.Context, queue <-chan *bucket) {
 		case <-ctx.Done():
 			return
 		case b := <-queue:
-			err := b.round(ctx)
+			err := r.pinned(ctx)
+			if err == nil {
+				err = b.round(ctx)
+			}
 			if ctx.Err() != nil {
 				return
 			}
@@ -76,7 +80,14 @@ func (b *bucket) finish(err error) int {
 	interval := b.r.cfg.Interval
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.busy = false
+	b.busy, b.silent = false, err != nil && !answers(err) && !errors.Is(err, errPinned)
+	if b.full != nil && errors.Is(err, b.full) {
+		// It answers, and what it can take it has taken. What waits is tried once an interval.
+		b.fails++
+		b.urgent = true
+		b.arm(b.began.Add(interval))
+		return b.fails
+	}
 	if err != nil {
 		// Spread, so that the nodes do not return in step.
 		b.fails++
@@ -112,14 +123,14 @@ func (r *Roster) sweep(ctx context.Context) {
 	next, fails := rand.N(len(r.buckets)), 0
 	var away time.Time
 	for {
-		var err error
-		if b := r.unused(&next); b != nil {
+		err := r.check(ctx)
+		if b := r.unused(&next); b != nil && err == nil {
 			if err = b.sweep(ctx, r.now().Sub(away) > r.grace()); err != nil {
 				away = r.now()
-				fails++
-			} else {
-				fails = 0
 			}
+		}
+		if fails++; err == nil {
+			fails = 0
 		}
 		if ctx.Err() == nil {
 			r.note(sweeping, fails, err)

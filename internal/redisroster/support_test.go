@@ -282,6 +282,23 @@ type line struct {
 	mu    sync.Mutex
 	cut   bool                                   // no request gets through
 	fault func(redis.Cmder) (before, after bool) // whether to lose the request, or the answer
+	full  func() bool                            // whether Redis is at maxmemory
+}
+
+// oom is what a Redis at maxmemory answers.
+type oom struct{}
+
+func (oom) Error() string { return "OOM command not allowed when used memory > 'maxmemory'." }
+func (oom) RedisError()   {}
+
+// needsMemory reports whether a Redis at maxmemory would refuse a script.
+func needsMemory(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	if s := newScripts().tick; len(args) < 4 || args[1] != s.Hash() && args[1] != tickLua {
+		return false
+	}
+	keys, _ := args[2].(int)
+	return args[3+keys+7] != "1"
 }
 
 var errFault = errors.New("the test has broken the line")
@@ -304,7 +321,12 @@ func (l *line) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		if l.fault != nil && !before {
 			before, after = l.fault(cmd)
 		}
+		full := l.full != nil && l.full()
 		l.mu.Unlock()
+		if !before && full && needsMemory(cmd) {
+			cmd.SetErr(oom{})
+			return oom{}
+		}
 		if before {
 			cmd.SetErr(errFault)
 			return errFault
@@ -327,7 +349,7 @@ func (l *line) set(cut bool) {
 func (l *line) heal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cut, l.fault = false, nil
+	l.cut, l.fault, l.full = false, nil, nil
 }
 
 func users(n int) []string {

@@ -126,9 +126,9 @@ type lateCommand struct {
 }
 
 // TestRandomFaults lets everything go wrong that can, in a random order: lost and
-// late requests, lost answers, nodes that pause and die, a Redis that forgets all
-// or goes back to an older state. Then it lets all come to rest, and the counts
-// must be exact. More seeds run with KANSEI_ROSTER_SEEDS=1000.
+// late requests, lost answers, nodes that pause and die, a Redis that forgets all,
+// loses single keys, goes back to an older state or has no memory. Then it lets all come
+// to rest, and the counts must be exact. More seeds run with KANSEI_ROSTER_SEEDS=1000.
 func TestRandomFaults(t *testing.T) {
 	t.Parallel()
 	seeds := 4
@@ -154,7 +154,7 @@ func randomFaults(t *testing.T, seed uint64) {
 	var actors []*actor
 	var late []lateCommand
 	happened := make(map[string]int)
-	lossy := true
+	lossy, full := true, false
 	add := func() {
 		a := &actor{node: w.node(), views: map[string]*view{}, conns: map[string]map[string]int{}}
 		a.line.fault = func(cmd redis.Cmder) (before, after bool) {
@@ -174,6 +174,12 @@ func randomFaults(t *testing.T, seed uint64) {
 				return false, true
 			}
 			return false, false
+		}
+		a.line.full = func() bool {
+			if full {
+				happened["at maxmemory"]++
+			}
+			return full
 		}
 		actors = append(actors, a)
 	}
@@ -250,13 +256,23 @@ func randomFaults(t *testing.T, seed uint64) {
 			w.restore(saved)
 			happened["rolled back"]++
 		}
+		if rng.IntN(30) == 0 {
+			if all := w.mini.Keys(); len(all) > 0 {
+				key := all[rng.IntN(len(all))]
+				w.mini.Del(key)
+				happened["lost "+kindOf(key)]++
+			}
+		}
+		if rng.IntN(40) == 0 {
+			full = !full && rng.IntN(2) == 0
+		}
 		for _, a := range actors {
 			if rng.IntN(3) == 0 {
 				step(a)
 			}
 		}
 	}
-	lossy = false
+	lossy, full = false, false
 	for range 100 {
 		w.pass(200 * time.Millisecond)
 		deliver()
@@ -291,7 +307,10 @@ func randomFaults(t *testing.T, seed uint64) {
 			}
 		}
 	}
-	// Nothing is left of the dead but their marks.
+	// Nothing is left of the dead but their marks, unless Redis has lost all that named them.
+	if happened["lost tick"] > 0 && happened["lost lease"]+happened["lost grave"] > 0 {
+		return
+	}
 	incs := 0
 	for _, a := range actors {
 		if b := a.buckets[0]; b.live {
@@ -356,6 +375,12 @@ func TestRandomLive(t *testing.T) {
 			case x < 980:
 				if err := s.raw.FlushAll(context.Background()).Err(); err != nil {
 					t.Fatal(err)
+				}
+			case x < 990:
+				if key, err := s.raw.RandomKey(context.Background()).Result(); err == nil {
+					if err := s.raw.Del(context.Background(), key).Err(); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
 		}

@@ -259,3 +259,18 @@ func TestEffect(t *testing.T) {
 		t.Errorf("%d in a second", n)
 	}
 }
+
+func TestBreaks(t *testing.T) {
+	t.Parallel()
+	j := NewJournal()
+	for _, whole := range []bool{false, true} {
+		v := j.Viewer("r", "v", whole)
+		v.events = []event{{at: 1, kind: welcomed}, {at: 2, kind: told}, {at: 5, kind: notRecovered}, {at: 6, kind: told}, {at: 9, kind: told}}
+	}
+	if gaps, lost := j.Breaks(Window{2, 9}); gaps != 4 || lost != 2 {
+		t.Errorf("%d gaps, %d places lost; want 4, 2", gaps, lost)
+	}
+	if gaps, lost := j.Breaks(Window{6, 9}); gaps != 2 || lost != 0 {
+		t.Errorf("%d gaps, %d places lost; want 2, 0", gaps, lost)
+	}
+}

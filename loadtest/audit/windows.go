@@ -59,6 +59,25 @@ func (j *Journal) Effect(w Window) Effect {
 	return e
 }
 
+// Breaks counts what viewers were told in a window: of gaps, and that they could not go on
+// where they had stopped. Whoever fills the journal has stopped.
+func (j *Journal) Breaks(w Window) (gaps, unrecovered int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, v := range j.viewers {
+		for _, ev := range v.events {
+			switch {
+			case !w.holds(ev.at):
+			case ev.kind == told:
+				gaps++
+			case ev.kind == notRecovered:
+				unrecovered++
+			}
+		}
+	}
+	return gaps, unrecovered
+}
+
 func (w Window) holds(t time.Duration) bool { return t >= w.From && t < w.To }
 
 func (v *Viewer) effect(w Window, sends []Send, e *Effect) {
