@@ -130,7 +130,7 @@ func draftID(c comment) string {
 	h := sha256.New()
 	for _, part := range [...]string{
 		c.room, c.person.id, c.session, c.req.Ref, author, c.req.Text, media,
-		string(style.Position), string(style.Size), style.Color,
+		style.Position, style.Size, style.Color,
 	} {
 		var n [4]byte
 		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
