@@ -30,7 +30,7 @@
 //
 // Room.mu guards everything in a room and its views but the rings, which viewers
 // read without it. What a viewer has been sent belongs to whoever is writing to
-// its socket; the socket sees to it that that is one at a time. A room costs no
+// its socket; the socket lets in one at a time. A room costs no
 // goroutine and no timer while nothing happens in it.
 package hub
 

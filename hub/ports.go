@@ -32,7 +32,7 @@ type Position struct {
 	At  int64  // when the record there was stored, the log's clock, Unix milliseconds; 0: not known
 }
 
-// Known tells whether a position can be looked for in a log: it has a time, or is the
+// Known reports whether a position can be looked for in a log: it has a time, or is the
 // one before everything, which all pasts share.
 func (p Position) Known() bool { return p.Seq == 0 || p.At > 0 }
 
@@ -185,7 +185,7 @@ type Socket interface {
 	// blocks: what the connection does not take now is written by the socket
 	// later, which then fetches again until the source has nothing left.
 	Flush()
-	// Deflates tells whether the peer takes deflated frames.
+	// Deflates reports whether the peer takes deflated frames.
 	Deflates() bool
 	// Close ends the connection with a close frame behind what was written.
 	Close(code int, reason string)

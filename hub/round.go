@@ -22,7 +22,7 @@ const (
 	maxWindow = 2 * time.Second
 )
 
-// kick sees to it that a round comes at the end of the window. If that is over, the
+// kick has a round come at the end of the window. If that is over, the
 // caller must call round when it has let go of Room.mu, which is held now: the first
 // event after silence is shown at once.
 func (r *Room) kick() (due bool) {

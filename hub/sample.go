@@ -15,7 +15,7 @@ import (
 // replay agree, and nobody can choose. The log keeps everything, and each frame says
 // how many of how many it shows.
 
-// shows tells whether an event is in the sample.
+// shows reports whether an event is in the sample.
 func (r *Room) shows(e *Event) bool {
 	limit := uint64(max(0, r.hub.cfg.RoomRate))
 	if limit == 0 || uint64(e.Rate) <= limit || scatter(e.Seq)%uint64(e.Rate) < limit {

@@ -153,7 +153,7 @@ func (r *ring) get(index uint64) *frame {
 	return f
 }
 
-// sees tells whether a view shows an event.
+// sees reports whether a view shows an event.
 func (v *view) sees(e *Event) bool {
 	switch e.Audience {
 	case AudienceAll:
@@ -201,7 +201,7 @@ func (v *view) add(it item) {
 	v.bytes += len(it.json)
 }
 
-// trim forgets the items that neither who comes nor who comes back will need.
+// trim forgets the items that nobody who joins or comes back will need.
 func (v *view) trim(age time.Duration, recent int) {
 	old := age - keepItems
 	n := 0

@@ -81,7 +81,7 @@ type Claims struct {
 	Expires time.Time
 }
 
-// Allows tells whether the claims are for a room.
+// Allows reports whether the claims are for a room.
 func (c *Claims) Allows(room string) bool {
 	return slices.Contains(c.Rooms, room) || slices.Contains(c.Rooms, AllRooms)
 }

@@ -119,7 +119,7 @@ func (l *Log) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// Embedded tells whether the node stands alone, with all it needs inside.
+// Embedded reports whether the node stands alone, with all it needs inside.
 func (s *Serve) Embedded() bool { return s.NATS == "" && s.Redis == "" }
 
 // GuestMode is what guests may do: none, watch or comment.
@@ -216,7 +216,7 @@ type LogSync time.Duration
 
 var _ encoding.TextUnmarshaler = (*LogSync)(nil)
 
-// Always tells whether every write is synced.
+// Always reports whether every write is synced.
 func (s LogSync) Always() bool { return s == 0 }
 
 // String is "always" or the duration.

@@ -69,7 +69,7 @@ type Config struct {
 	GuestRate Rate
 	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
-	// in; 0: no limit. Sent tells how many bytes it has sent so far.
+	// in; 0: no limit. Sent returns how many bytes it has sent so far.
 	MaxEgress int64
 	Sent      func() uint64
 	Beat      time.Duration
@@ -166,7 +166,7 @@ func (s *Server) enroll(v *session) bool {
 	return true
 }
 
-// dismiss undoes enroll; it tells whether there was anything to undo.
+// dismiss undoes enroll and reports whether there was anything to undo.
 func (s *Server) dismiss(v *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +177,7 @@ func (s *Server) dismiss(v *session) bool {
 	s.expiry.remove(v)
 	s.cfg.Metrics.connections.Dec()
 	if s.drain != nil && len(s.sessions) == 0 {
-		close(s.drain.gone) // once: nobody is let in any more
+		close(s.drain.gone) // once: a node that is leaving lets nobody in
 	}
 	return true
 }

@@ -26,7 +26,7 @@ func (s *Server) admitAddress(r *http.Request) (*address, bool) {
 	return a, a != nil
 }
 
-// addressFull tells whether the address of a request has as many connections as it may
+// addressFull reports whether the address of a request has as many connections as it may
 // have.
 func (s *Server) addressFull(r *http.Request) bool {
 	group, somebody := s.cfg.Addresses.Of(r)

@@ -387,7 +387,7 @@ func (s *stream) diagnose(err error) {
 	}
 }
 
-// unreached tells whether an error says that the stream's leader was not reached.
+// unreached reports whether an error says that the stream's leader was not reached.
 func unreached(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
 		isCode(err, codeClusterNotAvailable)

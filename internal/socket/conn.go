@@ -122,7 +122,7 @@ func (c *Conn) Flush() {
 	c.write()
 }
 
-// Deflates tells whether the peer takes deflated frames.
+// Deflates reports whether the peer takes deflated frames.
 func (c *Conn) Deflates() bool { return c.dec.deflates }
 
 // Close ends the connection with a close frame. Only the first call counts, and
