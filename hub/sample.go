@@ -51,8 +51,8 @@ type held struct {
 	author string
 }
 
-// personal is what a frame needs to be other ones for the authors of what was
-// sampled out of it. It does not change once it is made.
+// personal is what a frame needs to have other bytes for the authors of what was sampled
+// out of it. It does not change once it is made.
 type personal struct {
 	enc   encoder
 	at    Position // what the frame's cursor stands for

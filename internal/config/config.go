@@ -133,7 +133,8 @@ func (s *Serve) GuestMode() string {
 	return "none"
 }
 
-// HTTPConnections is how many connections of the public listener may be no viewers'.
+// HTTPConnections is how many connections the public listener may have beside those of
+// viewers.
 func (s *Serve) HTTPConnections() int {
 	if s.MaxHTTP != 0 {
 		return s.MaxHTTP
@@ -170,7 +171,8 @@ func (s *Serve) Buckets() int {
 	return 64
 }
 
-// NodeSecrets are the one or two of --node-secret, the one that makes first.
+// NodeSecrets returns the one or two secrets of --node-secret; sessions are made under the
+// first.
 func (s *Serve) NodeSecrets() [][]byte {
 	var out [][]byte
 	for _, one := range split(string(s.NodeSecret)) {
@@ -179,10 +181,10 @@ func (s *Serve) NodeSecrets() [][]byte {
 	return out
 }
 
-// Proxies are the networks of --trusted-proxy.
+// Proxies returns the networks of --trusted-proxy.
 func (s *Serve) Proxies() []netip.Prefix { return networks(s.TrustedProxy) }
 
-// Exempt are the networks of --exempt-network.
+// Exempt returns the networks of --exempt-network.
 func (s *Serve) Exempt() []netip.Prefix { return networks(s.ExemptNetwork) }
 
 // NATSServers are the single addresses of --nats; nil when it is embedded.
