@@ -16,9 +16,9 @@ const (
 	flushInPlace = 32
 	// flushShare is how many viewers at least one goroutine of a round flushes.
 	flushShare = 512
-	// maxWindow is as far as a window grows: a room that is shown that seldom is no
-	// conversation any more, and a round that took longer than half of it was as likely
-	// held up by a machine that stood still as by what it had to do.
+	// maxWindow is as far as a window grows: a room that is shown less often is no
+	// conversation, and a round that took longer than half of it was as likely held up by
+	// a machine that stood still as by what it had to do.
 	maxWindow = 2 * time.Second
 )
 
