@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// This file tells whether a position is one of the log's. When a node dies, tens of
+// This file finds out whether a position is one of the log's. When a node dies, tens of
 // thousands come back to the others at once, so most of them must be answered from
 // memory, and the log is asked once for all who come with the same cursor.
 
@@ -85,7 +85,7 @@ type question struct {
 	till time.Time // when the answer is too old
 }
 
-// answered tells whether a question has an answer, of any age.
+// answered reports whether a question has an answer, of any age.
 func (q *question) answered() bool {
 	select {
 	case <-q.done:

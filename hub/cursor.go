@@ -106,7 +106,7 @@ func (r *Room) confirm(ctx context.Context, v *view, s spot, epoch string) (spot
 	}
 }
 
-// reaches tells whether a view's items have everything after a spot. Room.mu is held.
+// reaches reports whether a view's items have everything after a spot. Room.mu is held.
 func (r *Room) reaches(v *view, s spot) bool { return s.resets == r.resets && s.Seq >= v.floor.Seq }
 
 const (

@@ -191,7 +191,7 @@ func (l *fakeLog) has(room, epoch string, p Position) Anchor {
 	return AnchorNone
 }
 
-// elsewhere tells whether a position is one of the log's in a room that no test looks
+// elsewhere reports whether a position is one of the log's in a room that no test looks
 // at: their times are told by their sequences.
 func (l *fakeLog) elsewhere(p Position) bool { return p == elsewhere(p.Seq) }
 

@@ -18,8 +18,8 @@
 // # The way of a join
 //
 // [Hub.Join] (join.go) opens the room if this node has not got it (open.go), decides
-// where the viewer goes on (cursor.go, anchor.go), and hands it the welcome and the shared frames
-// of the room's state, counts and recent comments in one write. What it has missed
+// where the viewer goes on (cursor.go, anchor.go), and hands it the welcome and the shared
+// frames of the room's state, counts and recent comments in one write. What it has missed
 // and the room's items do not reach back to is read from the log, once for all who
 // come at the same time (past.go). A viewer that is recovered misses nothing and gets
 // nothing twice; what cannot be promised, because the log may have removed it or has
@@ -30,7 +30,7 @@
 //
 // Room.mu guards everything in a room and its views but the rings, which viewers
 // read without it. What a viewer has been sent belongs to whoever is writing to
-// its socket; the socket sees to it that that is one at a time. A room costs no
+// its socket; the socket lets in one at a time. A room costs no
 // goroutine and no timer while nothing happens in it.
 package hub
 

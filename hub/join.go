@@ -35,10 +35,12 @@ type Join struct {
 // and the room remembers those of what happened lately; one that it does not remember is
 // confirmed with the log's leader (anchor.go). If that is ahead of what this node has
 // heard, the node waits until it has heard as much; when that takes too long the viewer
-// is welcomed, and its past follows later (late.go). A cursor of another room or epoch,
-// one of another past of the log, one that the leader does not confirm, one behind which the log has removed events, and one that is
-// more than Config.RecoverMax comments old, are not followed: the viewer starts from
-// now, with the recent comments.
+// is welcomed, and its past follows later (late.go).
+//
+// A cursor is not followed if it is of another room or epoch, or of another past of the
+// log, if the leader does not confirm it, if the log has removed events behind it, or if it
+// is more than Config.RecoverMax comments old. Then the viewer starts from now, with the
+// recent comments.
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	r := h.acquire(j.Room)
 	members := r.membership()

@@ -24,7 +24,7 @@ type past struct {
 	stretch
 
 	mu      sync.Mutex
-	waiting []Position // the positions of who has the turn or waits for it
+	waiting []Position // of those who have the turn or wait for it
 }
 
 // stretch is a part of the log. It belongs to whoever has the turn.
@@ -52,8 +52,8 @@ type reader struct {
 }
 
 // fill reads what is missing for a viewer that has everything up to since, and for all
-// who have more. It fails when that cannot be had or is too much, and remembers it: who
-// comes with too old a cursor costs the others nothing.
+// who have more. It fails when that cannot be had or is too much, and remembers it: a
+// viewer with too old a cursor costs the others nothing.
 func (p *past) fill(ctx context.Context, r reader, since, floor Position) error {
 	if p.read.IsZero() || p.resets != r.resets || time.Since(p.read) > keepPast {
 		p.stretch = stretch{read: time.Now(), resets: r.resets}
@@ -99,9 +99,9 @@ func (p *past) done(since Position) {
 	}
 }
 
-// oldest is how far back those reach who wait with somebody that has everything up to
-// since: the log is read for all of them at once, or whoever comes with ever older
-// cursors would have it read again and again while the others wait.
+// oldest returns the oldest position of somebody who waits, or since if none is older. The
+// log is read for all of them at once: viewers with ever older cursors must not have it
+// read again and again while the others wait.
 func (p *past) oldest(since Position) Position {
 	p.mu.Lock()
 	defer p.mu.Unlock()

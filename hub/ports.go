@@ -32,7 +32,7 @@ type Position struct {
 	At  int64  // when the record there was stored, the log's clock, Unix milliseconds; 0: not known
 }
 
-// Known tells whether a position can be looked for in a log: it has a time, or is the
+// Known reports whether a position can be looked for in a log: it has a time, or is the
 // one before everything, which all pasts share.
 func (p Position) Known() bool { return p.Seq == 0 || p.At > 0 }
 
@@ -117,14 +117,15 @@ type RoomLog interface {
 	// when it has no such position.
 	Read(ctx context.Context, room, epoch string, after Position, limit int) (events []Event, more bool, err error)
 
-	// Has asks the leader of the log of an epoch what it has at a position.
+	// Has asks the leader of the log of an epoch what it has at a position. The error is
+	// not nil when the leader does not answer; a log of another epoch has AnchorNone.
 	Has(ctx context.Context, room, epoch string, p Position) (Anchor, error)
 
 	// State reads, SetState replaces the state of a room. SetState fails with
-	// ErrConflict when the state's revision is not rev any more, and returns the
-	// new revision. A change that was done is no conflict when it is tried again: the
-	// answer is the revision that it made, also when others have followed, as long as
-	// the log can tell.
+	// ErrConflict when the state's revision is another than rev, and returns the new
+	// revision. A change that was done is no conflict when it is tried again: the answer
+	// is the revision that it made, even when others have followed, as long as the log
+	// knows.
 	State(ctx context.Context, room string) (State, error)
 	SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error)
 }
@@ -185,7 +186,7 @@ type Socket interface {
 	// blocks: what the connection does not take now is written by the socket
 	// later, which then fetches again until the source has nothing left.
 	Flush()
-	// Deflates tells whether the peer takes deflated frames.
+	// Deflates reports whether the peer takes deflated frames.
 	Deflates() bool
 	// Close ends the connection with a close frame behind what was written.
 	Close(code int, reason string)

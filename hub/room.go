@@ -31,7 +31,7 @@ type Room struct {
 	mu     sync.Mutex
 	epoch  string
 	tag    string   // of the cursors of this epoch
-	resets uint64   // how often the log has been told of as another one
+	resets uint64   // how often Reset was called
 	head   Position // up to which the log has reported
 	trail  trail    // of what the log has reported
 	views  [2]*view
@@ -91,7 +91,7 @@ func (r *Room) membership() Membership {
 	return r.members
 }
 
-// shut ends what open and membership began. Nobody acquires the room any more.
+// shut ends what open and membership began. The hub does not have the room then.
 func (r *Room) shut() {
 	r.follow.Stop()
 	if r.members != nil {

@@ -16,13 +16,13 @@ const (
 	flushInPlace = 32
 	// flushShare is how many viewers at least one goroutine of a round flushes.
 	flushShare = 512
-	// maxWindow is as far as a window grows: a room that is shown that seldom is no
-	// conversation any more, and a round that took longer than half of it was as likely
-	// held up by a machine that stood still as by what it had to do.
+	// maxWindow is as far as a window grows: a room that is shown less often is no
+	// conversation, and a round that took longer than half of it was as likely held up by
+	// a machine that stood still as by what it had to do.
 	maxWindow = 2 * time.Second
 )
 
-// kick sees to it that a round comes at the end of the window. If that is over, the
+// kick has a round come at the end of the window. If that is over, the
 // caller must call round when it has let go of Room.mu, which is held now: the first
 // event after silence is shown at once.
 func (r *Room) kick() (due bool) {

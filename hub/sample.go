@@ -15,7 +15,7 @@ import (
 // replay agree, and nobody can choose. The log keeps everything, and each frame says
 // how many of how many it shows.
 
-// shows tells whether an event is in the sample.
+// shows reports whether an event is in the sample.
 func (r *Room) shows(e *Event) bool {
 	limit := uint64(max(0, r.hub.cfg.RoomRate))
 	if limit == 0 || uint64(e.Rate) <= limit || scatter(e.Seq)%uint64(e.Rate) < limit {
@@ -51,8 +51,8 @@ type held struct {
 	author string
 }
 
-// personal is what a frame needs to be other ones for the authors of what was
-// sampled out of it. It does not change once it is made.
+// personal is what a frame needs to have other bytes for the authors of what was sampled
+// out of it. It does not change once it is made.
 type personal struct {
 	enc   encoder
 	at    Position // what the frame's cursor stands for

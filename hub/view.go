@@ -22,16 +22,16 @@ const (
 	// A ring forgets frames that are so old, and more than so many bytes of them.
 	keepFrames     = 15 * time.Second
 	keepFrameBytes = 4 << 20
-	// keepOwnBytes is the same for what frames have for the authors of comments that
-	// were sampled out: a hundred times as many as are shown, in a flood.
+	// keepOwnBytes is the same for the comments that were sampled out, which their authors
+	// get: in a flood a hundred times as many as are shown.
 	keepOwnBytes = 16 << 20
-	// keepResumes is of how many cursors the frames are kept, and keepResumeBytes how
-	// much of what only one cursor needs.
+	// keepResumes is for how many cursors frames are kept, and keepResumeBytes how many
+	// bytes of them that only one cursor needs.
 	keepResumes     = 64
 	keepResumeBytes = 4 << 20
 )
 
-// kept is frames for those who come back, the same for all who come to the same place.
+// kept is frames for viewers who come back, shared by all who come back to the same place.
 // They are not to be changed or appended to. There are few such places after a node has
 // died, and any number of them for whoever keeps old cursors.
 type kept[K comparable] struct {
@@ -153,7 +153,7 @@ func (r *ring) get(index uint64) *frame {
 	return f
 }
 
-// sees tells whether a view shows an event.
+// sees reports whether a view shows an event.
 func (v *view) sees(e *Event) bool {
 	switch e.Audience {
 	case AudienceAll:
@@ -201,7 +201,7 @@ func (v *view) add(it item) {
 	v.bytes += len(it.json)
 }
 
-// trim forgets the items that neither who comes nor who comes back will need.
+// trim forgets the items that nobody who joins or comes back will need.
 func (v *view) trim(age time.Duration, recent int) {
 	old := age - keepItems
 	n := 0

@@ -10,7 +10,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// first tells whether this is the batch-th message of the first connection of
+// first reports whether this is the batch-th message of the first connection of
 // the first viewer.
 func first(p *fakePeer, batch int) bool {
 	return p.user == "v0" && p.earlier == 0 && p.batches == batch

@@ -76,7 +76,7 @@ func (o *order) entryOf(id commentID) int32 {
 
 func (o *order) listed(i int32) bool { return o.entries[i].label != 0 }
 
-// after tells whether i stands behind j in the list.
+// after reports whether i stands behind j in the list.
 func (o *order) after(i, j int32) bool { return o.entries[i].label > o.entries[j].label }
 
 // insert puts i into the list behind j.

@@ -11,7 +11,7 @@ type verdict struct {
 	examples []string
 }
 
-// caughtUp tells whether every viewer has received the last comment that it has
+// caughtUp reports whether every viewer has received the last comment that it has
 // to.
 func (c *checker) caughtUp() bool {
 	c.mu.Lock()

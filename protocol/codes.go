@@ -36,7 +36,7 @@ func ErrorCodes() []ErrorCode {
 	}
 }
 
-// Retry tells whether the same request, with the same ref, may succeed later.
+// Retry reports whether the same request, with the same ref, may succeed later.
 func (c ErrorCode) Retry() bool {
 	switch c {
 	case CodeRateLimited, CodeSlowMode, CodeUnavailable, CodeUnknownOutcome:
@@ -67,7 +67,7 @@ const (
 	CloseTooMany      CloseCode = 4429 // come back after the told time
 )
 
-// Reconnect tells whether a client that was closed with c should come back by
+// Reconnect reports whether a client that was closed with c should come back by
 // itself. After [CloseUnauthorized] it should, with a new token.
 func (c CloseCode) Reconnect() bool {
 	switch c {
@@ -78,7 +78,7 @@ func (c CloseCode) Reconnect() bool {
 	return true
 }
 
-// NeedsToken tells whether a client must fetch a new token before it comes back.
+// NeedsToken reports whether a client must fetch a new token before it comes back.
 func (c CloseCode) NeedsToken() bool { return c == CloseUnauthorized }
 
 const (

@@ -19,7 +19,7 @@ func seed(f *testing.F, dirs ...string) {
 	}
 }
 
-// checkBad tells whether err is an answer to p that may be sent: small, and with
+// checkBad reports whether err is an answer to p that may be sent: small, and with
 // the ref if p has one.
 func checkBad(t *testing.T, p []byte, err error) {
 	t.Helper()

@@ -107,7 +107,7 @@ const (
 	StatusEnded     = "ended"
 )
 
-// ValidStatus tells whether s is one of the statuses of a room.
+// ValidStatus reports whether s is one of the statuses of a room.
 func ValidStatus(s string) bool {
 	return s == StatusScheduled || s == StatusLive || s == StatusEnded
 }

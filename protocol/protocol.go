@@ -45,15 +45,15 @@ const (
 	MaxMediaMS  = 1<<53 - 1 // the largest whole number that every JSON reader takes
 )
 
-// ValidRoom tells whether name is a room name: [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
+// ValidRoom reports whether name is a room name: [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
 func ValidRoom(name string) bool {
 	return name != "" && name[0] != '_' && name[0] != '-' && isToken(name, MaxRoomName)
 }
 
-// ValidCursor tells whether s has the form of a cursor: [A-Za-z0-9_-]{1,40}.
+// ValidCursor reports whether s has the form of a cursor: [A-Za-z0-9_-]{1,40}.
 func ValidCursor(s string) bool { return isToken(s, MaxCursor) }
 
-// ValidSession tells whether s has the form of a session: [A-Za-z0-9_-]{16,64}.
+// ValidSession reports whether s has the form of a session: [A-Za-z0-9_-]{16,64}.
 func ValidSession(s string) bool { return len(s) >= 16 && isToken(s, MaxSession) }
 
 func isToken(s string, limit int) bool {
@@ -82,7 +82,7 @@ const (
 	RoleBroadcaster Role = "broadcaster"
 )
 
-// Valid tells whether r is one of the four roles.
+// Valid reports whether r is one of the four roles.
 func (r Role) Valid() bool {
 	switch r {
 	case RoleViewer, RoleMonitor, RoleModerator, RoleBroadcaster:
@@ -91,7 +91,7 @@ func (r Role) Valid() bool {
 	return false
 }
 
-// Staff tells whether r sees what is meant for the staff of a room.
+// Staff reports whether r sees what is meant for the staff of a room.
 func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
 
 // What a user may do, as listed in [You.Can].

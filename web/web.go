@@ -53,7 +53,7 @@ type Config struct {
 	Room string
 	// Guests is empty or one of the constants above; empty: [GuestsNone].
 	Guests Guests
-	// Demo tells whether a generated crowd is playing; nil: never. The viewer
+	// Demo reports whether a generated crowd is playing; nil: never. The viewer
 	// page then offers to stop it with a POST to DemoStopPath, an absolute path
 	// of this server.
 	Demo         func() bool

@@ -12,10 +12,10 @@
 //	nbf    when it begins, Unix seconds
 //
 // and others are ignored. Names are exact: Role is another claim than role, and ignored.
-// A claim of these that is there twice is refused, because whoever signed or checked
-// the token before may have read the other one. A [Verifier] checks tokens and [Mint] makes them; [Guests]
-// says who somebody is without one. The secrets of a node that stands alone come from
-// [LoadOrMakeSecret].
+// A token in which one of these appears twice is refused, because whoever signed or
+// checked it before may have read the other one. A [Verifier] checks tokens and [Mint]
+// makes them; [Guests] says who somebody is without one. The secrets of a node that stands
+// alone come from [LoadOrMakeSecret].
 //
 // Clocks may differ by [Leeway]: a token holds that much longer, and that much
 // earlier, than it says. Nodes and back ends keep time by NTP, where half a minute is
@@ -81,7 +81,7 @@ type Claims struct {
 	Expires time.Time
 }
 
-// Allows tells whether the claims are for a room.
+// Allows reports whether the claims are for a room.
 func (c *Claims) Allows(room string) bool {
 	return slices.Contains(c.Rooms, room) || slices.Contains(c.Rooms, AllRooms)
 }

@@ -27,15 +27,14 @@ const (
 	sessionMark = 4
 )
 
-// Guests says who somebody is that has a session and no token.
+// Guests says who somebody without a token is, from the session.
 //
 // The id of a guest is a hash of the session under a secret that all nodes have. So the
 // same session is the same guest everywhere, and nobody can work out offline which
 // session has the id of somebody else, or one that is like it.
 //
-// A session is what its guest says it is: of the server's making or of the guest's own,
-// from 16 characters on. Those that the server makes bear a mark of the secret that
-// they were made under. While one secret takes the place of another, nodes have both: a
+// A session is made by the server, or by the guest itself, of 16 characters or more. Those
+// that the server makes bear a mark of the secret that they were made under. While one secret takes the place of another, nodes have both: a
 // session keeps the id that it has under the secret of its mark. A session without a
 // mark that any secret knows, such as one of the guest's own, has its id under the first
 // secret, and another id when that changes. The zero value has no secret, for where no
@@ -76,7 +75,7 @@ func (k *guestKey) sum(purpose, s string) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// mark is what a session ends with that begins with random.
+// mark returns the end of a session that begins with random.
 func (k *guestKey) mark(random string) []byte {
 	sum := k.sum("session", random)
 	return sum[:sessionMark]

@@ -3,8 +3,8 @@
 // Package chaos runs a cluster with an audience in it, breaks it in every way that it
 // knows, and has what happened judged: `make chaos`.
 //
-// The cluster (internal/localcluster) has three NATS servers, Redis, three nodes and
-// HAProxy before them, with a proxy on every link between them (links.go). The audience
+// The cluster (internal/localcluster) has three NATS servers, Redis and a spare one, three
+// nodes and HAProxy before them, with a proxy on every link between them (links.go). The audience
 // (loadtest/crowd) notes what it sends and receives, in a journal (loadtest/audit). The
 // schedule is drawn from a seed (run.go), one fault (faults.go) after the other, each
 // mended before the next. At the end the log is read from NATS (log.go), the history from

@@ -46,7 +46,7 @@ func (s *saboteur) arm() {
 	s.armed = true
 }
 
-// finished tells whether the work is done.
+// finished reports whether the work is done.
 func (s *saboteur) finished() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package clientaddr tells whose address a request comes from, for limits that count by
-// address.
+// Package clientaddr finds out whose address a request comes from, for limits that count
+// by address.
 //
 // It is that of the connection, or what a proxy says that an operator trusts: at the
 // beginning of the connection, by the PROXY protocol ([Listen]), or in each request, in
@@ -96,7 +96,7 @@ func (r *Resolver) group(addr netip.Addr) (Group, bool) {
 	return g, true
 }
 
-// within tells whether addr is in one of the networks.
+// within reports whether addr is in one of the networks.
 func within(networks []netip.Prefix, addr netip.Addr) bool {
 	for _, n := range networks {
 		if n.Contains(addr) {
@@ -117,8 +117,8 @@ func addrOf(a net.Addr) netip.Addr {
 // plain is addr as it is compared: IPv4 in IPv6 is IPv4, and without a zone.
 func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }
 
-// cutLast cuts the last element off a list with commas; more tells whether there are
-// others.
+// cutLast cuts the last element off a list with commas; more reports whether there
+// are others.
 func cutLast(list string) (rest, last string, more bool) {
 	if i := strings.LastIndexByte(list, ','); i >= 0 {
 		return list[:i], list[i+1:], true
@@ -211,7 +211,7 @@ func parseNode(s string) netip.Addr {
 	return plain(addr)
 }
 
-// isPort tells whether s is a colon and a port.
+// isPort reports whether s is a colon and a port.
 func isPort(s string) bool {
 	if len(s) < 2 || len(s) > 6 || s[0] != ':' {
 		return false

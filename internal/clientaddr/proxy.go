@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// ErrProxyHeader is the kind of error that a connection of a trusted proxy has that does
-// not begin with a header of the PROXY protocol.
+// ErrProxyHeader is wrapped by the error of a connection of a trusted proxy that does not
+// begin with a header of the PROXY protocol.
 var ErrProxyHeader = errors.New("clientaddr: no header of the PROXY protocol")
 
 // Listen returns a listener whose connections from trusted proxies must begin with a header
 // of the PROXY protocol, version 1 or 2, within timeout; their RemoteAddr is the client's.
 // Where the header names no client, as in a health check, it is the proxy's. Other
-// connections are as l has them: a header there is no HTTP. refused is called for each
+// connections are left as they are: to HTTP a header there is a bad request. refused is called for each
 // connection of a proxy that is refused.
 //
 // Accept waits for no header. It is read by whoever asks for the address first or reads
@@ -107,7 +107,7 @@ func (c *proxied) CloseWrite() error {
 }
 
 // Direct returns the connection to go on with once something was read: without this
-// layer, which adds nothing any more.
+// layer, which has nothing to add then.
 func (c *proxied) Direct() net.Conn { return c.Conn }
 
 const (

@@ -35,11 +35,11 @@ type Serve struct {
 	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
 	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
-	Host      []string `group:"network" placeholder:"NAME" help:"Names of the public listener beside localhost and addresses, where it asks for its name: embedded, on a loopback address; * for any."`
-	OpsHost   []string `group:"network" placeholder:"NAME" help:"Names of the operators' listener beside localhost and addresses; * for any."`
+	Host      []string `group:"network" placeholder:"NAME" help:"Names that the public listener answers to beside localhost and addresses, while all is embedded and it listens on loopback; * for any."`
+	OpsHost   []string `group:"network" placeholder:"NAME" help:"Names that the operators' listener answers to beside localhost and addresses; * for any."`
 
-	TrustedProxy    []string `group:"network" placeholder:"NET" help:"Addresses or networks of proxies that are believed when they say who their clients are."`
-	ForwardedHeader string   `group:"network" default:"x-forwarded-for" help:"Header in which trusted proxies say it: x-forwarded-for, forwarded or none."`
+	TrustedProxy    []string `group:"network" placeholder:"NET" help:"Addresses or networks of proxies that are believed when they tell the addresses of their clients."`
+	ForwardedHeader string   `group:"network" default:"x-forwarded-for" help:"Header in which trusted proxies tell them: x-forwarded-for, forwarded or none."`
 	ProxyProtocol   bool     `group:"network" help:"Trusted proxies begin each connection with the PROXY protocol, version 1 or 2."`
 
 	NATS  string `group:"engine" name:"nats" placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
@@ -47,7 +47,7 @@ type Serve struct {
 	File
 	Auth
 	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
-	NodeSecret Secret `group:"access" placeholder:"SECRET" help:"Secret behind the ids of guests, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
+	NodeSecret Secret `group:"access" placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
 	Demo       bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
@@ -70,7 +70,7 @@ type Serve struct {
 	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
 	MaxHTTP      int           `group:"viewers" name:"max-http" default:"0" help:"Connections of the public listener that are no viewers' (handshakes, requests, idle ones), at most; 0 for a fifth of --max-viewers, 1000 at least."`
 	MaxReadRooms int           `group:"viewers" default:"1000" help:"Rooms without viewers that this node keeps open for those who read or post over HTTP."`
-	MaxEgress    int64         `group:"viewers" default:"0" help:"Bytes a second that this node sends to viewers before it takes no more of them; 0 for no limit."`
+	MaxEgress    int64         `group:"viewers" default:"0" help:"Bytes a second that this node may send to viewers; at nine tenths of it no more are taken; 0 for no limit."`
 	Recent       int           `group:"viewers" default:"50" help:"Recent comments that a viewer gets on joining, 0 to 1000."`
 	RecoverMax   int           `group:"viewers" default:"10000" help:"Missed comments that a viewer gets on coming back, at most."`
 	Beat         time.Duration `group:"viewers" default:"30s" help:"How often viewers show that they are there, 1s to 1m."`
@@ -78,7 +78,7 @@ type Serve struct {
 
 	MaxPerUser    int      `group:"viewers" default:"32" help:"Connections of one user in one room on this node."`
 	MaxPerAddress int      `group:"viewers" default:"4000" help:"Connections from one address on this node, an IPv6 /64 being one; 0 for no limit."`
-	ExemptNetwork []string `group:"viewers" placeholder:"NET" help:"Addresses or networks without the limits of addresses: a school, a company."`
+	ExemptNetwork []string `group:"viewers" placeholder:"NET" help:"Addresses or networks that the limits of addresses leave out, such as those of a school."`
 
 	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
 	Coalesce time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`
@@ -98,7 +98,7 @@ type File struct {
 
 // Auth is the settings of whoever makes or checks tokens.
 type Auth struct {
-	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of a generated secret (the user's state directory)."`
+	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of generated secrets (the user's state directory)."`
 	AuthSecret Secret `group:"access" placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable (embedded: made once, in --data-dir)."`
 }
 
@@ -119,7 +119,7 @@ func (l *Log) Logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// Embedded tells whether the node stands alone, with all it needs inside.
+// Embedded reports whether the node stands alone, with all it needs inside.
 func (s *Serve) Embedded() bool { return s.NATS == "" && s.Redis == "" }
 
 // GuestMode is what guests may do: none, watch or comment.
@@ -133,7 +133,8 @@ func (s *Serve) GuestMode() string {
 	return "none"
 }
 
-// HTTPConnections is how many connections of the public listener may be no viewers'.
+// HTTPConnections is how many connections the public listener may have beside those of
+// viewers.
 func (s *Serve) HTTPConnections() int {
 	if s.MaxHTTP != 0 {
 		return s.MaxHTTP
@@ -170,7 +171,8 @@ func (s *Serve) Buckets() int {
 	return 64
 }
 
-// NodeSecrets are the one or two of --node-secret, the one that makes first.
+// NodeSecrets returns the one or two secrets of --node-secret; sessions are made under the
+// first.
 func (s *Serve) NodeSecrets() [][]byte {
 	var out [][]byte
 	for _, one := range split(string(s.NodeSecret)) {
@@ -179,10 +181,10 @@ func (s *Serve) NodeSecrets() [][]byte {
 	return out
 }
 
-// Proxies are the networks of --trusted-proxy.
+// Proxies returns the networks of --trusted-proxy.
 func (s *Serve) Proxies() []netip.Prefix { return networks(s.TrustedProxy) }
 
-// Exempt are the networks of --exempt-network.
+// Exempt returns the networks of --exempt-network.
 func (s *Serve) Exempt() []netip.Prefix { return networks(s.ExemptNetwork) }
 
 // NATSServers are the single addresses of --nats; nil when it is embedded.
@@ -216,7 +218,7 @@ type LogSync time.Duration
 
 var _ encoding.TextUnmarshaler = (*LogSync)(nil)
 
-// Always tells whether every write is synced.
+// Always reports whether every write is synced.
 func (s LogSync) Always() bool { return s == 0 }
 
 // String is "always" or the duration.

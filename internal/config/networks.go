@@ -24,7 +24,7 @@ func network(s string) (netip.Prefix, error) {
 	return n.Masked(), nil
 }
 
-// networks are those that are named rightly.
+// networks returns the networks that are named, without names that are not valid.
 func networks(names []string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range names {

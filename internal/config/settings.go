@@ -215,7 +215,7 @@ func address(p *Problems, name, s string) (string, bool) {
 	return "", false
 }
 
-// isOrigin tells whether s is what a browser may send as Origin, or its host alone.
+// isOrigin reports whether s is what a browser may send as Origin, or its host alone.
 func isOrigin(s string) bool {
 	if s == "*" || s == "null" {
 		return true
@@ -250,7 +250,7 @@ func isHost(s string) bool {
 // rest.
 var isRedisURL = regexp.MustCompile(`^((redis|rediss)(\+sentinel|\+cluster)?://[^/]|unix://[^/]*/)`)
 
-// areNATSServers tells whether each address is host:port or a URL that NATS knows.
+// areNATSServers reports whether each address is host:port or a URL that NATS knows.
 func areNATSServers(addresses []string) bool {
 	for _, a := range addresses {
 		if !strings.Contains(a, "://") {

@@ -57,7 +57,7 @@ func (c *Crowd) Stop() {
 	<-c.done
 }
 
-// Running tells whether the crowd has not been sent home.
+// Running reports whether the crowd has not been sent home.
 func (c *Crowd) Running() bool {
 	select {
 	case <-c.done:

@@ -7,7 +7,8 @@
 // comment goes through publish.go, the one way into the room log, which POST uses too.
 // rest.go has the HTTP entrances and ops.go the operators'; drain.go is how a node
 // leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
-// a room rather than to one of its connections, and limits.go what is allowed to whom.
+// a room or to an address rather than to a connection, and limits.go compares it with what
+// is allowed.
 // In front of both listeners door.go bounds their connections, and hosts.go asks for their
 // names.
 //
@@ -65,11 +66,11 @@ type Config struct {
 	MaxViewers            int // on this node
 	MaxPerUser            int // connections of a user in a room; 0: no limit
 	MaxPerAddress         int // connections from an address; 0: no limit
-	// GuestRate is of the comments of all guests of an address; PerS 0: no limit.
+	// GuestRate is for the comments of all guests of an address; PerS 0: no limit.
 	GuestRate Rate
 	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
-	// in; 0: no limit. Sent tells how many bytes it has sent so far.
+	// in; 0: no limit. Sent returns how many bytes it has sent so far.
 	MaxEgress int64
 	Sent      func() uint64
 	Beat      time.Duration
@@ -126,7 +127,8 @@ func (s *Server) Register(mux *http.ServeMux) {
 // maxMethod is how many bytes of a method are shown: more than any has.
 const maxMethod = 20
 
-// SameOrigins has h, which is no entrance of the API, ask of pages what the API asks.
+// SameOrigins has h, which is no entrance of the API, take requests of the same pages as
+// the API.
 func (s *Server) SameOrigins(h http.HandlerFunc) http.Handler { return s.cors(h) }
 
 // Ready says why this node should get no more viewers; nil when it should.
@@ -166,7 +168,7 @@ func (s *Server) enroll(v *session) bool {
 	return true
 }
 
-// dismiss undoes enroll; it tells whether there was anything to undo.
+// dismiss undoes enroll and reports whether there was anything to undo.
 func (s *Server) dismiss(v *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +179,7 @@ func (s *Server) dismiss(v *session) bool {
 	s.expiry.remove(v)
 	s.cfg.Metrics.connections.Dec()
 	if s.drain != nil && len(s.sessions) == 0 {
-		close(s.drain.gone) // once: nobody is let in any more
+		close(s.drain.gone) // once: a node that is leaving lets nobody in
 	}
 	return true
 }

@@ -88,13 +88,13 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	s.cfg.Metrics.join(since != "", recovered, time.Since(start))
 }
 
-// errFull refuses who comes to a node that is full, by viewers or by what it sends:
-// those who are in go before those who come.
+// errFull refuses a viewer because the node is full, by viewers or by what it sends:
+// those who are in come first.
 func errFull() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeUnavailable, Message: "this node is full", RetryMS: fullRetry.Milliseconds()}
 }
 
-// closed is the verdict on everybody who comes while this node is leaving.
+// closed is the verdict on every newcomer while this node is leaving; nil while it is not.
 func (s *Server) closed() *verdict {
 	if s.leaving() == nil {
 		return nil

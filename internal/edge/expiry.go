@@ -17,8 +17,8 @@ import (
 const (
 	expiryWidth = 8 // seconds
 	expiryTick  = time.Second
-	// renewSpread is the time within which who was closed is to come back, at random: a
-	// back end may give a whole audience tokens that end at once.
+	// renewSpread is the time within which those who were closed are to come back, at
+	// random: a back end may give a whole audience tokens that end at once.
 	renewSpread = 3 * time.Second
 )
 
@@ -26,10 +26,10 @@ const (
 // then as when it let them in.
 func endOf(c auth.Claims) int64 { return c.Expires.Add(auth.Leeway).Unix() }
 
-// expiry has the sessions whose tokens end. It belongs to who holds the lock of run.
+// expiry has the sessions whose tokens end. The lock that run is given guards it.
 //
-// It goes by the clock on the wall, as tokens do: when that is set back, who is not
-// closed yet stays as much longer.
+// It goes by the clock on the wall, as tokens do: when that is set back, sessions that are
+// not closed yet stay that much longer.
 type expiry struct {
 	buckets map[int64][]*session // by ends / expiryWidth; none is empty
 	first   int64                // no bucket comes before it

@@ -10,13 +10,13 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// crowdedRetry is when somebody is to come back who has too many connections: one of them
-// must end first, and a dead one is found within 100 s.
+// crowdedRetry is when a user or an address with too many connections is to come back: one
+// of them must end first, and a dead one is found within 100 s.
 const crowdedRetry = 10 * time.Second
 
-// admitAddress takes one more connection from the address of a request. It returns what
-// belongs to that address, nil if it is nobody's; false if it has as many as it may have.
-// Whoever has it parts with it.
+// admitAddress counts one more connection for the address of a request. It returns what
+// belongs to that address, nil if it is nobody's; false if the address has as many as it may
+// have. The caller undoes it with part.
 func (s *Server) admitAddress(r *http.Request) (*address, bool) {
 	group, somebody := s.cfg.Addresses.Of(r)
 	if !somebody {
@@ -26,20 +26,20 @@ func (s *Server) admitAddress(r *http.Request) (*address, bool) {
 	return a, a != nil
 }
 
-// addressFull tells whether the address of a request has as many connections as it may
+// addressFull reports whether the address of a request has as many connections as it may
 // have.
 func (s *Server) addressFull(r *http.Request) bool {
 	group, somebody := s.cfg.Addresses.Of(r)
 	return somebody && s.cfg.MaxPerAddress > 0 && s.addrs.connections(group) >= s.cfg.MaxPerAddress
 }
 
-// errCrowdedAddress refuses who comes from an address that has too many connections.
+// errCrowdedAddress refuses a viewer whose address has too many connections.
 func errCrowdedAddress() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeRateLimited, Message: "too many connections from this address", RetryMS: crowdedRetry.Milliseconds()}
 }
 
-// admit takes one more connection of somebody in a room. It returns what belongs to that
-// user; whoever has it parts with it.
+// admit counts one more connection of somebody in a room. It returns what belongs to that
+// user, or why there may be no more. The caller undoes it with part.
 func (s *Server) admit(room string, who person) (*entry[user], *verdict) {
 	if u := s.users.connect(user{room, who.id}, s.cfg.MaxPerUser, time.Now()); u != nil {
 		return u, nil
@@ -47,7 +47,7 @@ func (s *Server) admit(room string, who person) (*entry[user], *verdict) {
 	return nil, crowded()
 }
 
-// crowded is the verdict on who has as many connections as a user may have.
+// crowded is the verdict on a user who has as many connections as a user may have.
 func crowded() *verdict {
 	return &verdict{protocol.CloseTooMany, protocol.CodeRateLimited, "too many connections of one user", crowdedRetry.Milliseconds()}
 }
@@ -87,8 +87,8 @@ func tooMany(what string, wait time.Duration) *protocol.Error {
 		Message: fmt.Sprintf("too many %s; the next one in %.1f s", what, float64(ms)/1000)}
 }
 
-// ProxyRefused counts a connection of a trusted proxy that did not begin as it must, and
-// tells the operator, who has set up one of the two otherwise than the other.
+// ProxyRefused counts a connection of a trusted proxy that did not begin with the PROXY
+// protocol, and logs it: the settings of proxy and node differ.
 func (s *Server) ProxyRefused(proxy net.Addr, err error) {
 	s.cfg.Metrics.refused.WithLabelValues(refusedProxy).Inc()
 	address, _, _ := net.SplitHostPort(proxy.String())

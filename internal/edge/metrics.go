@@ -19,9 +19,9 @@ const (
 	refusedToken     = "token"
 	refusedRoom      = "room"
 	refusedLeaving   = "leaving"
-	refusedUser      = "user"    // who has as many connections as a user may have
-	refusedAddress   = "address" // where there are as many connections as an address may have
-	refusedProxy     = "proxy"   // a connection of a trusted proxy without the header that it must have
+	refusedUser      = "user"    // the user has as many connections as a user may have
+	refusedAddress   = "address" // so has the address
+	refusedProxy     = "proxy"   // a trusted proxy has begun without the PROXY protocol
 )
 
 func refusalOf(c protocol.CloseCode) string {

@@ -20,15 +20,14 @@ const (
 	maxIdle = 1 << 16
 )
 
-// registry holds what belongs to each of many on this node, whoever they are: users of
-// rooms, or addresses. Somebody has an entry while it has a connection or a request
-// under way, and afterwards until its buckets are full again: to forget it then changes
-// nothing.
+// registry holds the rates and the number of connections of users of rooms, or of
+// addresses, on this node. Each has an entry while it has a connection or a request under
+// way, and afterwards until its buckets are full again: to forget it then changes nothing.
 //
 // An entry that nobody holds and that is not full is idle. Idle entries are bounded.
-// Beyond the bound those are forgotten that would be full first, and from then on a new
-// entry does not begin with full buckets, but with such as were empty at the last
-// forgetting. So whoever comes back has never more than if it had been remembered.
+// Beyond the bound the registry forgets those that would be full first. From then on the
+// buckets of a new entry are not full, but as if they had been empty when an entry was
+// forgotten last. So nobody who comes back has more than if it had been remembered.
 //
 // Nothing runs by itself: what is full is cleared away by those who come and go.
 type registry[K comparable] struct {

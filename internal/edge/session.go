@@ -34,7 +34,7 @@ type session struct {
 	address   *address     // what belongs to its address; nil if that is nobody's
 	malformed int32
 
-	place int32 // in its bucket of expiry, which owns it
+	place int32 // in its bucket of expiry; the same lock guards it
 }
 
 var _ socket.Handler = (*session)(nil)

@@ -33,7 +33,7 @@ func (p *person) can() []string {
 	return can
 }
 
-// runs tells whether a person may change the room's state.
+// runs reports whether a person may change the room's state.
 func (p *person) runs() bool {
 	return p.role == protocol.RoleBroadcaster || p.role == protocol.RoleModerator
 }
@@ -124,7 +124,7 @@ func (s *Server) sessionOf(q url.Values) string {
 // maxOrigin is how many bytes an origin may have: a host has at most 253.
 const maxOrigin = 300
 
-// originAllowed tells whether the page that makes a request may. Who is no browser
+// originAllowed reports whether the page that makes a request may. Who is no browser
 // names no origin.
 func (s *Server) originAllowed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")

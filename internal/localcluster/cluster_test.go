@@ -68,7 +68,7 @@ func publish(ctx context.Context, t *testing.T, js jetstream.JetStream, text str
 	}
 }
 
-// alive tells whether there is a process with that id that has not ended.
+// alive reports whether there is a process with that id that has not ended.
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 // status is that of a GET; 0 when there is no answer.
@@ -336,7 +336,7 @@ func TestDiesWithItsParent(t *testing.T) {
 	}
 }
 
-// gone tells whether a process has ended, if only as a zombie that nobody has waited
+// gone reports whether a process has ended, if only as a zombie that nobody has waited
 // for yet.
 func gone(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")

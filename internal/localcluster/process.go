@@ -271,7 +271,7 @@ func (r *running) kill() error {
 	return nil
 }
 
-// wait tells whether the process has ended within d.
+// wait reports whether the process has ended within d.
 func (r *running) wait(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

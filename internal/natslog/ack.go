@@ -25,7 +25,7 @@ type pubAck struct {
 	Error     *apiError `json:"error"`
 }
 
-// answers tells whether an answer is the stream's own. Another one may have the same
+// answers reports whether an answer is the stream's own. Another one may have the same
 // subjects, an archive in the JetStream domain of a leaf node for example, and say that it
 // has stored the draft. Refusals name no domain, and some no stream.
 func (s *stream) answers(a *pubAck) bool {

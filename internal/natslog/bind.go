@@ -166,7 +166,7 @@ func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return answer, nil
 }
 
-// leaderless tells whether a stream has no leader, as far as whoever answers knows: any
+// leaderless reports whether a stream has no leader, as far as whoever answers knows: any
 // replica does then, with what it happens to have.
 func leaderless(info *jetstream.StreamInfo) bool {
 	return info.Cluster != nil && info.Cluster.Leader == ""

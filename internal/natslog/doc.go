@@ -8,10 +8,10 @@
 // kansei.log.<partition>.<room>. A record's payload is the body of its event; its
 // kind and audience are headers, left out for a comment for all. Its position is
 // its sequence in the stream, its time is the server's. Its id is the draft's, by
-// which the stream knows a second try; ids are therefore unique over all rooms. The stream KANSEI_STATE
-// keeps the last message of each subject kansei.state.<room>, without an age limit:
-// the room's state, whose revision is made of its sequence in that stream and a hash of its
-// id (state.go).
+// which the stream knows a second try; ids are therefore unique over all rooms. The stream
+// KANSEI_STATE keeps the last message of each subject kansei.state.<room>, without an age
+// limit: the room's state, whose revision is made of its sequence in that stream and a hash
+// of its id (state.go).
 //
 // Each stream has an epoch: a random id that whoever creates the stream puts into
 // its metadata, beside the number of partitions. Every stream republishes what it
@@ -45,8 +45,8 @@
 // # What is removed
 //
 // The log keeps events for a time, or up to a size. Whoever reads behind a position is
-// told when the log does not reach back to it any more (Log.Read), which is asked when
-// the reading is done; and followers are told of what was removed before it was shown
+// told when the log does not reach back to it (Log.Read), which is asked when the reading
+// is done; and followers are told of what was removed before it was shown
 // to them: while it was read back (follow.readBack), or, if nothing was left of it to be
 // found missing, because the log begins behind what the last probe knew (stream.probe).
 //

@@ -173,7 +173,7 @@ func (f *follow) queue() {
 	}
 }
 
-// push takes a live message from a stream, and tells whether the caller has claimed
+// push takes a live message from a stream, and reports whether the caller has claimed
 // the follow by it. It does not wait: what is too much is dropped and read back.
 func (f *follow) push(s *stream, m *nats.Msg) (claimed bool) {
 	if s.isState() {
@@ -227,7 +227,7 @@ func (f *follow) fresh(s *stream) bool {
 	return was
 }
 
-// expect is told of a record of the room, and tells whether it has not come yet.
+// expect is told of a record of the room, and reports whether it has not come yet.
 func (f *follow) expect(seq uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -238,7 +238,7 @@ func (f *follow) expect(seq uint64) bool {
 	return true
 }
 
-// behind tells whether what was expected has still not come.
+// behind reports whether what was expected has still not come.
 func (f *follow) behind() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -249,13 +249,13 @@ func (f *follow) behind() bool {
 	return true
 }
 
-// missed tells whether the room may have had records that were not reported and are
+// missed reports whether the room may have had records that were not reported and are
 // removed: the log begins at first, and is known up to another position.
 func (f *follow) missed(known, first uint64) bool {
 	return first > known+1 && (f.had.Load() < first-1 || f.doubt.Load() > known)
 }
 
-// contradicts tells whether a record cannot be what the follow takes it for, one that it
+// contradicts reports whether a record cannot be what the follow takes it for, one that it
 // has had: a later one at the same place or before it.
 func (f *follow) contradicts(rec record) bool {
 	had := f.place()

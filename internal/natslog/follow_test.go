@@ -281,7 +281,7 @@ func TestExactlyOnceWhileEverythingMoves(t *testing.T) {
 	}
 }
 
-// isLog tells whether what was observed is the end of the log, from the first
+// isLog reports whether what was observed is the end of the log, from the first
 // report on.
 func (o *observer) isLog(log []hub.Event) error {
 	o.mu.Lock()

@@ -248,7 +248,7 @@ func (l *Log) move(why error) {
 	}
 }
 
-// notSent tells whether an error of a publish says that nothing was written.
+// notSent reports whether an error of a publish says that nothing was written.
 func notSent(err error) bool {
 	for _, known := range []error{
 		nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed, nats.ErrConnectionDraining, nats.ErrMaxPayload,

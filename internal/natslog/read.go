@@ -46,10 +46,10 @@ func unread(what, room string, err error) error {
 //
 // The log reaches back to a position if it has removed nothing behind it, of any room:
 // it keeps no account of what it has removed of one. Single events that an operator has
-// deleted are no part of the log any more, and not missed.
+// deleted are not in the log, and not missed.
 //
-// It has the position if the record there is the one of that time. What was removed
-// cannot tell any more, unless the log ends with it.
+// It has the position if the record there has the position's time. Where the record was
+// removed nobody knows its time, unless the log ends with it.
 func (l *Log) Read(ctx context.Context, room, epoch string, after hub.Position, limit int) (events []hub.Event, more bool, err error) {
 	s, err := l.partitionOf(room)
 	if err != nil {
@@ -97,8 +97,8 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after hub.Position, 
 	return events, false, nil
 }
 
-// Has implements [hub.RoomLog]. A record that was removed cannot be looked at any more;
-// but if the log ends there, its end still tells when it was stored.
+// Has implements [hub.RoomLog]. A record that was removed cannot be looked at; but if the
+// log ends there, its end says when it was stored. Its errors wrap [hub.ErrUnavailable].
 func (l *Log) Has(ctx context.Context, room, epoch string, p hub.Position) (hub.Anchor, error) {
 	s, err := l.partitionOf(room)
 	if err != nil {

@@ -85,7 +85,7 @@ func publish(t *testing.T, url, room string, texts ...string) {
 	}
 }
 
-// has tells whether the viewer was sent texts last.
+// has reports whether the viewer was sent texts last.
 func (v *viewer) has(texts ...string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 
 // A change that was done is not a conflict when it is tried again: by a client whose
 // connection died, on any node, at once or when others have followed, and when the
-// stream does not know its id any more.
+// stream has forgotten its id.
 func TestChangeOfStateTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := startRestorable(t)

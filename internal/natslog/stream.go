@@ -71,7 +71,7 @@ type stream struct {
 	pos     uint64         // the probe knows of every record up to here
 	tip     hub.Position   // the end of the log, as the leader told it last
 	high    hub.Position   // the highest record that this node knows of
-	doubted []hub.Position // records that this node had seen, and that may not be there any more
+	doubted []hub.Position // records that this node had seen, and that may be gone
 	rooms   map[string][]*follow
 	subs    map[*nats.Subscription]*follow
 	idle    map[*follow]bool // follows that wait for the stream to be well
@@ -169,8 +169,8 @@ func (s *stream) highest() hub.Position {
 	return s.high
 }
 
-// suspect is told of a sign that the log gives out again what it had given out: that what
-// this node had seen at p is not there any more. It is compared at once.
+// suspect is told of a sign that the log gives positions again: that what this node had
+// seen at p is gone. It is compared at once.
 func (s *stream) suspect(p hub.Position) {
 	s.mu.Lock()
 	if n := len(s.doubted); n >= maxDoubts {
@@ -387,7 +387,7 @@ func (s *stream) diagnose(err error) {
 	}
 }
 
-// unreached tells whether an error says that the stream's leader was not reached.
+// unreached reports whether an error says that the stream's leader was not reached.
 func unreached(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
 		isCode(err, codeClusterNotAvailable)

@@ -26,10 +26,10 @@ func (s *stream) positions() map[*follow]uint64 {
 // is gone, and its positions are given again. had and high are what this node knew before
 // it asked for info.
 //
-// It may have grown past its old end again. So each tick looks whether the record is still
-// there with which the log ended at the last tick, and those that were known when the
-// connection was cut, or when there was a sign. Of a log that is shorter than it was a
-// leader without followers is believed at once, any other one later.
+// It may have grown past its old end again. So each tick checks that the record with which
+// the log ended at the last tick is still there, and those that were known when the
+// connection was cut, or when there was a sign. When the log is shorter than it was, the
+// leader of a single replica is believed at once, any other one later.
 func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, had map[*follow]uint64, high hub.Position) error {
 	end, recheck := endOf(info), s.recheck.Swap(false)
 	shorter := high.Seq > end.Seq

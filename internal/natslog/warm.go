@@ -302,7 +302,7 @@ func (s *stream) batch(ctx context.Context, room string, had hub.Position) (page
 	return p, nil
 }
 
-// worthAnotherTry tells whether a read that has failed may succeed soon.
+// worthAnotherTry reports whether a read that has failed may succeed soon.
 func (s *stream) worthAnotherTry(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && s.l.connected.Load() && !errors.Is(err, errNotConnected)
 }

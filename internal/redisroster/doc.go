@@ -49,9 +49,9 @@
 //
 // Redis may lose any one key. So everything is written down in two places, and scripts
 // compare them: a room's entry with the length of u:<room> at each change, the number of
-// rooms of an incarnation with its index, the users that an index names with the set. In
-// every fourth tick a node has some of its rooms looked at, in turn, so that all are in about a
-// minute where there are no more than 1,600 of them in the bucket.
+// rooms of an incarnation with its index, the users that an index names with the set. Every
+// fourth tick looks at some of the node's rooms, in turn: at all of them in about a minute,
+// where the node has no more than 1,600 in the bucket.
 //
 // What does not fit together is not repaired but dropped: the room's entry and
 // u:<room> go. Whoever has the room is told by the next answer, since what its index says is

@@ -16,7 +16,7 @@ import (
 // changes them often.
 const policyEvery = 30 * time.Second
 
-// guard is what must be so before a node writes presence, or is ready.
+// guard is what must be right before a node writes presence, or is ready.
 type guard struct {
 	mu     sync.Mutex
 	asked  bool  // Redis has told the number of buckets
@@ -31,7 +31,7 @@ var errPinned = errors.New("the number of presence buckets differs")
 // the buckets, in a slot of its own.
 func (r *Roster) pinKey() string { return r.cfg.Prefix + ":buckets" }
 
-// pinned returns nil when this node may write presence, and otherwise why not.
+// pinned returns nil when this node may write presence, and otherwise why it may not.
 func (r *Roster) pinned(ctx context.Context) error {
 	r.guard.mu.Lock()
 	asked, err := r.guard.asked, r.guard.pin
@@ -70,7 +70,7 @@ func (r *Roster) pin(ctx context.Context) error {
 	return err
 }
 
-// check asks Redis for what must be so. Its error says that Redis does not answer, or that
+// check asks Redis for what must be right. Its error says that Redis does not answer, or that
 // presence may not be written.
 func (r *Roster) check(ctx context.Context) error {
 	err := r.pin(ctx)

@@ -85,7 +85,7 @@ type Roster struct {
 var _ hub.Roster = (*Roster)(nil)
 
 // New returns a roster that begins to work at once. It does not wait for Redis;
-// [Roster.Ready] tells whether Redis answers. It works until [Roster.Close].
+// [Roster.Ready] reports whether it can be relied on. It works until [Roster.Close].
 func New(cfg Config) *Roster {
 	r := newRoster(cfg)
 	// The roster must outlive the context that a signal ends: viewers leave while

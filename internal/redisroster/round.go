@@ -295,7 +295,7 @@ func (b *bucket) tell() {
 	}
 }
 
-// same tells whether two counts differ in nothing but when they were counted.
+// same reports whether two counts differ in nothing but when they were counted.
 func same(a, b hub.Counts) bool {
 	a.At, b.At = 0, 0
 	return a == b

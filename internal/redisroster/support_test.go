@@ -260,7 +260,7 @@ func (n *node) open(room string) *view {
 	return v
 }
 
-// is tells whether the last report had these users and connections.
+// is reports whether the last report had these users and connections.
 func (v *view) is(users, conns int) error {
 	c := v.last.Load()
 	if c == nil {

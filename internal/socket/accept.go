@@ -128,7 +128,7 @@ func (s *Server) tune(nc net.Conn) {
 	}
 }
 
-// offers tells whether the request offers a subprotocol.
+// offers reports whether the request offers a subprotocol.
 func offers(h http.Header, subprotocol string) bool {
 	for _, line := range h.Values(headerProtocol) {
 		for offer := range strings.SplitSeq(line, ",") {

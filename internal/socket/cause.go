@@ -80,7 +80,7 @@ func sendable(code int, reason string) (int, string) {
 	return code, reason
 }
 
-// validCode tells whether a close frame may bear code (RFC 6455, section 7.4, and
+// validCode reports whether a close frame may bear code (RFC 6455, section 7.4, and
 // what IANA registered since).
 func validCode(code int) bool {
 	switch {

@@ -122,7 +122,7 @@ func (c *Conn) Flush() {
 	c.write()
 }
 
-// Deflates tells whether the peer takes deflated frames.
+// Deflates reports whether the peer takes deflated frames.
 func (c *Conn) Deflates() bool { return c.dec.deflates }
 
 // Close ends the connection with a close frame. Only the first call counts, and
@@ -134,8 +134,8 @@ func (c *Conn) Close(code int, reason string) {
 	c.shut(Cause{Kind: ClosedByServer, Code: code, Reason: reason})
 }
 
-// Refuse is Close for a peer that is not let in. It has 2 s to close, however long
-// others have: there may be any number of those that do nothing.
+// Refuse is Close for a peer that is not let in. The peer has 2 s to close, however long
+// others have: there may be any number of peers that never do.
 func (c *Conn) Refuse(code int, reason string) {
 	code, reason = sendable(code, reason)
 	c.shutWithin(Cause{Kind: ClosedByServer, Code: code, Reason: reason}, c.srv.limits.refuse)

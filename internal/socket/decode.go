@@ -74,7 +74,7 @@ type decoder struct {
 	// part is a frame of which some bytes are missing, as it came.
 	part *buffer
 	// open is the payload so far of a message of which frames are missing;
-	// openDeflated tells whether it is deflated.
+	// openDeflated reports whether it is deflated.
 	open         *buffer
 	openDeflated bool
 	deflates     bool   // permessage-deflate is agreed on
@@ -103,7 +103,7 @@ func (e *decoding) wireLimit(deflated bool) int {
 	return e.limit
 }
 
-// unfinished tells whether bytes of a frame or of a message are missing.
+// unfinished reports whether bytes of a frame or of a message are missing.
 func (d *decoder) unfinished() bool { return d.part != nil || d.open != nil }
 
 // feed takes the next bytes of the stream, which become the decoder's to change

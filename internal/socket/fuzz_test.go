@@ -272,7 +272,7 @@ func compare(t *testing.T, stream []byte, deflates bool, ours *transcript, unfin
 	}
 }
 
-// hasFinalBlock tells whether a deflated message of the stream has a final DEFLATE
+// hasFinalBlock reports whether a deflated message of the stream has a final DEFLATE
 // block. It takes no notice of breaches.
 func hasFinalBlock(stream []byte) bool {
 	var message []byte

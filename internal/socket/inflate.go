@@ -79,7 +79,7 @@ type payload struct {
 	at int
 }
 
-// done tells whether the stream that has ended was the message's last: the one
+// done reports whether the stream that has ended was the message's last: the one
 // that the tail ends, or one of which the sender has not cut off anything.
 func (s *payload) done() bool {
 	return s.at == len(s.p) || s.at == len(s.p)+len(deflateTail)

@@ -124,7 +124,7 @@ func (w *wheel) all() []*Conn {
 	return list
 }
 
-// shut closes the wheel and tells whether it was open.
+// shut closes the wheel and reports whether it was open.
 func (w *wheel) shut() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,7 +14,7 @@ type turn struct {
 	raw rawWrite
 }
 
-// left tells whether something of the frames is not written.
+// left reports whether something of the frames is not written.
 func (t *turn) left() bool { return t.next < len(t.frames) }
 
 // wrote moves on by n bytes.
@@ -85,7 +85,7 @@ func (c *Conn) write() {
 	c.srv.goroutines.Go(func() { c.catchUp(t) })
 }
 
-// pending tells whether there is something to write. The caller holds mu.
+// pending reports whether there is something to write. The caller holds mu.
 func (c *Conn) pending() bool {
 	if c.mute {
 		return false
@@ -170,7 +170,7 @@ func (c *Conn) giveBack() {
 	}
 }
 
-// fetch asks the source for what t lacks. It tells whether there is something to
+// fetch asks the source for what t lacks. It reports whether there is something to
 // write then.
 func (c *Conn) fetch(t *turn) bool {
 	if h := t.source; h != nil {

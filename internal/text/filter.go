@@ -132,12 +132,12 @@ func isJoiner(r rune) bool   { return r == zwnj || r == zwj }
 func isBidiMark(r rune) bool { return r == '\u200E' || r == '\u200F' || r == '\u061C' }
 func isTag(r rune) bool      { return r >= 0xE0020 && r <= cancelTag }
 
-// isSelector tells whether r chooses a variant of the character before it.
+// isSelector reports whether r chooses a variant of the character before it.
 func isSelector(r rune) bool {
 	return (r >= 0xFE00 && r <= 0xFE0F) || (r >= 0xE0100 && r <= 0xE01EF) || (r >= 0x180B && r <= 0x180D) || r == 0x180F
 }
 
-// isRemoved tells whether r goes wherever it stands, as the filter asks after all
+// isRemoved reports whether r goes wherever it stands, as the filter asks after all
 // that may stay: controls, format characters, noncharacters, and marks and fillers
 // that are not drawn.
 func isRemoved(r rune) bool {
@@ -161,14 +161,14 @@ func isPrependedMark(r rune) bool {
 	return unicode.Is(unicode.Prepended_Concatenation_Mark, r) || (r >= 0x13430 && r <= 0x1343F)
 }
 
-// trails tells whether r belongs to the character before it: marks, the vowels and
+// trails reports whether r belongs to the character before it: marks, the vowels and
 // finals of conjoining Hangul, half-width voicing marks.
 func trails(r rune) bool {
 	return r >= 0x300 && unicode.Is(unicode.M, r) || (r >= 0x1160 && r <= 0x11FF) || (r >= 0xD7B0 && r <= 0xD7FB) ||
 		r == 0xFF9E || r == 0xFF9F
 }
 
-// isStacked tells whether r, which trails, is drawn over, under or in the character
+// isStacked reports whether r, which trails, is drawn over, under or in the character
 // before it. Spacing marks, which take a place of their own in the line, count only
 // if they take part in canonical ordering.
 func isStacked(r rune) bool {
@@ -178,7 +178,7 @@ func isStacked(r rune) bool {
 	return unicode.Is(unicode.Mc, r) && norm.NFC.PropertiesString(string(r)).CCC() != 0
 }
 
-// joins tells whether the joiner r does something between prev, whose base
+// joins reports whether the joiner r does something between prev, whose base
 // character is base, and next.
 func joins(r, prev, base, next rune) bool {
 	if isJoiner(prev) || isBidiMark(prev) {
@@ -190,7 +190,7 @@ func joins(r, prev, base, next rune) bool {
 	return r == zwj && isEmoji(next) && (isEmoji(prev) || (isEmoji(base) && (isSelector(prev) || prev == cancelTag)))
 }
 
-// isJoiningScript tells whether r is a letter of a script that joins its letters or
+// isJoiningScript reports whether r is a letter of a script that joins its letters or
 // stacks them, so that joiners change how it looks.
 func isJoiningScript(r rune) bool {
 	return r >= 0x600 && unicode.IsLetter(r) && unicode.In(r,
@@ -202,7 +202,7 @@ func isJoiningScript(r rune) bool {
 		unicode.Kaithi, unicode.Tai_Tham)
 }
 
-// isEmoji tells whether r may be a part of an emoji joined by [zwj]: the blocks that
+// isEmoji reports whether r may be a part of an emoji joined by [zwj]: the blocks that
 // hold Unicode's Extended_Pictographic, which are a little more.
 func isEmoji(r rune) bool {
 	switch {
@@ -217,7 +217,7 @@ func isEmoji(r rune) bool {
 	return r == 0x3030 || r == 0x303D || r == 0x3297 || r == 0x3299 || (r >= 0x1F000 && r <= 0x1FAFF)
 }
 
-// hasVariants tells whether a variation selector behind r can mean anything: the
+// hasVariants reports whether a variation selector behind r can mean anything: the
 // keycaps of ASCII, symbols, punctuation and digits beyond it, ideographs, and the
 // few scripts with variants of letters.
 func hasVariants(r rune) bool {
@@ -245,7 +245,7 @@ func tagLen(s string) int {
 	return len(s)
 }
 
-// isTagSequence tells whether a run of tags spells a region: letters and digits,
+// isTagSequence reports whether a run of tags spells a region: letters and digits,
 // at most 15 with the cancel tag that ends them.
 func isTagSequence(s string) bool {
 	n := 0
@@ -261,7 +261,7 @@ func isTagSequence(s string) bool {
 	return false
 }
 
-// hasRightToLeft tells whether s has a letter that is written from right to left.
+// hasRightToLeft reports whether s has a letter that is written from right to left.
 func hasRightToLeft(s string) bool {
 	for _, r := range s {
 		if r >= 0x590 && unicode.IsLetter(r) && (r <= 0x8FF || (r >= 0xFB1D && r <= 0xFEFC) ||
@@ -272,7 +272,7 @@ func hasRightToLeft(s string) bool {
 	return false
 }
 
-// isVisible tells whether r shows something by itself.
+// isVisible reports whether r shows something by itself.
 func isVisible(r rune) bool {
 	if isOrdinary(r) {
 		return true

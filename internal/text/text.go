@@ -131,7 +131,7 @@ func nfc(s string) string {
 	return norm.NFC.String(s)
 }
 
-// isPlain tells whether s consists of printable ASCII and line feeds.
+// isPlain reports whether s consists of printable ASCII and line feeds.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < ' ' && c != '\n') || c > '~' {
@@ -179,7 +179,7 @@ func cut(s string, limit int) string {
 	return s
 }
 
-// extends tells whether r belongs to the character before it.
+// extends reports whether r belongs to the character before it.
 func extends(r rune) bool {
 	return trails(r) || isJoiner(r) || isTag(r) || (r >= 0x1F3FB && r <= 0x1F3FF) // skin tones
 }

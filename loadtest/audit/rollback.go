@@ -19,10 +19,10 @@ func (j *Journal) RolledBack(w Window) {
 	j.rolled = append(j.rolled, w)
 }
 
-// said tells whether something that was told at a time may be gone by a rollback.
+// said reports whether something that was told at a time may be gone by a rollback.
 func (w Window) said(at time.Duration) bool { return at >= w.From && at <= w.To+rollGrace }
 
-// mayBeGone tells whether an acknowledged comment may be gone from the log.
+// mayBeGone reports whether an acknowledged comment may be gone from the log.
 func (j *Journal) mayBeGone(s Send) bool {
 	for _, w := range j.rolled {
 		if w.said(s.Answered) {
@@ -32,7 +32,7 @@ func (j *Journal) mayBeGone(s Send) bool {
 	return false
 }
 
-// wasGone tells whether a comment that was received at a time may have been gone from
+// wasGone reports whether a comment that was received at a time may have been gone from
 // the log after it: it was said before the log was put back. One that was not answered by
 // then may have been stored again.
 func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
@@ -76,7 +76,7 @@ func (j *Journal) checkIDs(v *Verdict) {
 	}
 }
 
-// storedAgain tells whether a comment may have been stored, lost, and stored again under
+// storedAgain reports whether a comment may have been stored, lost, and stored again under
 // another id: it was not answered before the log was put back.
 func (j *Journal) storedAgain(serial Serial) bool {
 	if int(serial) > len(j.sends) {

@@ -325,7 +325,7 @@ func (c *crowd) hear(payload []byte, compressed bool) (*told, error) {
 	return t, nil
 }
 
-// isShared tells whether a message goes to many viewers.
+// isShared reports whether a message goes to many viewers.
 func isShared(payload []byte) bool {
 	for _, start := range [...]string{`{"type":"comments"`, `{"type":"viewers"`, `{"type":"state"`} {
 		if bytes.HasPrefix(payload, []byte(start)) {

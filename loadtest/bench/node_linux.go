@@ -64,7 +64,7 @@ func (b *bench) find(name string) (string, error) {
 	return path, nil
 }
 
-// shared tells whether more than one node can be in the same rooms: both engines are
+// shared reports whether more than one node can be in the same rooms: both engines are
 // beside them.
 func (b *bench) shared() bool {
 	return slices.ContainsFunc(b.engines, func(f string) bool { return strings.HasPrefix(f, "--nats=") }) &&

@@ -82,7 +82,7 @@ func number(v float64) string {
 	}
 }
 
-// OK tells whether the bound is met, or there is none.
+// OK reports whether the bound is met, or there is none.
 func (r *Row) OK() bool { return r.Bound == nil || r.Value <= *r.Bound }
 
 // add adds a figure with what it is the median of.

@@ -127,7 +127,7 @@ func (b *bench) run(ctx context.Context) error {
 // scaled is a size of the goals made what was asked for.
 func (b *bench) scaled(n int) int { return max(1, int(float64(n)*b.cmd.Scale+0.5)) }
 
-// sockets sees to it that so many connections can be open at once.
+// sockets raises the limit of open files so that so many connections can be open at once.
 func sockets(n int) error { return loadtest.RaiseFileLimit(n) }
 
 // machine says what the run is made on.
