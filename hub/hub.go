@@ -60,7 +60,7 @@ type Config struct {
 	// none when negative.
 	Recent int
 	// RecoverMax is how many comments a viewer may have missed and still get them
-	// all; 10,000 by default.
+	// all; 10,000 by default, none when negative.
 	RecoverMax int
 	// JoinWait is how long a join waits for the room log; 3 s by default. A viewer
 	// whose room is not there by then comes in without its past.
@@ -93,8 +93,11 @@ func (c *Config) setDefaults() {
 	case c.Recent < 0:
 		c.Recent = 0
 	}
-	if c.RecoverMax <= 0 {
+	switch {
+	case c.RecoverMax == 0:
 		c.RecoverMax = 10_000
+	case c.RecoverMax < 0:
+		c.RecoverMax = 0
 	}
 	if c.ReadRooms <= 0 {
 		c.ReadRooms = 1000

@@ -139,7 +139,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	rooms := hub.New(hub.Config{
 		Log: roomLog, Roster: roster, Frame: socket.Prepare,
-		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: n.cfg.Recent, RecoverMax: n.cfg.RecoverMax, ReadRooms: n.cfg.MaxReadRooms,
+		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
@@ -187,6 +187,14 @@ func (n *node) start(ctx context.Context) error {
 		n.onStop("the demo", func(context.Context) error { n.stopDemo(); return nil })
 	}
 	return nil
+}
+
+// orNone is a number for a part that takes 0 for its default.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // startLog connects to the room log, after starting the embedded NATS if there is

@@ -358,6 +358,30 @@ func TestCursors(t *testing.T) {
 	}
 }
 
+// No recent comments and no missed ones are settings too, and not the default.
+func TestNoneIsNone(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--recent=0", "--recover-max=0")
+	w := n.mustDial("r", "")
+	w.next("comments")
+	w.say(`{"type":"comment","text":"0"}`)
+	cursor := w.next("comments")["cursor"].(string)
+	if m := n.mustDial("r", "?since="+cursor); m.next("welcome")["recovered"] != true {
+		t.Error("who has missed nothing is not recovered")
+	}
+	w.say(`{"type":"comment","text":"1"}`)
+	w.next("comments")
+	for what, query := range map[string]string{"who comes": "", "who has missed one": "?since=" + cursor} {
+		c := n.mustDial("r", query)
+		if c.next("welcome")["recovered"] != false {
+			t.Errorf("%s is recovered", what)
+		}
+		if got := texts(c.next("comments")); len(got) != 0 {
+			t.Errorf("%s gets %v", what, got)
+		}
+	}
+}
+
 func TestRestartKeepsComments(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
