@@ -23,6 +23,9 @@ func listeners() []string { return []string{ListenerPublic, ListenerOps} }
 // short that whoever fills all places again and again must do so every second.
 const doorPatience = time.Second
 
+// bodyTime is how long a client may take to send a body that somebody waits for.
+const bodyTime = 15 * time.Second
+
 // Door bounds the connections of one listener that belong to HTTP: those whose request
 // is still to come, those whose request is under way, and idle ones. A viewer's leaves
 // it with its upgrade and is counted as a viewer from then on.
@@ -30,7 +33,8 @@ const doorPatience = time.Second
 // While all places are taken nothing is accepted: newcomers wait in the kernel. Those
 // that ask for nothing make room after [doorPatience], the longest-waiting first, so
 // that nobody is kept out by sockets that are merely open. Requests under way are left
-// to their own deadlines.
+// to their own deadlines. One of those is the door's: a body that nobody has asked for is
+// waited for no longer, because package http reads it before the request is over.
 //
 // It leaves connections as they are, because a viewer's is taken from package net by
 // its type, and follows them by what the server reports. That costs a join three turns
@@ -63,7 +67,25 @@ func NewDoor(places int, listener string, m *Metrics) *Door {
 // Guard has the connections that l accepts for srv pass the door.
 func (d *Door) Guard(l net.Listener, srv *http.Server) net.Listener {
 	srv.ConnState = d.state
+	srv.Handler = impatient(srv.Handler)
 	return &doorListener{Listener: l, door: d, closed: make(chan struct{})}
+}
+
+// impatient gives a body doorPatience to come, so that whoever announces one and holds it
+// back has no place for longer than a socket that is merely open. Handlers that want the
+// body give it [bodyTime], once they know from whom it is.
+func impatient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 too, for one of any length
+			bodyWithin(w, doorPatience)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bodyWithin sets how long the body of a request may still take.
+func bodyWithin(w http.ResponseWriter, d time.Duration) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) // without it the server's own counts
 }
 
 // state is told what a connection does, in the order in which it does it; that it is
