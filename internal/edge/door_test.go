@@ -38,7 +38,7 @@ func (p pipes) dial() net.Conn {
 
 func doorSite(t *testing.T, places int, h http.HandlerFunc) (pipes, *Door) {
 	l := make(pipes, 1000)
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: bodyTime}
 	d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
 	guarded := d.Guard(l, srv)
 	done := make(chan error, 1)
