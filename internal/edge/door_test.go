@@ -171,6 +171,52 @@ func TestDoorBodiesThatAreWanted(t *testing.T) {
 	})
 }
 
+// A connection that always has a request under way does not hold its place for ever.
+func TestDoorEndlessRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const places, write = 3, time.Minute
+		over := make(chan struct{})
+		l := make(pipes, 1000)
+		srv := &http.Server{ReadTimeout: bodyTime, WriteTimeout: write, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/" {
+				<-over
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})}
+		d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+		done := make(chan error, 1)
+		guarded := d.Guard(l, srv)
+		go func() { done <- srv.Serve(guarded) }() // ends with srv
+		for range places {
+			c := l.dial()
+			defer func() { _ = c.Close() }()
+			if _, err := io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		c := l.dial()
+		defer func() { _ = c.Close() }()
+		ask(t, c)
+		if took := time.Since(began); took < write || took > bodyTime+write+3*doorPatience {
+			t.Errorf("a newcomer waited for %v", took)
+		}
+		if n := testutil.ToFloat64(d.evicted); n < 1 || n > 2 {
+			t.Errorf("%v were evicted", n)
+		}
+		close(over)
+		_ = srv.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := testutil.ToFloat64(d.open); n != 0 || d.busy.Len()+d.waiting.Len() > 0 {
+			t.Errorf("%v connections are held after the end", n)
+		}
+	})
+}
+
 // Requests under way are left alone, and newcomers wait until one of them ends.
 func TestDoorRequests(t *testing.T) {
 	t.Parallel()
