@@ -72,8 +72,8 @@ func TestConnectionsPerAddress(t *testing.T) {
 	if c, res := dial("c", from("198.51.100.7")); c == nil {
 		t.Errorf("when one has gone: %v", res)
 	}
-	if strings.Contains(n.logs.String(), "198.51.100") {
-		t.Error("an address is in the log")
+	if log := n.logs.String(); strings.Contains(log, "198.51.100") || !strings.Contains(log, "--trusted-proxy") || !strings.Contains(log, "--exempt-network") {
+		t.Errorf("the log names an address, or no flag:\n%s", log)
 	}
 }
 
@@ -147,6 +147,9 @@ func TestGuestsOfAnAddress(t *testing.T) {
 	}
 	if m := say("?token="+n.token("u", protocol.RoleViewer, "r"), "198.51.100.7"); m["type"] != "ok" {
 		t.Errorf("with a token: %v", m)
+	}
+	if log := n.logs.String(); strings.Contains(log, "198.51.100") || strings.Count(log, "--rate-guests permits") != 1 {
+		t.Errorf("the log:\n%s", log)
 	}
 	// Who is refused for the others' sake has lost nothing of its own.
 	c, _, err := n.dial("r", "?session=YXNkZmdoamtsMTIzNDU2Nw", from("198.51.100.7"))

@@ -57,6 +57,31 @@ func TestTokenOfADataDirectory(t *testing.T) {
 	}
 }
 
+// What is wrong with a data directory names the setting, whichever of its files it is.
+func TestDataDirectoryThatIsNone(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := t.TempDir()
+	if err := os.WriteFile(filepath.Join(open, auth.NodeSecretFile), []byte(testSecret), 0o644); err != nil { // #nosec G306 -- it is to be refused
+		t.Fatal(err)
+	}
+	serve := []string{"serve", "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0"}
+	for _, args := range [][]string{
+		{"token", "--room=r", "--user=u", "--data-dir=" + file},
+		append(serve, "--data-dir="+file),
+		append(serve, "--data-dir="+file, "--auth-secret="+testSecret),
+		append(serve, "--data-dir="+file, "--auth-secret="+testSecret, "--node-secret="+testSecret),
+		append(serve, "--data-dir="+open),
+	} {
+		if status, _, errs := command(t, args...); status != 1 || !strings.Contains(errs, "--data-dir: ") {
+			t.Errorf("%v: %d %s", args, status, errs)
+		}
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

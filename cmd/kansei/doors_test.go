@@ -15,6 +15,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kansei-live/kansei/internal/edge"
+	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -92,6 +95,43 @@ func TestPublicNames(t *testing.T) {
 	n := runNode(t, "--listen=0.0.0.0:0")
 	if status, body := n.ask("GET", n.url+"/v1/rooms/r", "any.example"); status != 200 {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// at is a listener with an address and nothing else.
+type at struct {
+	net.Listener
+	address string
+}
+
+func (a at) Addr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(a.address)) }
+
+// What a listener is reached by decides, not what it was told: the name of a machine
+// leads to loopback on many. The name that it was told is its own.
+func TestNamesThatListen(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]bool{
+		"127.0.0.1:80": true, "127.0.1.1:80": true, "[::1]:80": true, "0.0.0.0:80": false, "[::]:80": false, "10.0.0.1:80": false,
+	} {
+		if got := onLoopback(at{address: address}); got != want {
+			t.Errorf("%s: %v", address, got)
+		}
+	}
+	for listen, status := range map[string]map[string]int{
+		"node1.internal:8081": {"node1.internal": 200, "NODE1.internal:9": 200, "other.internal": 421},
+		":8081":               {"node1.internal": 421, "127.0.0.1": 200},
+		"0.0.0.0:8081":        {"node1.internal": 421},
+	} {
+		h := edge.Hosts{Names: names([]string{"more.internal"}, listen), Flag: "ops-host", Log: quiet.New(slog.New(slog.DiscardHandler))}.
+			Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		status["more.internal"] = 200
+		for host, want := range status {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+			r.Host = host
+			if h.ServeHTTP(w, r); w.Code != want {
+				t.Errorf("--ops-listen %s, Host %s: %d, want %d", listen, host, w.Code, want)
+			}
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ func httpServer(h http.Handler, write time.Duration, log *quiet.Logger) *http.Se
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second, // of a body
+		ReadTimeout:       15 * time.Second, // of a body; the door has one of its own for those that nobody wants
 		WriteTimeout:      write,            // from the headers to the end of the answer
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,

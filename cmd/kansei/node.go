@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,15 +172,15 @@ func (n *node) start(ctx context.Context) error {
 		public = clientaddr.Listen(public, n.cfg.Proxies(), headerTimeout, n.edge.ProxyRefused)
 	}
 	var pages http.Handler = mux
-	if n.cfg.Embedded() && n.cfg.OnLoopback() { // where every page in a browser here could reach it by a name of its own
-		pages = edge.Hosts{Names: n.cfg.Host, Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
+	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
+		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
 	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
 	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
 	}, n.drain)
 	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
-		edge.Hosts{Names: n.cfg.OpsHost, Flag: "ops-host", Log: n.quiet}.Handler(operators))
+		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
 	if n.cfg.Demo {
@@ -305,6 +306,19 @@ func listen(flag, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
 	}
 	return l, nil
+}
+
+// onLoopback reports whether this machine alone reaches a listener, whatever name it was
+// given.
+func onLoopback(l net.Listener) bool {
+	addr, ok := l.Addr().(*net.TCPAddr)
+	return ok && addr.IP.IsLoopback()
+}
+
+// names are those that a listener answers to: the host that it was told to listen on is
+// one of them.
+func names(configured []string, listen string) []string {
+	return append(slices.Clone(configured), listen)
 }
 
 // reachable is where the machine itself reaches a listener.

@@ -48,7 +48,7 @@ func loadGuests(c config.Serve) (*auth.Guests, error) {
 	if len(secrets) == 0 && c.NATS == "" {
 		made, err := auth.LoadOrMakeSecret(c.DataDir, auth.NodeSecretFile)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--data-dir: %w", err)
 		}
 		secrets = append(secrets, made)
 	}
@@ -61,5 +61,9 @@ func loadSecret(c config.Auth) ([]byte, error) {
 	if c.AuthSecret != "" {
 		return []byte(c.AuthSecret), nil
 	}
-	return auth.LoadOrMakeSecret(c.DataDir, auth.SecretFile)
+	secret, err := auth.LoadOrMakeSecret(c.DataDir, auth.SecretFile)
+	if err != nil {
+		return nil, fmt.Errorf("--data-dir: %w", err)
+	}
+	return secret, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,14 +22,18 @@ var ErrProxyHeader = errors.New("clientaddr: no header of the PROXY protocol")
 // Listen returns a listener whose connections from trusted proxies must begin with a header
 // of the PROXY protocol, version 1 or 2, within timeout; their RemoteAddr is the client's.
 // Where the header names no client, as in a health check, it is the proxy's. Other
-// connections are left as they are: to HTTP a header there is a bad request. refused is called for each
-// connection of a proxy that is refused.
+// connections are left as they are: to HTTP a header there is a bad request. refused is
+// called for each connection of a proxy that is refused, but not for one that ends without a
+// word, as those of health checks do that only connect.
 //
 // Accept waits for no header. It is read by whoever asks for the address first or reads
 // first, which is the connection's own goroutine of net/http; so nobody else should ask.
 func Listen(l net.Listener, trusted []netip.Prefix, timeout time.Duration, refused func(proxy net.Addr, err error)) net.Listener {
 	return &listener{l, trusted, timeout, refused}
 }
+
+// errLeft is the error of a connection that its peer has ended before it said anything.
+var errLeft = errors.New("the peer has left")
 
 type listener struct {
 	net.Listener
@@ -71,7 +76,7 @@ func (c *proxied) header() {
 		if err != nil {
 			// An error of this kind makes net/http close without an answer.
 			c.err = &net.OpError{Op: "read", Net: "tcp", Addr: proxy, Err: err}
-			if !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, net.ErrClosed) && !errors.Is(err, errLeft) {
 				c.listener.refused(proxy, err)
 			}
 			return
@@ -125,7 +130,10 @@ const (
 func readProxyHeader(r io.Reader) (netip.AddrPort, error) {
 	// No header is shorter than the signature of version 2.
 	var start [len(signatureV2)]byte
-	if _, err := io.ReadFull(r, start[:]); err != nil {
+	if n, err := io.ReadFull(r, start[:]); err != nil {
+		if n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
+			err = errLeft
+		}
 		return netip.AddrPort{}, headerError(err)
 	}
 	switch {

@@ -253,6 +253,37 @@ func TestListenWaitsForNobody(t *testing.T) {
 	}
 }
 
+// A health check that only connects is no proxy that is set up wrongly; one that has begun
+// to say something is.
+func TestListenToChecks(t *testing.T) {
+	t.Parallel()
+	address, _, refused := site(t, 10*time.Second, netip.MustParsePrefix("127.0.0.1/32"))
+	for _, tt := range []struct {
+		says  string
+		reset bool
+	}{{"", false}, {"", true}, {"PROXY", false}} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.reset {
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}
+		_, _ = io.WriteString(c, tt.says)
+		_ = c.Close()
+	}
+	// The site has come to each of them when it answers the next one.
+	if got := ask(t, address, "127.0.0.1", "PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+		t.Errorf("it is answered %q", got)
+	}
+	if err := <-refused; !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("one is refused for %v", err)
+	}
+	if n := len(refused); n != 0 {
+		t.Errorf("%d more are refused: %v", n, <-refused)
+	}
+}
+
 // TLS begins behind the header.
 func TestListenBelowTLS(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 )
@@ -140,13 +139,6 @@ func (s *Serve) HTTPConnections() int {
 		return s.MaxHTTP
 	}
 	return max(1000, s.MaxViewers/5)
-}
-
-// OnLoopback reports whether this machine alone reaches the public listener.
-func (s *Serve) OnLoopback() bool {
-	host, _, _ := net.SplitHostPort(s.Listen) // it has been validated
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Replicas is how many copies of every stream there are.

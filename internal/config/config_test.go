@@ -87,8 +87,8 @@ func TestDefaults(t *testing.T) {
 	if got := fmt.Sprintf("%+v", c.Serve.Serve); got != fmt.Sprintf("%+v", want) {
 		t.Errorf("the defaults are\n%s\nwant\n%+v", got, want)
 	}
-	if s := &c.Serve; s.HTTPConnections() != 10_000 || !s.OnLoopback() {
-		t.Errorf("%d connections of HTTP, on loopback: %v", s.HTTPConnections(), s.OnLoopback())
+	if s := &c.Serve; s.HTTPConnections() != 10_000 {
+		t.Errorf("%d connections of HTTP", s.HTTPConnections())
 	}
 	if s := &c.Serve; !s.Embedded() || s.GuestMode() != "comment" || s.Replicas() != 1 || s.Buckets() != 1 {
 		t.Errorf("embedded: %v, guests %s, %d replicas, %d buckets", s.Embedded(), s.GuestMode(), s.Replicas(), s.Buckets())
@@ -119,18 +119,6 @@ func TestDerivedFromTheEngine(t *testing.T) {
 	s.Guests, s.LogReplicas, s.PresenceBuckets = "watch", 5, 8
 	if s.GuestMode() != "watch" || s.Replicas() != 5 || s.Buckets() != 8 {
 		t.Errorf("what is set does not hold: guests %s, %d replicas, %d buckets", s.GuestMode(), s.Replicas(), s.Buckets())
-	}
-}
-
-func TestOnLoopback(t *testing.T) {
-	t.Parallel()
-	for listen, want := range map[string]bool{
-		"127.0.0.1:80": true, "127.9.9.9:80": true, "[::1]:80": true, "localhost:80": true,
-		":80": false, "0.0.0.0:80": false, "[::]:80": false, "10.0.0.1:80": false, "example.com:80": false,
-	} {
-		if got := (&Serve{Listen: listen}).OnLoopback(); got != want {
-			t.Errorf("%s: %v", listen, got)
-		}
 	}
 }
 

@@ -23,6 +23,9 @@ func listeners() []string { return []string{ListenerPublic, ListenerOps} }
 // short that whoever fills all places again and again must do so every second.
 const doorPatience = time.Second
 
+// bodyTime is how long a client may take to send a body that somebody waits for.
+const bodyTime = 15 * time.Second
+
 // Door bounds the connections of one listener that belong to HTTP: those whose request
 // is still to come, those whose request is under way, and idle ones. A viewer's leaves
 // it with its upgrade and is counted as a viewer from then on.
@@ -30,21 +33,26 @@ const doorPatience = time.Second
 // While all places are taken nothing is accepted: newcomers wait in the kernel. Those
 // that ask for nothing make room after [doorPatience], the longest-waiting first, so
 // that nobody is kept out by sockets that are merely open. Requests under way are left
-// to their own deadlines.
+// to their own deadlines. One of those is the door's: a body that nobody has asked for is
+// waited for no longer, because package http reads it before the request is over. And over
+// HTTP/2 a connection has one request after the other under way: when all have some, the
+// one that has had some for longer than a single request may take makes room.
 //
 // It leaves connections as they are, because a viewer's is taken from package net by
 // its type, and follows them by what the server reports. That costs a join three turns
-// of a lock and two small allocations, nothing beside its handshake.
+// of a lock and three small allocations, nothing beside its handshake.
 type Door struct {
 	places  int
 	open    prometheus.Gauge
 	evicted prometheus.Counter
 
-	freed chan struct{} // has something since a place became free
+	longest time.Duration // that a request may take; 0: not known
+	freed   chan struct{} // has something since a place became free
 
 	mu      sync.Mutex
-	held    map[net.Conn]*list.Element // its place in waiting; nil while it has a request
+	held    map[net.Conn]*list.Element // its place in waiting, or in busy while it has a request
 	waiting list.List                  // of waiter, the longest-waiting first
+	busy    list.List                  // of waiter, who has had requests for longest first
 }
 
 type waiter struct {
@@ -63,7 +71,28 @@ func NewDoor(places int, listener string, m *Metrics) *Door {
 // Guard has the connections that l accepts for srv pass the door.
 func (d *Door) Guard(l net.Listener, srv *http.Server) net.Listener {
 	srv.ConnState = d.state
+	if srv.WriteTimeout > 0 {
+		d.longest = srv.ReadTimeout + srv.WriteTimeout
+	}
+	srv.Handler = impatient(srv.Handler)
 	return &doorListener{Listener: l, door: d, closed: make(chan struct{})}
+}
+
+// impatient gives a body doorPatience to come, so that whoever announces one and holds it
+// back has no place for longer than a socket that is merely open. Handlers that want the
+// body give it [bodyTime], once they know from whom it is.
+func impatient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 too, for one of any length
+			bodyWithin(w, doorPatience)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// bodyWithin sets how long the body of a request may still take.
+func bodyWithin(w http.ResponseWriter, d time.Duration) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) // without it the server's own counts
 }
 
 // state is told what a connection does, in the order in which it does it; that it is
@@ -75,14 +104,15 @@ func (d *Door) state(nc net.Conn, state http.ConnState) {
 	if !in && state != http.StateNew {
 		return // it was evicted
 	}
-	if at != nil {
+	if at != nil { // in one of them
 		d.waiting.Remove(at)
+		d.busy.Remove(at)
 	}
 	switch state {
 	case http.StateNew, http.StateIdle:
 		d.held[nc] = d.waiting.PushBack(waiter{nc, time.Now()})
 	case http.StateActive:
-		d.held[nc] = nil
+		d.held[nc] = d.busy.PushBack(waiter{nc, time.Now()})
 	case http.StateHijacked, http.StateClosed:
 		d.forget(nc)
 	}
@@ -134,15 +164,19 @@ func (d *Door) full() (evict net.Conn, wait time.Duration) {
 	if len(d.held) < d.places {
 		return nil, 0
 	}
-	first := d.waiting.Front()
-	if first == nil {
-		return nil, doorPatience // all have requests; one that ends says so
+	from, patience := &d.waiting, doorPatience
+	if from.Len() == 0 { // all have requests; one that ends says so
+		from, patience = &d.busy, d.longest
+	}
+	first := from.Front()
+	if first == nil || patience == 0 {
+		return nil, doorPatience
 	}
 	w := first.Value.(waiter)
-	if wait = doorPatience - time.Since(w.since); wait > 0 {
-		return nil, wait
+	if wait = patience - time.Since(w.since); wait > 0 {
+		return nil, min(wait, doorPatience)
 	}
-	d.waiting.Remove(first)
+	from.Remove(first)
 	d.forget(w.nc)
 	d.open.Set(float64(len(d.held)))
 	return w.nc, 0

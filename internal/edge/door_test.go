@@ -38,7 +38,7 @@ func (p pipes) dial() net.Conn {
 
 func doorSite(t *testing.T, places int, h http.HandlerFunc) (pipes, *Door) {
 	l := make(pipes, 1000)
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: bodyTime}
 	d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
 	guarded := d.Guard(l, srv)
 	done := make(chan error, 1)
@@ -99,6 +99,120 @@ func TestDoorIdleSockets(t *testing.T) {
 		_ = idle[0].SetReadDeadline(time.Now().Add(time.Second))
 		if _, err := idle[0].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the longest-waiting one: %v", err)
+		}
+	})
+}
+
+// A body that is announced and held back keeps a place no longer than an idle socket does.
+func TestDoorBodies(t *testing.T) {
+	t.Parallel()
+	for name, header := range map[string]string{"of a length": "Content-Length: 1000", "in chunks": "Transfer-Encoding: chunked"} {
+		for _, method := range []string{"GET", "POST"} {
+			t.Run(method+" "+name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					const places = 5
+					l, _ := doorSite(t, places, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+					for range places {
+						c := l.dial()
+						defer func() { _ = c.Close() }()
+						if _, err := io.WriteString(c, method+" / HTTP/1.1\r\nHost: x\r\n"+header+"\r\n\r\n"); err != nil {
+							t.Fatal(err)
+						}
+						go func() { _, _ = io.Copy(io.Discard, c) }() // ends with c
+					}
+					began := time.Now()
+					c := l.dial()
+					defer func() { _ = c.Close() }()
+					ask(t, c)
+					if took := time.Since(began); took > 3*doorPatience {
+						t.Errorf("a newcomer waited for %v", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A body that somebody wants has its time, and one that comes at once leaves the
+// connection as it was.
+func TestDoorBodiesThatAreWanted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := doorSite(t, 5, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				s := &Server{cfg: Config{MaxMessage: 100}}
+				if p, ok := s.body(w, r); !ok || string(p) != "12345" {
+					t.Errorf("the body is %q, %v", p, ok)
+				}
+				time.Sleep(5 * time.Second)
+				if err := r.Context().Err(); err != nil {
+					t.Errorf("its request ends before it is answered: %v", err)
+				}
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+		c := l.dial()
+		defer func() { _ = c.Close() }()
+		for _, wait := range []time.Duration{0, 5 * doorPatience} {
+			if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(wait)
+			if _, err := io.WriteString(c, "12345"); err != nil {
+				t.Fatal(err)
+			}
+			if res, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || res.StatusCode != http.StatusNoContent {
+				t.Fatalf("after %v: %v, %v", wait, res, err)
+			}
+			time.Sleep(3 * doorPatience)
+			ask(t, c)
+		}
+	})
+}
+
+// A connection that always has a request under way does not hold its place for ever.
+func TestDoorEndlessRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const places, write = 3, time.Minute
+		over := make(chan struct{})
+		l := make(pipes, 1000)
+		srv := &http.Server{ReadTimeout: bodyTime, WriteTimeout: write, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/" {
+				<-over
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})}
+		d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+		done := make(chan error, 1)
+		guarded := d.Guard(l, srv)
+		go func() { done <- srv.Serve(guarded) }() // ends with srv
+		for range places {
+			c := l.dial()
+			defer func() { _ = c.Close() }()
+			if _, err := io.WriteString(c, "GET /endless HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		c := l.dial()
+		defer func() { _ = c.Close() }()
+		ask(t, c)
+		if took := time.Since(began); took < write || took > bodyTime+write+3*doorPatience {
+			t.Errorf("a newcomer waited for %v", took)
+		}
+		if n := testutil.ToFloat64(d.evicted); n < 1 || n > 2 {
+			t.Errorf("%v were evicted", n)
+		}
+		close(over)
+		_ = srv.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := testutil.ToFloat64(d.open); n != 0 || d.busy.Len()+d.waiting.Len() > 0 {
+			t.Errorf("%v connections are held after the end", n)
 		}
 	})
 }

@@ -24,8 +24,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 	a, ok := s.admitAddress(r)
 	if !ok {
-		s.cfg.Metrics.refused.WithLabelValues(refusedAddress).Inc()
-		writeProblem(w, 0, errCrowdedAddress(), 0)
+		s.refuseCrowd(w)
 		return
 	}
 	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) || s.egress.full() {

@@ -33,6 +33,16 @@ func (s *Server) addressFull(r *http.Request) bool {
 	return somebody && s.cfg.MaxPerAddress > 0 && s.addrs.connections(group) >= s.cfg.MaxPerAddress
 }
 
+// refuseCrowd answers who comes from an address that has too many connections, and tells
+// the operator, for whom it may be a proxy that nothing was said of. The log holds no
+// addresses.
+func (s *Server) refuseCrowd(w http.ResponseWriter) {
+	s.cfg.Metrics.refused.WithLabelValues(refusedAddress).Inc()
+	s.quiet.Log(slog.LevelWarn, "refused a connection, for its address has as many as --max-per-address permits; if that is a proxy start with --trusted-proxy, if a large network with --exempt-network",
+		"", "flag", "--max-per-address")
+	writeProblem(w, 0, errCrowdedAddress(), 0)
+}
+
 // errCrowdedAddress refuses a viewer whose address has too many connections.
 func errCrowdedAddress() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeRateLimited, Message: "too many connections from this address", RetryMS: crowdedRetry.Milliseconds()}
@@ -75,6 +85,8 @@ func (s *Server) take(c comment) *protocol.Error {
 	}
 	if wait := c.address.takeComment(s.cfg.GuestRate, now); wait > 0 {
 		c.user.giveBackComment()
+		s.quiet.Log(slog.LevelWarn, "refused a comment of a guest, for its address has had as many as --rate-guests permits; if that is a proxy start with --trusted-proxy, if a large network with --exempt-network",
+			"", "flag", "--rate-guests")
 		return tooMany("comments of guests from this address", wait)
 	}
 	return nil

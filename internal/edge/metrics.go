@@ -84,7 +84,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	return &Metrics{
 		open: open,
-		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing and were closed to make room for others.",
+		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing, or without end, and were closed to make room for others.",
 			"listener", listeners()...),
 		connections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_connections", Help: "WebSocket connections of viewers that were let in.",

@@ -91,6 +91,7 @@ func writeVerdict(w http.ResponseWriter, no *verdict) {
 
 // body reads the JSON body of a request; it has answered when it returns false.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	bodyWithin(w, bodyTime)
 	p, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxMessage)))
 	if err == nil {
 		return p, true
