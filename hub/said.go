@@ -38,8 +38,9 @@ func (s *said) find(id string) (seq uint64, ok bool) {
 }
 
 // Said returns where a room's log has put the draft with an id; false when this node
-// has not heard of it within the last two minutes, or has not got the room open. A
-// draft that is known needs no judgment: it was judged when it was taken.
+// has not heard of it within the last two minutes, or has not got the room open, or when
+// the log may have lost it. A draft that is known needs no judgment: it was judged when it
+// was taken.
 func (h *Hub) Said(room, id string) (seq uint64, ok bool) {
 	h.mu.Lock()
 	r := h.rooms[room]
@@ -49,5 +50,10 @@ func (h *Hub) Said(room, id string) (seq uint64, ok bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.said.find(id)
+	// With r.mu held: when the log has lost something it is sure again behind Reset, which
+	// forgets what was said.
+	if seq, ok = r.said.find(id); !ok || !h.cfg.Log.Sure(r.name) {
+		return 0, false
+	}
+	return seq, true
 }

@@ -68,6 +68,21 @@ func TestSaidIsForgottenWithTheLog(t *testing.T) {
 	})
 }
 
+// While the log may have lost what was said nobody is told that it is there.
+func TestSaidIsNotTrustedWhenTheLogMayHaveLostIt(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, _ := w.join("r", "")
+		defer v.Leave()
+		w.append("a")
+		for _, unsure := range []bool{true, false} {
+			w.log.change(func() { w.log.unsure = unsure })
+			if _, ok := w.hub.Said("r", "a"); ok == unsure {
+				t.Errorf("the log is unsure %v, and known is %v", unsure, ok)
+			}
+		}
+	})
+}
+
 // However much is said, a bounded number of ids is kept, and the latest among them.
 func TestSaidIsBounded(t *testing.T) {
 	var s said
