@@ -63,7 +63,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		case err == nil:
 			count("ok")
 			answer(hub.CommentID(got.Seq, draft.ID), nil)
-		case errors.Is(err, hub.ErrUnavailable):
+		case errors.Is(err, hub.ErrUnavailable) && !known: // or an earlier try is there
 			count(string(protocol.CodeUnavailable))
 			answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,
 				Message: "the comment was not published: the room log cannot be reached; try again"})

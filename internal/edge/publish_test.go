@@ -65,6 +65,7 @@ type knowing struct {
 	hub.RoomLog
 	id    string
 	sure  bool
+	err   error // of what is appended
 	taken []hub.Draft
 }
 
@@ -79,7 +80,7 @@ func (l *knowing) Sure(string) bool { return l.sure }
 
 func (l *knowing) Append(_ string, d hub.Draft, done func(hub.Receipt, error)) {
 	l.taken = append(l.taken, d)
-	done(hub.Receipt{Seq: 9}, nil)
+	done(hub.Receipt{Seq: 9}, l.err)
 }
 
 type unfollowed struct{}
@@ -125,6 +126,11 @@ func TestSaidAgain(t *testing.T) {
 	if id, code := say("1"); id != hub.CommentID(9, l.id) || code != "" || len(l.taken) != 1 || l.taken[0].ID != l.id {
 		t.Errorf("the log is not sure: %q, %s, and the drafts %v", id, code, l.taken)
 	}
+	l.err = hub.ErrUnavailable
+	if id, code := say("1"); id != "" || code != protocol.CodeUnknownOutcome {
+		t.Errorf("the log cannot be reached: %q, %s", id, code)
+	}
+	l.taken = l.taken[:1]
 	who.comment = false
 	if id, code := say("1"); id != "" || code != protocol.CodeUnknownOutcome || len(l.taken) != 1 {
 		t.Errorf("the log is not sure, and it cannot be said any more: %q, %s, and %d drafts", id, code, len(l.taken))
