@@ -97,20 +97,6 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after hub.Position, 
 	return events, false, nil
 }
 
-// Sure implements [hub.RoomLog].
-func (l *Log) Sure(room string) bool {
-	s := l.logs[partition(room, len(l.logs))]
-	if !l.connected.Load() || s.recheck.Load() || s.unsure.Load() {
-		return false
-	}
-	for _, f := range s.of(room) {
-		if f.pasts.Load() != f.told.Load() {
-			return false
-		}
-	}
-	return true
-}
-
 // Has implements [hub.RoomLog]. A record that was removed cannot be looked at any more;
 // but if the log ends there, its end still tells when it was stored.
 func (l *Log) Has(ctx context.Context, room, epoch string, p hub.Position) (hub.Anchor, error) {

@@ -102,6 +102,20 @@ func (s *stream) cutOff(end hub.Position) {
 	s.unsure.Store(false) // from here on it is the follows that are not
 }
 
+// Sure implements [hub.RoomLog].
+func (l *Log) Sure(room string) bool {
+	s := l.logs[partition(room, len(l.logs))]
+	if !l.connected.Load() || s.recheck.Load() || s.unsure.Load() {
+		return false
+	}
+	for _, f := range s.of(room) {
+		if f.pasts.Load() != f.told.Load() {
+			return false
+		}
+	}
+	return true
+}
+
 // probe finds the rooms that have records after what it knows of. first and end are the
 // ends of the log, as the leader has it.
 func (s *stream) probe(ctx context.Context, first uint64, end hub.Position) error {
