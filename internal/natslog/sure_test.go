@@ -50,6 +50,14 @@ func TestSure(t *testing.T) {
 	for i := range 5 {
 		say(t, l, "r", fmt.Sprint("lost", i))
 	}
+	eventually(t, 10*time.Second, "what will be lost is told", func() error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if n := len(g.events); n != 10 {
+			return fmt.Errorf("%d events", n)
+		}
+		return nil
+	})
 	stopServer(r.Server)
 	eventually(t, 10*time.Second, "the cut is noticed", func() error {
 		if l.connected.Load() {
