@@ -15,16 +15,27 @@ const (
 	// keepTrail is how many positions each half of a trail has, 16 bytes each: those
 	// of the last half minute in a room with 500 events a second.
 	keepTrail = 1 << 14
-	// keepAnswers is how many answers about positions a room keeps: the cursors of one
-	// node that died are as many as it sent frames to viewers in the last seconds.
+	// keepAnswers is how many answers about positions a room keeps for those who come, and
+	// again for those who poll: the cursors of one node that died are as many as it sent
+	// frames to viewers in the last seconds.
 	keepAnswers = 1024
 	// A position that the log has is not asked about again for a while. One that it
 	// has not may be there in a moment, when the log has just got another leader.
 	keepYes = 10 * time.Second
 	keepNo  = time.Second
 	// maxAsking is how many positions, of all rooms together, the log is asked about
-	// at once.
+	// at once for those who come, and again for those who poll.
 	maxAsking = 64
+)
+
+// asker is who wants to know of a position. Anybody may poll, with as many made-up cursors
+// as one likes: those who come share neither questions nor turns with them.
+type asker uint8
+
+const (
+	comer asker = iota
+	poller
+	askers
 )
 
 // trail is the positions of everything that the log has reported of a room lately, in
@@ -99,19 +110,19 @@ var errClosed = errors.New("hub: the room is closed")
 
 // ask asks the log's leader about a position, or waits for the answer to whoever has
 // asked already. The question outlives the context of who asks it.
-func (r *Room) ask(ctx context.Context, p Position, epoch string) (Anchor, error) {
+func (r *Room) ask(ctx context.Context, by asker, p Position, epoch string) (Anchor, error) {
 	r.mu.Lock()
-	q := r.questions[p]
+	q := r.questions[by][p]
 	if q == nil || q.answered() && time.Now().After(q.till) {
 		if r.closed {
 			r.mu.Unlock()
 			return AnchorNone, errClosed
 		}
 		q = &question{done: make(chan struct{})}
-		r.keep(p, q)
+		r.keep(by, p, q)
 		r.hub.wg.Add(1)
 		// Ends with its deadline.
-		go r.answer(q, p, epoch)
+		go r.answer(q, by, p, epoch)
 	}
 	r.mu.Unlock()
 	select {
@@ -124,30 +135,32 @@ func (r *Room) ask(ctx context.Context, p Position, epoch string) (Anchor, error
 
 // keep remembers a question. Too many that are still being asked are not remembered:
 // somebody waits for each. Room.mu is held.
-func (r *Room) keep(p Position, q *question) {
-	if len(r.questions) >= keepAnswers {
-		for k, q := range r.questions {
+func (r *Room) keep(by asker, p Position, q *question) {
+	all := r.questions[by]
+	if len(all) >= keepAnswers {
+		for k, q := range all {
 			if q.answered() {
-				delete(r.questions, k)
+				delete(all, k)
 			}
 		}
 	}
-	if r.questions == nil {
-		r.questions = make(map[Position]*question)
+	if all == nil {
+		all = make(map[Position]*question)
+		r.questions[by] = all
 	}
-	if len(r.questions) < keepAnswers {
-		r.questions[p] = q
+	if len(all) < keepAnswers {
+		all[p] = q
 	}
 }
 
-func (r *Room) answer(q *question, p Position, epoch string) {
+func (r *Room) answer(q *question, by asker, p Position, epoch string) {
 	defer r.hub.wg.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), r.hub.cfg.JoinWait)
 	defer cancel()
 	select {
-	case r.hub.asking <- struct{}{}:
+	case r.hub.asking[by] <- struct{}{}:
 		q.got, q.err = r.hub.cfg.Log.Has(ctx, r.name, epoch, p)
-		<-r.hub.asking
+		<-r.hub.asking[by]
 	case <-ctx.Done():
 		q.err = ctx.Err()
 	}
@@ -162,7 +175,7 @@ func (r *Room) answer(q *question, p Position, epoch string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.questions[p] == q {
-		delete(r.questions, p)
+	if r.questions[by][p] == q {
+		delete(r.questions[by], p)
 	}
 }

@@ -213,8 +213,43 @@ func TestEachCursorIsAskedAboutOnce(t *testing.T) {
 		for i := range 3 * keepAnswers {
 			come(makeCursor(cursorTag("e1", "r"), elsewhere(uint64(3000+i))), true)
 		}
-		if n := len(first.room.questions); n > keepAnswers {
+		if n := len(first.room.questions[comer]); n > keepAnswers {
 			t.Errorf("%d answers are kept", n)
 		}
+	})
+}
+
+// Who polls with cursors that nobody knows, as many as they like, holds up nobody who comes
+// back.
+func TestPollsDoNotHoldUpViewers(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		first, _ := w.join("r", "")
+		defer first.Leave()
+		const slow = 2 * time.Second
+		w.log.change(func() { w.log.slow = slow })
+		var all sync.WaitGroup
+		for i := range 2 * keepAnswers {
+			all.Go(func() {
+				if _, recovered := first.room.Poll(t.Context(), makeCursor(cursorTag("e1", "r"), Position{uint64(1000 + i), 5})); recovered {
+					t.Error("recovered from nowhere")
+				}
+			})
+		}
+		synctest.Wait()
+		if n := len(first.room.questions[poller]); n > keepAnswers {
+			t.Errorf("%d questions are kept", n)
+		}
+		began := time.Now()
+		for range 3 { // the second and the third share the first one's question
+			v, s := w.join("r", makeCursor(cursorTag("e1", "r"), elsewhere(5)))
+			if m := s.take()[0].(*protocol.Welcome); !m.Recovered {
+				t.Error("a viewer was not recovered")
+			}
+			v.Leave()
+		}
+		if took := time.Since(began); took > slow {
+			t.Errorf("the viewers waited %v", took)
+		}
+		all.Wait()
 	})
 }

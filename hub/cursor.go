@@ -60,7 +60,7 @@ type spot struct {
 // place returns the spot of a cursor in a view; false when it cannot be followed. A
 // position that the room remembers is judged from memory, and the log's leader is asked
 // about the others.
-func (r *Room) place(ctx context.Context, v *view, cursor string) (spot, bool) {
+func (r *Room) place(ctx context.Context, by asker, v *view, cursor string) (spot, bool) {
 	r.mu.Lock()
 	p, ok := parseCursor(r.tag, cursor)
 	s := spot{Position: p, resets: r.resets}
@@ -73,13 +73,13 @@ func (r *Room) place(ctx context.Context, v *view, cursor string) (spot, bool) {
 	case sure:
 		return s, right
 	}
-	return r.confirm(ctx, v, s, epoch)
+	return r.confirm(ctx, by, v, s, epoch)
 }
 
 // confirm asks the log's leader about a cursor. If the event there is one of the room's
 // that this node has not heard of, it waits until the node has.
-func (r *Room) confirm(ctx context.Context, v *view, s spot, epoch string) (spot, bool) {
-	switch got, err := r.ask(ctx, s.Position, epoch); {
+func (r *Room) confirm(ctx context.Context, by asker, v *view, s spot, epoch string) (spot, bool) {
+	switch got, err := r.ask(ctx, by, s.Position, epoch); {
 	case err != nil || got == AnchorNone:
 		return s, false
 	case got == AnchorLog:

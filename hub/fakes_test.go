@@ -35,6 +35,7 @@ type fakeLog struct {
 	reading func(n int)   // is called in the middle of the nth Read
 	asked   int           // how often Has was
 	hasErr  error         // of Has
+	unsure  bool          // it may have lost its end
 	behind  time.Duration // its clock, behind this node's
 }
 
@@ -203,6 +204,12 @@ func (l *fakeLog) Has(_ context.Context, room, epoch string, p Position) (Anchor
 	defer l.mu.Unlock()
 	l.asked++
 	return l.has(room, epoch, p), l.hasErr
+}
+
+func (l *fakeLog) Sure(string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.unsure
 }
 
 // cursorAt is the cursor of a sequence in room r, with the time that it has, or had last.

@@ -121,13 +121,15 @@ type Hub struct {
 	lingering int            // how many of rooms nobody holds open
 	wg        sync.WaitGroup // rounds and questions under way and rooms that are being shut
 
-	asking chan struct{} // full while maxAsking questions are being asked
+	asking [askers]chan struct{} // full while as many questions are being asked as may be
 }
 
 // New makes a Hub without rooms.
 func New(cfg Config) *Hub {
 	cfg.setDefaults()
-	return &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}, asking: make(chan struct{}, maxAsking)}
+	h := &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}}
+	h.asking = [askers]chan struct{}{comer: make(chan struct{}, maxAsking), poller: make(chan struct{}, maxAsking)}
+	return h
 }
 
 // Close shuts all rooms and waits until nothing of them runs any more. The

@@ -121,7 +121,7 @@ func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
 // items do not reach back to, and the spot from which on the items do; false
 // when the cursor cannot be followed.
 func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, spot, bool) {
-	s, known := r.place(ctx, v, cursor)
+	s, known := r.place(ctx, comer, v, cursor)
 	if !known || s.ahead {
 		return nil, s, known
 	}

@@ -57,7 +57,7 @@ func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, Pos
 // pollFrom finds the place from which on a poll goes on in the view's items, and what
 // has to come before: as much of it as one poll returns.
 func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []item, bool) {
-	s, known := r.place(ctx, v, cursor)
+	s, known := r.place(ctx, poller, v, cursor)
 	if !known || s.ahead {
 		return s, nil, known
 	}

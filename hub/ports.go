@@ -121,6 +121,11 @@ type RoomLog interface {
 	// not nil when the leader does not answer; a log of another epoch has AnchorNone.
 	Has(ctx context.Context, room, epoch string, p Position) (Anchor, error)
 
+	// Sure reports whether the log still has what was reported of a room, as far as that
+	// can be known: not while its leader is not reached or seems to have lost its end, and
+	// not from when it has until Reset has told of it. It returns at once.
+	Sure(room string) bool
+
 	// State reads, SetState replaces the state of a room. SetState fails with
 	// ErrConflict when the state's revision is another than rev, and returns the new
 	// revision. A change that was done is no conflict when it is tried again: the answer

@@ -45,7 +45,7 @@ type Room struct {
 	rounding  bool // a round is under way or due
 	dirty     bool // there is something for another one
 
-	questions map[Position]*question // that the log was asked lately
+	questions [askers]map[Position]*question // that the log was asked lately
 
 	pace pace
 	said said
@@ -117,7 +117,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
 	r.resets++
 	r.said = said{} // another log may not have what this one had
-	r.trail, r.questions = trail{}, nil
+	r.trail, r.questions = trail{}, [askers]map[Position]*question{}
 	floor := head
 	if len(recent) > 0 {
 		// Nobody knows which record is there: who has only the gap's cursor starts anew.

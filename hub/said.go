@@ -37,17 +37,21 @@ func (s *said) find(id string) (seq uint64, ok bool) {
 	return seq, ok
 }
 
-// Said returns where a room's log has put the draft with an id; false when this node
-// has not heard of it within the last two minutes, or has not got the room open. A
-// draft that is known needs no judgment: it was judged when it was taken.
-func (h *Hub) Said(room, id string) (seq uint64, ok bool) {
+// Said returns where a room's log has put the draft with an id; known is false when this
+// node has not heard of it within the last two minutes, or has not got the room open. A
+// draft that is known needs no judgment: it was judged when it was taken. While it is not
+// sure that the log has it still, only the log can answer, when the draft is appended again.
+func (h *Hub) Said(room, id string) (seq uint64, known, sure bool) {
 	h.mu.Lock()
 	r := h.rooms[room]
 	h.mu.Unlock()
 	if r == nil {
-		return 0, false
+		return 0, false, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.said.find(id)
+	// With r.mu held: when the log has lost something it is sure again behind Reset, which
+	// forgets what was said.
+	seq, known = r.said.find(id)
+	return seq, known, known && h.cfg.Log.Sure(r.name)
 }

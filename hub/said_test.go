@@ -22,22 +22,22 @@ func TestSaid(t *testing.T) {
 		for i := range 3 {
 			w.append(fmt.Sprint("old", i))
 		}
-		if _, ok := w.hub.Said("r", "old2"); ok {
+		if _, ok, _ := w.hub.Said("r", "old2"); ok {
 			t.Error("known of a room that is not open")
 		}
 		v, _ := w.join("r", "")
 		defer v.Leave()
 		expect := func(id string, want bool) {
 			t.Helper()
-			if _, ok := w.hub.Said("r", id); ok != want {
+			if _, ok, _ := w.hub.Said("r", id); ok != want {
 				t.Errorf("%s is known: %v", id, ok)
 			}
 		}
 		expect("old0", false) // longer ago than what the room was opened with
 		expect("old2", true)
 		e := w.append("a")
-		if seq, ok := w.hub.Said("r", "a"); !ok || seq != e.Seq {
-			t.Errorf("a is at %d %v, not at %d", seq, ok, e.Seq)
+		if seq, ok, sure := w.hub.Said("r", "a"); !ok || !sure || seq != e.Seq {
+			t.Errorf("a is at %d %v %v, not at %d", seq, ok, sure, e.Seq)
 		}
 		expect("", false)
 		time.Sleep(saidFor - time.Second)
@@ -62,8 +62,23 @@ func TestSaidIsForgottenWithTheLog(t *testing.T) {
 		w.append("a")
 		w.log.change(func() { w.log.renew("e2") })
 		w.log.follows["r"].reset(50)
-		if _, ok := w.hub.Said("r", "a"); ok {
+		if _, ok, _ := w.hub.Said("r", "a"); ok {
 			t.Error("known of a log that is no more")
+		}
+	})
+}
+
+// While the log may have lost what was said it is not sure that it is there.
+func TestSaidIsNotTrustedWhenTheLogMayHaveLostIt(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		v, _ := w.join("r", "")
+		defer v.Leave()
+		w.append("a")
+		for _, unsure := range []bool{true, false} {
+			w.log.change(func() { w.log.unsure = unsure })
+			if _, known, sure := w.hub.Said("r", "a"); !known || sure == unsure {
+				t.Errorf("the log is unsure %v: known %v, sure %v", unsure, known, sure)
+			}
 		}
 	})
 }

@@ -31,19 +31,27 @@ type comment struct {
 // it or could not. answer is called exactly once, perhaps before publish returns.
 //
 // What the log has taken is not judged again when it is said again: the rules may have
-// changed since, or the first try may have used up what they allow.
+// changed since, or the first try may have used up what they allow. When it is not sure
+// that the log has it still, it goes there again, and the log knows.
 func (s *Server) publish(c comment, answer func(id string, err *protocol.Error)) {
 	count := func(result string) { s.cfg.Metrics.comments.WithLabelValues(result).Inc() }
 	id := draftID(c)
-	if seq, known := s.cfg.Hub.Said(c.room, id); known {
+	seq, known, sure := s.cfg.Hub.Said(c.room, id)
+	if sure {
 		count("ok")
 		answer(hub.CommentID(seq, id), nil)
 		return
 	}
-	refusal := s.take(c)
+	var refusal *protocol.Error
+	if !known {
+		refusal = s.take(c)
+	}
 	var draft hub.Draft
 	if refusal == nil {
 		draft, refusal = s.draft(c, id)
+	}
+	if refusal != nil && known { // it was taken, and may be lost
+		refusal = unknownOutcome()
 	}
 	if refusal != nil {
 		count(string(refusal.Code))
@@ -55,16 +63,20 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		case err == nil:
 			count("ok")
 			answer(hub.CommentID(got.Seq, draft.ID), nil)
-		case errors.Is(err, hub.ErrUnavailable):
+		case errors.Is(err, hub.ErrUnavailable) && !known: // or an earlier try is there
 			count(string(protocol.CodeUnavailable))
 			answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,
 				Message: "the comment was not published: the room log cannot be reached; try again"})
 		default:
 			count(string(protocol.CodeUnknownOutcome))
-			answer("", &protocol.Error{Code: protocol.CodeUnknownOutcome, RetryMS: 1000,
-				Message: "the comment may have been published; try again with the same ref to be sure"})
+			answer("", unknownOutcome())
 		}
 	})
+}
+
+func unknownOutcome() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeUnknownOutcome, RetryMS: 1000,
+		Message: "the comment may have been published; try again with the same ref to be sure"}
 }
 
 // draft judges a comment and makes the event of it.

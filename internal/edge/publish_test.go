@@ -1,8 +1,12 @@
 package edge
 
 import (
+	"log/slog"
 	"testing"
+	"time"
 
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -53,5 +57,82 @@ func TestDraftID(t *testing.T) {
 			t.Errorf("%s: the same as %s", name, before)
 		}
 		ids[id] = name
+	}
+}
+
+// knowing is a room log that has one event in each room, and takes whatever comes.
+type knowing struct {
+	hub.RoomLog
+	id    string
+	sure  bool
+	err   error // of what is appended
+	taken []hub.Draft
+}
+
+func (l *knowing) Follow(_ string, _ int, f hub.Follower) hub.Follow {
+	body := protocol.EncodeBody(protocol.Comment{User: protocol.User{ID: "u"}, Text: "x"})
+	e := hub.Event{Seq: 5, At: 1, ID: l.id, Kind: hub.KindComment, Body: body}
+	f.Reset("e", []hub.Event{e}, e.Position())
+	return unfollowed{}
+}
+
+func (l *knowing) Sure(string) bool { return l.sure }
+
+func (l *knowing) Append(_ string, d hub.Draft, done func(hub.Receipt, error)) {
+	l.taken = append(l.taken, d)
+	done(hub.Receipt{Seq: 9}, l.err)
+}
+
+type unfollowed struct{}
+
+func (unfollowed) Stop() {}
+
+// What was said before is answered from memory. While the log may have lost it the log is
+// asked, by the same draft, and nothing is judged; what cannot be drafted any more is
+// neither taken nor refused.
+func TestSaidAgain(t *testing.T) {
+	t.Parallel()
+	who := &person{id: "u", role: protocol.RoleViewer, comment: true}
+	c := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "1", Text: "x"}}
+	l := &knowing{id: draftID(c), sure: true}
+	h := hub.New(hub.Config{Log: l, Frame: socket.Prepare})
+	defer h.Close()
+	s := New(Config{Hub: h, Log: l, ViewerRate: Rate{PerS: 0.001, Burst: 1}, ViewerText: 10, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
+	defer s.Close()
+	room, _ := h.AcquireToRead("r")
+	defer room.Release()
+	say := func(ref string) (id string, code protocol.ErrorCode) {
+		c := c
+		c.user = s.users.hold(user{"r", "u"}, time.Now())
+		c.req = &protocol.CommentRequest{Ref: ref, Text: "x"}
+		s.publish(c, func(got string, err *protocol.Error) {
+			if id = got; err != nil {
+				code = err.Code
+			}
+		})
+		return id, code
+	}
+	if id, code := say("2"); code != "" || id == "" { // uses up the rate
+		t.Fatalf("the first is answered with %q, %s", id, code)
+	}
+	if _, code := say("3"); code != protocol.CodeRateLimited {
+		t.Errorf("the rate is not used up: %s", code)
+	}
+	l.taken = nil
+	if id, code := say("1"); id != hub.CommentID(5, l.id) || code != "" || len(l.taken) > 0 {
+		t.Errorf("the log is sure: %q, %s, and %d drafts", id, code, len(l.taken))
+	}
+	l.sure = false
+	if id, code := say("1"); id != hub.CommentID(9, l.id) || code != "" || len(l.taken) != 1 || l.taken[0].ID != l.id {
+		t.Errorf("the log is not sure: %q, %s, and the drafts %v", id, code, l.taken)
+	}
+	l.err = hub.ErrUnavailable
+	if id, code := say("1"); id != "" || code != protocol.CodeUnknownOutcome {
+		t.Errorf("the log cannot be reached: %q, %s", id, code)
+	}
+	l.taken = l.taken[:1]
+	who.comment = false
+	if id, code := say("1"); id != "" || code != protocol.CodeUnknownOutcome || len(l.taken) != 1 {
+		t.Errorf("the log is not sure, and it cannot be said any more: %q, %s, and %d drafts", id, code, len(l.taken))
 	}
 }

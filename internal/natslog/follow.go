@@ -56,6 +56,9 @@ type follow struct {
 	// doubt is the last live message that followed on an older one than was reported, so
 	// that what was between them, if anything was, had been removed; written by the worker.
 	doubt atomic.Uint64
+	// pasts is how often the log was found to have another past, or to be another one, and
+	// told of how many of them a Reset has told.
+	pasts, told atomic.Uint32
 
 	mu         sync.Mutex
 	busy       bool // a worker has it, or it is in a pool's queue

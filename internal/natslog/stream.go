@@ -56,6 +56,7 @@ type stream struct {
 	mismatched error // how the stream differs from what it should be
 
 	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut or a sign
+	unsure     atomic.Bool  // the same, until the answer; or the leader was not reached, or says that it is shorter
 	replicated atomic.Bool  // it has more than one replica
 	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
 	domain     atomic.Value // a string: the JetStream domain that the stream is in
@@ -172,15 +173,23 @@ func (s *stream) highest() hub.Position {
 // suspect is told of a sign that the log gives positions again: that what this node had
 // seen at p is gone. It is compared at once.
 func (s *stream) suspect(p hub.Position) {
-	s.mu.Lock()
-	if n := len(s.doubted); n >= maxDoubts {
-		s.doubted[n-1] = p // the first ones are of the oldest past
-	} else if p.Seq > 0 && !slices.Contains(s.doubted, p) {
-		s.doubted = append(s.doubted, p)
-	}
-	s.mu.Unlock()
+	s.doubt(p)
 	s.recheck.Store(true)
 	s.hurry()
+}
+
+// doubt has the next tick that reaches the leader look for a record.
+func (s *stream) doubt(p hub.Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.Seq == 0 || slices.Contains(s.doubted, p) {
+		return
+	}
+	if n := len(s.doubted); n >= maxDoubts {
+		s.doubted[n-1] = p // the first ones are of the oldest past
+	} else {
+		s.doubted = append(s.doubted, p)
+	}
 }
 
 // join and leave say which rooms are open.
@@ -323,6 +332,12 @@ func (s *stream) tick(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	if err != nil {
+		// Its server may have lost power. This node's connection is to another one perhaps,
+		// and the log may have grown past its old end when it is reached again.
+		s.unsure.Store(true)
+		s.doubt(s.highest())
+	}
 	s.diagnose(err)
 	if err != nil {
 		return
@@ -432,9 +447,7 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 
 	if other {
 		s.overtaken = make(map[*follow]bool)
-		for _, f := range s.follows() {
-			f.wake(s.anew())
-		}
+		s.startAnew()
 	}
 	// The others wait for the first partition, rooms for the states.
 	if first && (s == s.l.logs[0] || s.isState()) {
@@ -445,6 +458,16 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 		}
 	}
 	return nil
+}
+
+// startAnew has every room begin anew.
+func (s *stream) startAnew() {
+	for _, f := range s.follows() {
+		if !s.isState() {
+			f.pasts.Add(1)
+		}
+		f.wake(s.anew())
+	}
 }
 
 // anew is what a follow has to do when the stream is not the one that it was.

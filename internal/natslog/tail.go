@@ -32,6 +32,9 @@ func (s *stream) positions() map[*follow]uint64 {
 // leader of a single replica is believed at once, any other one later.
 func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, had map[*follow]uint64, high hub.Position) error {
 	end, recheck := endOf(info), s.recheck.Swap(false)
+	if recheck {
+		s.unsure.Store(true)
+	}
 	shorter := high.Seq > end.Seq
 	for _, seq := range had {
 		shorter = shorter || seq > end.Seq
@@ -63,18 +66,18 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 	s.mu.Unlock()
 	if gone && recheck && s.isState() {
 		// It was replaced, and says nothing: the leader tells the state of each room.
-		for _, f := range s.follows() {
-			f.wake(s.anew())
-		}
+		s.startAnew()
 	}
 	if !shorter {
 		s.shorter = time.Time{}
+		s.unsure.Store(false)
 		s.mu.Lock()
 		s.tip = end
 		s.mu.Unlock()
 		s.note(end)
 		return nil
 	}
+	s.unsure.Store(true)
 	if s.shorter.IsZero() {
 		s.shorter = time.Now()
 	}
@@ -95,9 +98,22 @@ func (s *stream) cutOff(end hub.Position) {
 	s.mu.Lock()
 	s.pos, s.tip, s.high, s.doubted = min(s.pos, end.Seq), end, end, nil
 	s.mu.Unlock()
-	for _, f := range s.follows() {
-		f.wake(s.anew())
+	s.startAnew()
+	s.unsure.Store(false) // from here on it is the follows that are not
+}
+
+// Sure implements [hub.RoomLog].
+func (l *Log) Sure(room string) bool {
+	s := l.logs[partition(room, len(l.logs))]
+	if !l.connected.Load() || s.recheck.Load() || s.unsure.Load() {
+		return false
 	}
+	for _, f := range s.of(room) {
+		if f.pasts.Load() != f.told.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // probe finds the rooms that have records after what it knows of. first and end are the

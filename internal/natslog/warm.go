@@ -42,6 +42,7 @@ var (
 // was asked: a cursor of there still says something when the log has removed its
 // beginning.
 func (f *follow) warmUp(ctx context.Context) error {
+	pasts := f.pasts.Load()
 	id, stateID := f.log.identity(), f.l.state.identity()
 	if id.epoch == "" || stateID.epoch == "" {
 		return errUnusable
@@ -75,6 +76,7 @@ func (f *follow) warmUp(ctx context.Context) error {
 	f.expected, f.forgotten = 0, hub.Position{}
 	f.mu.Unlock()
 	f.tell(func() { f.follower.Reset(id.epoch, events, had) })
+	f.told.Store(pasts)
 	f.setState(state)
 	return nil
 }

@@ -3,8 +3,9 @@
 // # Keys
 //
 // A room belongs to one of N buckets by the hash of its name. The keys of bucket
-// 17 begin with "kansei:{p17}:", so that they live in one slot of a Redis Cluster
-// and a script may use them together:
+// 17 begin with "kansei:2:{p17}:", so that they live in one slot of a Redis Cluster
+// and a script may use them together. 2 is the number of this layout: nodes with
+// another one count apart.
 //
 //	lease              zset  incarnation → Unix milliseconds at which it lapses
 //	tick               hash  incarnation → "tick rooms", "dead rooms version", or "gone"

@@ -38,14 +38,19 @@ func newScripts() scripts {
 	}
 }
 
+// layout is the number of what the keys are and what is in them. It is part of their names:
+// nodes of versions with another layout must not read these, nor write what they say. Whoever
+// changes the layout adds one.
+const layout = 2
+
 // keys names the keys of one bucket.
 type keys struct {
-	base   string // "kansei:{p17}:"
+	base   string // "kansei:2:{p17}:"
 	common []string
 }
 
 func newKeys(prefix string, bucket int) keys {
-	base := fmt.Sprintf("%s:{p%d}:", prefix, bucket)
+	base := fmt.Sprintf("%s:%d:{p%d}:", prefix, layout, bucket)
 	k := keys{base: base}
 	for _, name := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks"} {
 		k.common = append(k.common, base+name)
