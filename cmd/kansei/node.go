@@ -149,6 +149,11 @@ func (n *node) start(ctx context.Context) error {
 	})
 	n.onStop("the sockets", sockets.Close)
 
+	for _, net := range n.cfg.Proxies() {
+		if net.Bits() == 0 {
+			n.log.Warn("everybody is a trusted proxy, and can say to be anybody: no address is limited", "flag", "--trusted-proxy="+net.String())
+		}
+	}
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,

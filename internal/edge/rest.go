@@ -173,6 +173,12 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may change the room"}, 0)
 		return
 	}
+	u := s.users.hold(user{name, who.id}, time.Now())
+	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+		writeProblem(w, 0, tooMany("messages", wait), 0)
+		return
+	}
 	p, ok := s.body(w, r)
 	if !ok {
 		return
