@@ -15,16 +15,14 @@ type mayBreak struct {
 	unrecovered bool // that they do not go on where they stopped
 }
 
-// breaking are the faults that may have viewers told anything of the kind. Where a node or
-// the log dies while viewers come back, their place may not be found in time. A channel
+// breaking are the faults that may have viewers told anything of the kind. Where the log
+// dies while viewers come back, their place may not be found in time. A channel
 // that overflows is repaired from the log, but a viewer may be too slow for what follows
 // a flood. A log that was put back has lost what viewers had, and says so.
 var breaking = map[string]mayBreak{
-	"kill-edge":  {unrecovered: true},
-	"full-redis": {unrecovered: true}, // a node is killed
-	"all-nats":   {unrecovered: true},
-	"overflow":   {gaps: true},
-	"restore":    {gaps: true, unrecovered: true},
+	"all-nats": {unrecovered: true},
+	"overflow": {gaps: true},
+	"restore":  {gaps: true, unrecovered: true},
 }
 
 // unexplained lists the gaps and the cursors that were not recovered which no fault
