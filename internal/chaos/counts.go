@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/localcluster"
 	"github.com/kansei-live/kansei/loadtest/crowd"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -29,29 +31,43 @@ func (l *lab) counted(ctx context.Context) (time.Duration, error) {
 	}
 }
 
+// countsExact asks all nodes about all rooms at once: to be asked about a room that nobody
+// on a node is in may take it a second.
 func (l *lab) countsExact(ctx context.Context) error {
-	for _, e := range l.cluster.Edges {
-		for _, room := range l.cfg.rooms() {
-			token, err := l.cluster.Token(auth.Claims{Subject: "counter", Name: "counter", Role: protocol.RoleMonitor, Rooms: []string{room}}, time.Hour)
-			if err != nil {
-				return err
-			}
-			text, err := l.get(ctx, e.URL+"/v1/rooms/"+room, token)
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", e.Name(), room, err)
-			}
-			var r struct{ Viewers crowd.Counts }
-			if err := json.Unmarshal([]byte(text), &r); err != nil {
-				return fmt.Errorf("%s: %s: %w", e.Name(), room, err)
-			}
-			there, told := l.crowd.Counts()
-			if r.Viewers != there[room] {
-				return fmt.Errorf("%s counts %+v in %s, where %+v are", e.Name(), r.Viewers, room, there[room])
-			}
-			if len(told[room]) != 1 || told[room][0] != there[room] {
-				return fmt.Errorf("in %s there are %+v, who were told last that there are %+v", room, there[room], told[room])
-			}
+	rooms := l.cfg.rooms()
+	counts := make([]crowd.Counts, len(l.cluster.Edges)*len(rooms))
+	errs := make([]error, len(counts))
+	var wg sync.WaitGroup
+	for i := range counts {
+		wg.Go(func() { counts[i], errs[i] = l.countsAt(ctx, l.cluster.Edges[i/len(rooms)], rooms[i%len(rooms)]) })
+	}
+	wg.Wait()
+	there, told := l.crowd.Counts()
+	for i, got := range counts {
+		edge, room := l.cluster.Edges[i/len(rooms)], rooms[i%len(rooms)]
+		switch {
+		case errs[i] != nil:
+			return fmt.Errorf("%s: %s: %w", edge.Name(), room, errs[i])
+		case got != there[room]:
+			return fmt.Errorf("%s counts %+v in %s, where %+v are", edge.Name(), got, room, there[room])
+		case len(told[room]) != 1 || told[room][0] != there[room]:
+			return fmt.Errorf("in %s there are %+v, who were told last that there are %+v", room, there[room], told[room])
 		}
 	}
 	return nil
+}
+
+// countsAt is what a node tells of a room.
+func (l *lab) countsAt(ctx context.Context, edge *localcluster.Edge, room string) (crowd.Counts, error) {
+	token, err := l.cluster.Token(auth.Claims{Subject: "counter", Name: "counter", Role: protocol.RoleMonitor, Rooms: []string{room}}, time.Hour)
+	if err != nil {
+		return crowd.Counts{}, err
+	}
+	text, err := l.get(ctx, edge.URL+"/v1/rooms/"+room, token)
+	if err != nil {
+		return crowd.Counts{}, err
+	}
+	var r struct{ Viewers crowd.Counts }
+	err = json.Unmarshal([]byte(text), &r)
+	return r.Viewers, err
 }
