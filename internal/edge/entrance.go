@@ -43,7 +43,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	var u *entry[user]
 	if no == nil {
 		if u, no = s.admit(room, who); u != nil {
-			room = u.key.room // the other one keeps the request alive, of which it is a piece
+			room = u.key.room.Value() // the other one keeps the request alive, of which it is a piece
 		}
 	}
 	if no != nil {

@@ -51,7 +51,7 @@ func errCrowdedAddress() *protocol.Error {
 // admit counts one more connection of somebody in a room. It returns what belongs to that
 // user, or why there may be no more. The caller undoes it with part.
 func (s *Server) admit(room string, who person) (*entry[user], *verdict) {
-	if u := s.users.connect(user{room, who.id}, s.cfg.MaxPerUser, time.Now()); u != nil {
+	if u := s.users.connect(userOf(room, who.id), s.cfg.MaxPerUser, time.Now()); u != nil {
 		return u, nil
 	}
 	return nil, crowded()

@@ -103,7 +103,7 @@ func TestSaidAgain(t *testing.T) {
 	defer room.Release()
 	say := func(ref string) (id string, code protocol.ErrorCode) {
 		c := c
-		c.user = s.users.hold(user{"r", "u"}, time.Now())
+		c.user = s.users.hold(userOf("r", "u"), time.Now())
 		c.req = &protocol.CommentRequest{Ref: ref, Text: "x"}
 		s.publish(c, func(got string, err *protocol.Error) {
 			if id = got; err != nil {

@@ -3,9 +3,9 @@ package edge
 import (
 	"container/heap"
 	"hash/maphash"
-	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/kansei-live/kansei/internal/clientaddr"
 )
@@ -38,7 +38,6 @@ type registry[K comparable] struct {
 type shard[K comparable] struct {
 	began time.Time // of the registry
 	most  int       // idle entries
-	own   func(K) K
 
 	mu     sync.Mutex
 	of     map[K]*entry[K]
@@ -59,14 +58,13 @@ type entry[K comparable] struct {
 	full               time.Duration // while it is idle: when its buckets are full
 }
 
-// newRegistry makes a registry for at most so many idle entries. own returns a key that
-// keeps nothing alive but itself.
-func newRegistry[K comparable](most int, own func(K) K) *registry[K] {
+// newRegistry makes a registry for at most so many idle entries.
+func newRegistry[K comparable](most int) *registry[K] {
 	r := &registry[K]{seed: maphash.MakeSeed()}
 	now := time.Now()
 	for i := range r.shards {
 		s := &r.shards[i]
-		s.began, s.most, s.own, s.of = now, max(1, most/registryShards), own, map[K]*entry[K]{}
+		s.began, s.most, s.of = now, max(1, most/registryShards), map[K]*entry[K]{}
 	}
 	return r
 }
@@ -154,7 +152,7 @@ func (s *shard[K]) get(key K, now time.Duration) *entry[K] {
 	e := s.of[key]
 	switch {
 	case e == nil:
-		e = &entry[K]{shard: s, key: s.own(key), comments: fullBucket(), messages: fullBucket(), place: -1}
+		e = &entry[K]{shard: s, key: key, comments: fullBucket(), messages: fullBucket(), place: -1}
 		if s.pushed {
 			e.comments, e.messages = bucket{at: s.last}, bucket{at: s.last}
 		}
@@ -223,20 +221,21 @@ func (h *idleHeap[K]) Pop() any {
 	return e
 }
 
-// user is somebody in a room.
-type user struct{ room, id string }
+// user is somebody in a room. The name of the room is one for all who are in it, and not the
+// piece of a request that it came as, which it would keep alive.
+type user struct {
+	room unique.Handle[string]
+	id   string
+}
+
+func userOf(room, id string) user { return user{unique.Make(room), id} }
 
 // address is what belongs to an address on this node: how many connections it has, and
 // the comments of its guests.
 type address = entry[clientaddr.Group]
 
 // newAddresses makes the registry of where they come from.
-func newAddresses() *registry[clientaddr.Group] {
-	return newRegistry(maxIdle, func(g clientaddr.Group) clientaddr.Group { return g })
-}
+func newAddresses() *registry[clientaddr.Group] { return newRegistry[clientaddr.Group](maxIdle) }
 
 // newUsers makes the registry of who is on this node.
-func newUsers() *registry[user] {
-	// The name of a room is a piece of the request that it came with.
-	return newRegistry(maxIdle, func(u user) user { return user{strings.Clone(u.room), u.id} })
-}
+func newUsers() *registry[user] { return newRegistry[user](maxIdle) }

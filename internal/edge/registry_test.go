@@ -41,17 +41,17 @@ func TestForgettingDoesNotRefill(t *testing.T) {
 	t.Parallel()
 	r := newUsers()
 	now := time.Now()
-	owner := user{"r", "owner"}
+	owner := userOf("r", "owner")
 	if n := comments(r, owner, now); n != 5 {
 		t.Fatalf("a new user has %d comments", n)
 	}
 	for i := range 10_000 {
-		comments(r, user{"r", fmt.Sprint(i)}, now)
+		comments(r, userOf("r", fmt.Sprint(i)), now)
 	}
 	if n := comments(r, owner, now); n != 0 {
 		t.Errorf("after 10,000 others %d comments are there", n)
 	}
-	if n := comments(r, user{"other", "owner"}, now); n != 5 {
+	if n := comments(r, userOf("other", "owner"), now); n != 5 {
 		t.Errorf("in another room %d comments are there", n)
 	}
 	now = now.Add(2 * time.Second)
@@ -60,7 +60,7 @@ func TestForgettingDoesNotRefill(t *testing.T) {
 	}
 	now = now.Add(5 * time.Second)
 	for i := range 10_000 { // they clear away what is full, and take nothing themselves
-		r.hold(user{"r", fmt.Sprint(i)}, now).release(testRate, testMessages, now)
+		r.hold(userOf("r", fmt.Sprint(i)), now).release(testRate, testMessages, now)
 	}
 	if all, idle := entries(r); all != 0 || idle != 0 {
 		t.Errorf("%d entries are left, %d of them idle", all, idle)
@@ -72,14 +72,14 @@ func TestForgettingDoesNotRefill(t *testing.T) {
 func TestPushedOutDoesNotRefill(t *testing.T) {
 	t.Parallel()
 	const most = 4 * registryShards
-	r := newRegistry(most, func(u user) user { return u })
+	r := newRegistry[user](most)
 	reference := newUsers()
 	random := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
 	refused := 0
 	for range 50_000 {
 		now = now.Add(time.Duration(random.IntN(4)) * time.Millisecond)
-		who := user{"r", fmt.Sprint(random.IntN(1000))}
+		who := userOf("r", fmt.Sprint(random.IntN(1000)))
 		was := reference.hold(who, now)
 		is := r.hold(who, now)
 		for range random.IntN(7) {
@@ -102,7 +102,7 @@ func TestPushedOutDoesNotRefill(t *testing.T) {
 		t.Error("nobody was pushed out")
 	}
 	now = now.Add(time.Minute)
-	if n := comments(r, user{"r", "newcomer"}, now); n != 5 {
+	if n := comments(r, userOf("r", "newcomer"), now); n != 5 {
 		t.Errorf("a minute later a newcomer has %d comments", n)
 	}
 }
@@ -111,7 +111,7 @@ func TestConnectionsOfOne(t *testing.T) {
 	t.Parallel()
 	r := newUsers()
 	now := time.Now()
-	who := user{"r", "u"}
+	who := userOf("r", "u")
 	var all []*entry[user]
 	for range 3 {
 		all = append(all, r.connect(who, 3, now))
@@ -145,13 +145,13 @@ func TestConnectionsOfOne(t *testing.T) {
 // Everybody comes and goes at once; at the end nobody is held.
 func TestRegistryAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newRegistry(registryShards, func(u user) user { return u })
+	r := newRegistry[user](registryShards)
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(g), 1))
 			for range 2000 {
-				who := user{"r", fmt.Sprint(random.IntN(100))}
+				who := userOf("r", fmt.Sprint(random.IntN(100)))
 				e := r.connect(who, 0, time.Now())
 				e.takeMessage(testMessages, time.Now())
 				for random.IntN(2) == 0 {
@@ -171,7 +171,7 @@ func TestRegistryAtOnce(t *testing.T) {
 func TestRegistryAllocates(t *testing.T) {
 	r := newUsers()
 	now := time.Now()
-	who := user{"room", "user"}
+	who := userOf("room", "user")
 	e := r.connect(who, 32, now)
 	if n := testing.AllocsPerRun(1000, func() {
 		e.takeMessage(testMessages, now)
@@ -185,7 +185,7 @@ func TestRegistryAllocates(t *testing.T) {
 func BenchmarkRegistry(b *testing.B) {
 	now := time.Now()
 	b.Run("comment", func(b *testing.B) {
-		e := newUsers().connect(user{"room", "user"}, 32, now)
+		e := newUsers().connect(userOf("room", "user"), 32, now)
 		b.ReportAllocs()
 		for b.Loop() {
 			e.takeMessage(testMessages, now)
@@ -200,7 +200,7 @@ func BenchmarkRegistry(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			e := r.connect(user{"room", names[i%len(names)]}, 32, now)
+			e := r.connect(userOf("room", names[i%len(names)]), 32, now)
 			e.takeComment(testRate, now)
 			e.disconnect(testRate, testMessages, now)
 			now = now.Add(20 * time.Microsecond)
@@ -209,7 +209,7 @@ func BenchmarkRegistry(b *testing.B) {
 	b.Run("parallel", func(b *testing.B) {
 		r := newUsers()
 		b.RunParallel(func(pb *testing.PB) {
-			e := r.connect(user{"room", fmt.Sprint(rand.Uint64())}, 32, now)
+			e := r.connect(userOf("room", fmt.Sprint(rand.Uint64())), 32, now)
 			for pb.Next() {
 				e.takeMessage(testMessages, now)
 			}

@@ -132,7 +132,7 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 	}
 	no := s.closed()
 	// All who read without a token are one guest, for whom another may connect.
-	if no == nil && !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(user{name, who.id}) >= s.cfg.MaxPerUser {
+	if no == nil && !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(userOf(name, who.id)) >= s.cfg.MaxPerUser {
 		no = crowded()
 	}
 	if no != nil {
@@ -173,7 +173,7 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may change the room"}, 0)
 		return
 	}
-	u := s.users.hold(user{name, who.id}, time.Now())
+	u := s.users.hold(userOf(name, who.id), time.Now())
 	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
 	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
 		writeProblem(w, 0, tooMany("messages", wait), 0)
@@ -255,7 +255,7 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	u := s.users.hold(user{name, who.id}, time.Now())
+	u := s.users.hold(userOf(name, who.id), time.Now())
 	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
 	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
 		s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
