@@ -75,17 +75,33 @@ func TestOtherStreamsOnTheSubjects(t *testing.T) {
 				}
 				return true
 			}
+			stored := func() uint64 {
+				info, err := other.Info(testContext(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return info.State.Msgs
+			}
+			// The servers take a moment to know of each other's subjects.
+			first := 0
+			eventually(t, 10*time.Second, "the archive gets what the log gets", func() error {
+				check(fmt.Sprint("first", first))
+				if first++; stored() == 0 {
+					return errors.New("it has nothing")
+				}
+				return nil
+			})
+			before := stored()
 			for _, id := range names("a", 20) {
 				if !check(id) {
 					t.Errorf("%s was not taken", id)
 				}
 			}
 			eventually(t, 10*time.Second, "the archive has them too", func() error {
-				info, err := other.Info(testContext(t))
-				if err == nil && info.State.Msgs < 20 {
-					err = fmt.Errorf("it has %d", info.State.Msgs)
+				if n := stored(); n < before+20 {
+					return fmt.Errorf("it has %d, and had %d before", n, before)
 				}
-				return err
+				return nil
 			})
 			mjs := jetStream(t, main.ClientURL())
 			st, err := mjs.Stream(testContext(t), "KANSEI_LOG_0")
@@ -93,7 +109,7 @@ func TestOtherStreamsOnTheSubjects(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg := st.CachedInfo().Config
-			cfg.MaxMsgs, cfg.Discard = 20, jetstream.DiscardNew
+			cfg.MaxMsgs, cfg.Discard = int64(st.CachedInfo().State.Msgs), jetstream.DiscardNew
 			if _, err := mjs.UpdateStream(testContext(t), cfg); err != nil {
 				t.Fatal(err)
 			}
