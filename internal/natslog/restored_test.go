@@ -361,3 +361,23 @@ func TestStateOfAnotherPast(t *testing.T) {
 		return nil
 	})
 }
+
+// Whoever has not heard yet that the log was cut off finds signs of it, which are no news;
+// one of a later past is.
+func TestSignsThatAreNoNews(t *testing.T) {
+	t.Parallel()
+	l := openReady(t, Config{URLs: urls(startServer(t, t.TempDir(), 0))})
+	s := newStream(l, "S", 0, "s.", "0") // which nobody tends
+	s.note(hub.Position{Seq: 150, At: 1000})
+	s.cutOff(hub.Position{Seq: 100, At: 900})
+	s.doubt(hub.Position{Seq: 150, At: 1000})
+	s.doubt(hub.Position{Seq: 120, At: 950})
+	if len(s.doubted) > 0 {
+		t.Errorf("looks again for %v", s.doubted)
+	}
+	s.note(hub.Position{Seq: 101, At: 2000})
+	s.doubt(s.highest())
+	if len(s.doubted) != 1 {
+		t.Error("does not look for a record of the new past")
+	}
+}

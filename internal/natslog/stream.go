@@ -73,6 +73,7 @@ type stream struct {
 	tip     hub.Position   // the end of the log, as the leader told it last
 	high    hub.Position   // the highest record that this node knows of
 	doubted []hub.Position // records that this node had seen, and that may be gone
+	gone    int64          // what is not younger than this was known when the log was cut off
 	rooms   map[string][]*follow
 	subs    map[*nats.Subscription]*follow
 	idle    map[*follow]bool // follows that wait for the stream to be well
@@ -182,7 +183,8 @@ func (s *stream) suspect(p hub.Position) {
 func (s *stream) doubt(p hub.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.Seq == 0 || slices.Contains(s.doubted, p) {
+	// Who has not heard yet that the log was cut off goes on finding signs of it.
+	if p.Seq == 0 || p.At <= s.gone || slices.Contains(s.doubted, p) {
 		return
 	}
 	if n := len(s.doubted); n >= maxDoubts {
@@ -440,7 +442,7 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 	s.domain.Store(info.Domain)
 	if other {
 		s.tip = endOf(info)
-		s.pos, s.high, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, time.Time{}, 0
+		s.pos, s.high, s.gone, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, 0, time.Time{}, 0
 		s.doubted = nil
 	}
 	s.mu.Unlock()

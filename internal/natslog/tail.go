@@ -96,6 +96,7 @@ func (s *stream) cutOff(end hub.Position) {
 	s.l.metrics.lostEnds.Inc()
 	s.shorter = time.Time{}
 	s.mu.Lock()
+	s.gone = max(s.gone, s.high.At)
 	s.pos, s.tip, s.high, s.doubted = min(s.pos, end.Seq), end, end, nil
 	s.mu.Unlock()
 	s.startAnew()
