@@ -100,11 +100,11 @@ func TestConversation(t *testing.T) {
 		if err != nil || string(p) != "hello" {
 			return
 		}
-		ctx = reading(ctx)
+		over := reading(ctx)
 		if <-pinged == nil {
-			_ = c.Write(ctx, websocket.MessageText, protocol.Encode(&protocol.OK{Ref: "r", ID: "1"}))
+			_ = c.Write(over, websocket.MessageText, protocol.Encode(&protocol.OK{Ref: "r", ID: "1"}))
 		}
-		<-ctx.Done()
+		<-over.Done()
 	})
 	eventually(t, c, "comments came", func() bool { return c.tally.deliveries == 2 })
 	hello, err := deflated([]byte("hello"))
