@@ -1,9 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/config"
@@ -13,18 +19,41 @@ import (
 type tokenCommand struct {
 	config.Auth
 	config.File
-	Room []string      `required:"" placeholder:"ROOM" help:"Room that the token is for; repeatable, * for all."`
-	User string        `required:"" placeholder:"ID" help:"Id of the user, 1 to 64 bytes."`
-	Name string        `placeholder:"NAME" help:"Name that others see. Default: the id."`
-	Role string        `default:"viewer" enum:"viewer,monitor,moderator,broadcaster" help:"Standing of the user: ${enum}."`
-	TTL  time.Duration `default:"2h" name:"ttl" help:"How long the token holds."`
+	Room  []string      `placeholder:"ROOM" help:"Room that the token is for; repeatable, * for all."`
+	User  string        `placeholder:"ID" help:"Id of the user, 1 to 64 bytes."`
+	Name  string        `placeholder:"NAME" help:"Name that others see. Default: the id."`
+	Role  string        `default:"viewer" enum:"viewer,monitor,moderator,broadcaster" help:"Standing of the user: ${enum}."`
+	TTL   time.Duration `default:"2h" name:"ttl" help:"How long the token holds."`
+	Check string        `placeholder:"TOKEN" help:"Explain this token instead of making one, - to read it from the input; with --room for a room."`
 }
 
-// Run prints a token, and nothing else.
-func (c *tokenCommand) Run(stdout io.Writer) error {
-	secret, err := loadSecret(c.Auth)
+// maxInput bounds what is read as a token, in bytes: a longer one is refused as such.
+const maxInput = 64 << 10
+
+// Validate says which flags are missing.
+func (c *tokenCommand) Validate() error {
+	switch {
+	case c.Check != "" && c.User != "":
+		return errors.New("--check explains a token and --user makes one: give one of them")
+	case c.Check != "" && len(c.Room) > 1:
+		return errors.New("--check takes one --room at a time")
+	case c.Check == "" && c.User == "":
+		return errors.New("missing flags: --user=ID (or --check=TOKEN to explain one)")
+	case c.Check == "" && len(c.Room) == 0:
+		return errors.New("missing flags: --room=ROOM")
+	}
+	return nil
+}
+
+// Run prints a token, and which secret it is signed with on another stream; or it explains
+// one.
+func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream) error {
+	secret, where, err := c.secret()
 	if err != nil {
 		return err
+	}
+	if c.Check != "" {
+		return c.explain(stdin, stdout, secret, where)
 	}
 	name := c.Name
 	if name == "" {
@@ -36,8 +65,83 @@ func (c *tokenCommand) Run(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintln(stderr, "kansei: signed with "+where)
 	_, err = fmt.Fprintln(stdout, token)
 	return err
+}
+
+// secret returns the secret that tokens are signed with, and which one it is. It makes
+// none: no node would know it.
+func (c *tokenCommand) secret() (secret []byte, where string, err error) {
+	if c.AuthSecret != "" {
+		return []byte(c.AuthSecret), "the secret of --auth-secret, its variable or the file of settings", nil
+	}
+	secret, err = auth.LoadSecret(c.DataDir, auth.SecretFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fmt.Errorf("there is no secret in %s: give the --auth-secret of the nodes, or the --data-dir of a node that made its own",
+			filepath.Join(c.DataDir, auth.SecretFile))
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("--data-dir: %w", err)
+	}
+	return secret, "the secret in " + filepath.Join(c.DataDir, auth.SecretFile), nil
+}
+
+// explain prints what is in a token and what a node with secret makes of it. Its error is
+// why the token is refused.
+func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secret []byte, where string) error {
+	token := c.Check
+	if token == "-" {
+		p, err := io.ReadAll(io.LimitReader(stdin, maxInput))
+		if err != nil {
+			return fmt.Errorf("--check: %w", err)
+		}
+		token = string(p)
+	}
+	token = strings.TrimSpace(token)
+	verifier, err := auth.NewVerifier(secret)
+	if err != nil {
+		return err
+	}
+	room := ""
+	if len(c.Room) > 0 {
+		room = c.Room[0]
+	}
+	e := verifier.Explain(token, room)
+	line := func(name, format string, a ...any) { fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, a...)) }
+	if e.Header != "" {
+		line("header", "%s", printable(e.Header))
+		line("claims", "%s", printable(e.Claims))
+	}
+	if e.Signed {
+		line("signature", "made with %s", where)
+	} else {
+		line("signature", "not made with %s", where)
+	}
+	if said := e.Said; said.Subject != "" {
+		line("user", "%s (%s)", said.Subject, said.Name)
+		line("role", "%s: %s", said.Role, auth.Can(said.Role))
+		line("rooms", "%s", printable(strings.Join(said.Rooms, ", ")))
+		line("ends", "%s, in %v", said.Expires.UTC().Format(time.RFC3339), time.Until(said.Expires).Round(time.Second))
+	}
+	if !e.Signed && e.ClaimsErr != nil {
+		line("also", "%v", e.ClaimsErr)
+	}
+	if e.Err != nil {
+		return fmt.Errorf("the token is refused: %w", e.Err)
+	}
+	line("verdict", "nodes with this secret take it")
+	return nil
+}
+
+// printable is s without what could steer a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, s)
 }
 
 // loadGuests returns what the ids of guests are made with: the secrets of the settings,

@@ -86,19 +86,19 @@ func (c *Claims) Allows(room string) bool {
 	return slices.Contains(c.Rooms, room) || slices.Contains(c.Rooms, AllRooms)
 }
 
-// check makes c clean and complete, or says what is wrong with it.
+// check makes c clean and complete, or says what is wrong with it: [*ClaimsError].
 func (c *Claims) check() error {
 	if err := CheckUser(c.Subject); err != nil {
-		return err
+		return &ClaimsError{"sub", "sub: " + err.Error()}
 	}
 	if len(c.Rooms) == 0 {
-		return errors.New("rooms is missing")
+		return &ClaimsError{"rooms", "rooms is missing"}
 	}
 	if c.Role == "" {
 		c.Role = protocol.RoleViewer
 	}
 	if !c.Role.Valid() {
-		return fmt.Errorf("role is %.20q, not viewer, monitor, moderator or broadcaster", string(c.Role))
+		return &ClaimsError{"role", fmt.Sprintf("role is %.20q, not viewer, monitor, moderator or broadcaster", string(c.Role))}
 	}
 	c.Name = text.CleanName(c.Name, protocol.MaxUserName)
 	return nil
@@ -175,7 +175,7 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	if !ok {
 		var err error
 		if signed, err = v.unusual(token); err != nil {
-			return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, whyUnsigned(token, err))
 		}
 	}
 	c, err := readClaims(signed, time.Now())

@@ -22,12 +22,23 @@ import (
 
 // ClaimsError says what is wrong with the claims of a token whose signature holds. It is
 // for whoever makes the tokens, and holds nothing but claims.
-type ClaimsError struct{ what string }
+type ClaimsError struct {
+	Claim string // sub, name, role, rooms, exp or nbf; [AllClaims] for the object that they are in
+	what  string
+}
+
+// AllClaims is the Claim of an error that concerns no single one.
+const AllClaims = "all"
+
+// ClaimNames are those that an error may name.
+func ClaimNames() []string {
+	return []string{"sub", "name", "role", "rooms", "exp", "nbf", AllClaims}
+}
 
 func (e *ClaimsError) Error() string { return e.what }
 
-func claimsError(format string, a ...any) error {
-	return fmt.Errorf("%w: %w", ErrInvalid, &ClaimsError{fmt.Sprintf(format, a...)})
+func claimsError(claim, format string, a ...any) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, &ClaimsError{claim, fmt.Sprintf(format, a...)})
 }
 
 // asSigned keeps claims as they were signed when the library has checked the signature.
@@ -47,7 +58,7 @@ func (c *asSigned) UnmarshalJSON(p []byte) error {
 func readClaims(p []byte, now time.Time) (Claims, error) {
 	fields, ok := protocol.Fields(p)
 	if !ok {
-		return Claims{}, claimsError("the claims are not a JSON object in UTF-8")
+		return Claims{}, claimsError(AllClaims, "the claims are not a JSON object in UTF-8")
 	}
 	var c Claims
 	var role string
@@ -71,7 +82,7 @@ func readClaims(p []byte, now time.Time) (Claims, error) {
 			bit, err = 32, readTime("nbf", value, &begins)
 		}
 		if seen&bit != 0 {
-			err = claimsError("%s appears twice", name)
+			err = claimsError(string(name), "%s appears twice", name)
 		}
 		if err != nil {
 			return Claims{}, err
@@ -80,7 +91,7 @@ func readClaims(p []byte, now time.Time) (Claims, error) {
 	}
 	switch {
 	case c.Expires.IsZero():
-		return Claims{}, claimsError("exp is missing")
+		return Claims{}, claimsError("exp", "exp is missing")
 	case !now.Before(c.Expires.Add(Leeway)):
 		return Claims{}, ErrExpired
 	case now.Before(begins.Add(-Leeway)):
@@ -88,7 +99,7 @@ func readClaims(p []byte, now time.Time) (Claims, error) {
 	}
 	c.Role = protocol.Role(role)
 	if err := c.check(); err != nil {
-		return Claims{}, claimsError("%v", err)
+		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return c, nil
 }
@@ -101,7 +112,7 @@ func readString(name string, value []byte, into *string) error {
 	}
 	switch {
 	case value[0] != '"':
-		return claimsError("%s must be a string", name)
+		return claimsError(name, "%s must be a string", name)
 	case bytes.IndexByte(value, '\\') < 0: // as nearly all are
 		*into = string(value[1 : len(value)-1])
 		return nil
@@ -118,7 +129,7 @@ func readRooms(value []byte, into *[]string) error {
 		*into = make([]string, 1)
 		return readString("rooms", value, &(*into)[0])
 	case value[0] != '[' || json.Unmarshal(value, into) != nil || slices.Contains(*into, "") && holdsNull(value):
-		return claimsError("rooms must be a list of strings")
+		return claimsError("rooms", "rooms must be a list of strings")
 	}
 	return nil
 }
@@ -141,13 +152,13 @@ func readTime(name string, value []byte, into *time.Time) error {
 	t, err := strconv.ParseFloat(string(value), 64)
 	switch {
 	case err != nil && !errors.Is(err, strconv.ErrRange): // what is out of range is infinite
-		return claimsError("%s must be a number of seconds", name)
+		return claimsError(name, "%s must be a number of seconds", name)
 	case t < 0:
-		return claimsError("%s is negative", name)
+		return claimsError(name, "%s is negative", name)
 	case t > lastTime && t <= 1000*lastTime:
-		return claimsError("%s looks like milliseconds, and must be seconds", name)
+		return claimsError(name, "%s looks like milliseconds, and must be seconds", name)
 	case t > lastTime:
-		return claimsError("%s is beyond the year 9999", name)
+		return claimsError(name, "%s is beyond the year 9999", name)
 	}
 	whole, fraction := math.Modf(t)
 	*into = time.Unix(int64(whole), int64(fraction*1e9))

@@ -49,6 +49,17 @@ func LoadOrMakeSecret(dataDir, file string) ([]byte, error) {
 	return secret, nil
 }
 
+// LoadSecret returns the secret in a file of dataDir. Without one its error is
+// [fs.ErrNotExist].
+func LoadSecret(dataDir, file string) ([]byte, error) {
+	path := filepath.Join(dataDir, file)
+	secret, err := load(path)
+	if err != nil {
+		return nil, fmt.Errorf("auth: secret in %s: %w", path, err)
+	}
+	return secret, nil
+}
+
 func load(path string) ([]byte, error) {
 	secret, info, err := private.Read(path, maxSecret)
 	if err != nil {

@@ -84,6 +84,7 @@ type Server struct {
 	cfg     Config
 	egress  *egress
 	quiet   *quiet.Logger // of what clients cause
+	tokens  *quiet.Logger // of tokens that are refused
 	users   *registry[user]
 	addrs   *registry[clientaddr.Group]
 	viewers atomic.Int64 // accepted and not closed
@@ -105,7 +106,7 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
-		quiet: quiet.New(cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
+		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
 	return s

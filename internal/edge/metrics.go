@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -56,6 +57,7 @@ type Metrics struct {
 	expired     prometheus.Counter
 	open        *prometheus.GaugeVec
 	evicted     *prometheus.CounterVec
+	tokens      *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -82,8 +84,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, l := range listeners() {
 		open.WithLabelValues(l)
 	}
+	tokens := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "kansei_token_refusals_total", Help: "Tokens that were refused, over WebSocket and HTTP, by cause; claim is the one that is wrong.",
+	}, []string{"cause", "claim"})
+	for _, cause := range append(auth.Causes(), causeMissing) {
+		if cause != auth.CauseClaim {
+			tokens.WithLabelValues(string(cause), "")
+		}
+	}
+	for _, claim := range auth.ClaimNames() {
+		tokens.WithLabelValues(string(auth.CauseClaim), claim)
+	}
 	return &Metrics{
-		open: open,
+		open: open, tokens: tokens,
 		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing, or without end, and were closed to make room for others.",
 			"listener", listeners()...),
 		connections: f.NewGauge(prometheus.GaugeOpts{

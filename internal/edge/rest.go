@@ -237,7 +237,7 @@ func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
 	head := w.Header()
 	head.Set("ETag", etag)
 	head.Set("Cache-Control", "public, max-age=1")
-	if token(r) != "" {
+	if _, given := token(r); given {
 		head.Set("Cache-Control", "private, max-age=1")
 	}
 	head.Set("Kansei-Recovered", strconv.FormatBool(recovered))

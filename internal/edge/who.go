@@ -1,14 +1,12 @@
 package edge
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -47,27 +45,6 @@ type verdict struct {
 	retryMS int64
 }
 
-// token finds the token of a request: in Authorization, as an offered subprotocol,
-// or as ?token=. Nothing that it returns may reach a log.
-func token(r *http.Request) string {
-	if h := r.Header.Get("Authorization"); h != "" {
-		if scheme, t, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Bearer") {
-			return strings.TrimSpace(t)
-		}
-	}
-	for _, h := range r.Header["Sec-Websocket-Protocol"] {
-		for p := range strings.SplitSeq(h, ",") {
-			if t, ok := strings.CutPrefix(strings.TrimSpace(p), protocol.BearerPrefix); ok {
-				return t
-			}
-		}
-	}
-	if strings.Contains(r.URL.RawQuery, "token=") {
-		return r.URL.Query().Get("token")
-	}
-	return ""
-}
-
 // identify says who makes a request about a room. session names a guest: the same
 // session is the same guest.
 func (s *Server) identify(r *http.Request, room, session string) (person, *verdict) {
@@ -75,25 +52,13 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 		return person{}, &verdict{protocol.CloseNoRoom, protocol.CodeNoRoom,
 			"a room name is 1 to 64 of A-Z a-z 0-9 _ -, the first a letter or digit", 0}
 	}
-	t := token(r)
-	if t == "" {
+	t, given := token(r)
+	if !given {
 		return s.guest(session)
 	}
 	claims, err := s.cfg.Tokens.Verify(t, room)
 	if err != nil {
-		why := "the token is not valid"
-		switch {
-		case errors.Is(err, auth.ErrExpired):
-			why = "the token has expired"
-		case errors.Is(err, auth.ErrNotYet):
-			why = "the token is not valid yet"
-		case errors.Is(err, auth.ErrRoom):
-			why = "the token is not for this room"
-		}
-		if claims, ok := errors.AsType[*auth.ClaimsError](err); ok {
-			why += ": " + claims.Error()
-		}
-		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, why, 0}
+		return person{}, s.refuseToken(room, err)
 	}
 	return person{
 		id: claims.Subject, name: claims.Name, role: claims.Role,
@@ -103,7 +68,8 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 
 func (s *Server) guest(session string) (person, *verdict) {
 	if s.cfg.Guests == GuestsNone || session == "" {
-		return person{}, &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, "a token is needed", 0}
+		s.cfg.Metrics.tokens.WithLabelValues(string(causeMissing), "").Inc()
+		return person{}, unauthorized("a token is needed")
 	}
 	// The id tells nothing of the session, which is the guest's own secret.
 	id, name := s.cfg.GuestIDs.Guest(session)

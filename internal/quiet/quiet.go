@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// Window is the time in which a kind of line has its few.
+	// Window is the time in which a kind of line has its few, unless it is told otherwise.
 	Window = 10 * time.Second
 	// Lines is how many lines of one kind are written in a window. Each is of another
 	// key: enough to see whether one client or many are at it.
@@ -35,7 +35,8 @@ const (
 
 // Logger writes lines that clients cause.
 type Logger struct {
-	log *slog.Logger
+	log    *slog.Logger
+	window time.Duration
 
 	mu    sync.Mutex
 	kinds map[string]*kind // by message, of which the program has a handful
@@ -49,8 +50,11 @@ type kind struct {
 }
 
 // New makes a Logger that writes to log.
-func New(log *slog.Logger) *Logger {
-	return &Logger{log: log, kinds: map[string]*kind{}}
+func New(log *slog.Logger) *Logger { return Every(Window, log) }
+
+// Every is New with another window.
+func Every(window time.Duration, log *slog.Logger) *Logger {
+	return &Logger{log: log, window: window, kinds: map[string]*kind{}}
 }
 
 // Log writes a line, unless there were enough like it: its kind is message, which is
@@ -80,7 +84,7 @@ func (l *Logger) admit(message, key string) (leftOut int, ok bool) {
 		k = &kind{since: now}
 		l.kinds[message] = k
 	}
-	if now.Sub(k.since) >= Window {
+	if now.Sub(k.since) >= l.window {
 		k.since, k.keys = now, nil
 	}
 	if len(k.keys) >= Lines || slices.Contains(k.keys, key) {

@@ -44,6 +44,22 @@ func TestFlood(t *testing.T) {
 	})
 }
 
+// A window may be longer.
+func TestEvery(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(bytes.Buffer)
+		l := Every(time.Minute, slog.New(slog.NewTextHandler(b, nil)))
+		for range 121 {
+			l.Log(slog.LevelWarn, "one", "same")
+			time.Sleep(time.Second)
+		}
+		if n := strings.Count(b.String(), "\n"); n != 3 {
+			t.Errorf("%d lines in two minutes and a second, want one a minute:\n%s", n, b)
+		}
+	})
+}
+
 // What is not logged takes no place of what is.
 func TestLevel(t *testing.T) {
 	t.Parallel()
