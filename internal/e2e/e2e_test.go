@@ -89,24 +89,31 @@ func urls(c *localcluster.Cluster) []string {
 	return out
 }
 
-// counts asks a node for the counts of a room.
+// counts asks a node for the counts of a room, again for some seconds while it does not
+// know them. It is nil when the node does not answer, and of -1 connections when it never
+// knows.
 func counts(t *testing.T, e *localcluster.Edge, token, room string) *protocol.Viewers {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.URL+"/v1/rooms/"+room, nil)
-	if err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.URL+"/v1/rooms/"+room, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			return nil
+		}
+		var r protocol.Room
+		err = json.NewDecoder(res.Body).Decode(&r)
+		_ = res.Body.Close()
+		switch {
+		case err == nil && r.Viewers != nil:
+			return r.Viewers
+		case err != nil, time.Now().After(end):
+			return &protocol.Viewers{Connections: -1}
+		}
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return nil
-	}
-	defer res.Body.Close()
-	var r protocol.Room
-	if json.NewDecoder(res.Body).Decode(&r) != nil || r.Viewers == nil {
-		return &protocol.Viewers{Connections: -1}
-	}
-	return r.Viewers
 }
 
 func token(t *testing.T, c *localcluster.Cluster, user string, role protocol.Role) string {
