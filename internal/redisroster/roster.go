@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/health"
 )
 
 // Bounds and defaults of a [Config].
@@ -28,11 +31,13 @@ const (
 )
 
 const (
-	workers  = 4                // goroutines for buckets that answer; a script takes a fraction of a millisecond
-	nurses   = 2                // goroutines for buckets that do not
-	linger   = 10               // intervals without a room before a node leaves a bucket
-	sweeping = -1               // stands for the sweep where buckets are numbered
-	quiet    = 10 * time.Second // between two log lines about resyncs
+	workers = 4  // goroutines for buckets that answer; a script takes a fraction of a millisecond
+	nurses  = 2  // goroutines for buckets that do not
+	linger  = 10 // intervals without a room before a node leaves a bucket
+	// These stand for what is no bucket where buckets are numbered.
+	sweeping  = -1               // the sweep
+	recording = -2               // the record of the node
+	quiet     = 10 * time.Second // between two log lines about resyncs
 )
 
 // Config says how a [Roster] works. Fields left at zero have the default.
@@ -49,6 +54,13 @@ type Config struct {
 	Interval time.Duration // between two ticks of a bucket and two reports of a room
 	Lease    time.Duration // how long a silent node's viewers count; at least three intervals
 	Timeout  time.Duration // of one request
+
+	// Pins are what all nodes must agree about; see [Roster.SetPins].
+	Pins []Pin
+	// Tell returns what other nodes are to know of this one, without blanks, and whether this
+	// one asks for what they tell: see [Roster.Others]. It is called once an interval and
+	// must not wait. nil: nothing.
+	Tell func() (text string, ask bool)
 
 	Metrics *Metrics
 	Logger  *slog.Logger
@@ -71,14 +83,15 @@ type Roster struct {
 	done      chan struct{} // closed when all goroutines have ended
 	closing   atomic.Bool
 	answered  atomic.Bool // Redis has answered once
+	fine      atomic.Bool // the roster was ready once
 
 	guard  guard
+	nodes  nodes
 	health struct {
 		sync.Mutex
 		failing  map[int]error // by bucket
-		told     bool          // up was logged
-		up       bool
-		resynced time.Time // when a resync was last logged
+		told     bool          // that Redis answers was logged
+		resynced time.Time     // when a resync was last logged
 	}
 }
 
@@ -101,6 +114,7 @@ func New(cfg Config) *Roster {
 		wg.Go(func() { r.work(ctx, r.sick) })
 	}
 	wg.Go(func() { r.sweep(ctx) })
+	wg.Go(func() { r.attend(ctx) })
 	// Ends after the others; Close waits for it.
 	go func() {
 		wg.Wait()
@@ -128,6 +142,9 @@ func newRoster(cfg Config) *Roster {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.Tell == nil {
+		cfg.Tell = func() (string, bool) { return "", false }
+	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
@@ -148,6 +165,7 @@ func newRoster(cfg Config) *Roster {
 		buckets: make([]*bucket, cfg.Buckets),
 	}
 	r.health.failing = make(map[int]error)
+	r.nodes.pins = pinText(cfg.Pins)
 	for i := range r.buckets {
 		r.buckets[i] = &bucket{r: r, n: i, keys: newKeys(cfg.Prefix, i), rooms: make(map[string]*room)}
 	}
@@ -166,30 +184,54 @@ var (
 	errNotAsked = errors.New("redis did not answer before")
 )
 
-// Ready returns nil when Redis answers for every bucket that this node uses and can be
-// relied on, and otherwise what is wrong. One failed request is not yet wrong.
+// Ready returns nil when Redis answers for every bucket that this node uses and can be relied
+// on, and otherwise what is wrong: [health.Degraded] unless it is a mistake in the settings that
+// this node has met since it started. One failed request is not yet wrong.
 func (r *Roster) Ready() error {
+	err := r.trouble()
+	if err == nil {
+		r.fine.Store(true)
+		return nil
+	}
+	// What was right once is wrong for all nodes now, and what nobody answers is no mistake
+	// of this one.
+	if r.fine.Load() || passes(err) {
+		return health.Degraded(err)
+	}
+	return err
+}
+
+func (r *Roster) trouble() error {
 	r.guard.mu.Lock()
-	pin, policy := r.guard.pin, r.guard.policy
+	pin, policy, told := r.guard.pin, r.guard.policy, r.guard.told
 	r.guard.mu.Unlock()
 	if pin != nil {
 		return pin
 	}
+	agreed := r.agrees()
+	if errors.Is(agreed, errDiffers) {
+		return agreed
+	}
 	r.health.Lock()
 	defer r.health.Unlock()
-	for n, err := range r.health.failing {
-		if n == sweeping {
+	if n := len(r.health.failing); n > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(r.health.failing)))
+		err := r.health.failing[first]
+		if first < 0 {
 			return fmt.Errorf("redis: %w", err)
 		}
-		return fmt.Errorf("redis: presence bucket %d (%d of %d failing): %w", n, len(r.health.failing), len(r.buckets), err)
+		return fmt.Errorf("redis: presence bucket %d (%d of %d failing): %w", first, n, len(r.buckets), err)
 	}
-	if !r.answered.Load() {
+	switch {
+	case policy != nil:
+		return policy
+	case !told || agreed != nil:
 		return errNoAnswer
 	}
-	return policy
+	return nil
 }
 
-// note takes in how a round of a bucket, or a sweep, went: how many have failed in
+// note takes in how a round of a bucket, a sweep or a record went: how many have failed in
 // a row, and the last one's error.
 func (r *Roster) note(n, fails int, err error) {
 	h := &r.health
@@ -200,28 +242,16 @@ func (r *Roster) note(n, fails int, err error) {
 	case err == nil:
 		delete(h.failing, n)
 	case fails > 1 || !answered:
-		h.failing[n] = err
+		h.failing[n] = explain(err)
 	}
-	up := answered && len(h.failing) == 0
-	if up == h.up && (h.told || err == nil) {
+	if !answered || len(h.failing) > 0 {
+		r.metrics.up.Set(0)
 		return
 	}
-	h.up, h.told = up, true
-	if up {
-		r.metrics.up.Set(1)
+	r.metrics.up.Set(1)
+	if !h.told { // later changes are logged by whoever asks Ready
+		h.told = true
 		r.log.Info("redis answers")
-		return
-	}
-	r.metrics.up.Set(0)
-	switch {
-	case isFull(err):
-		r.log.Warn("redis is at maxmemory; who leaves is taken out, who comes waits", "error", err)
-	case answers(err):
-		r.log.Warn("redis answers with an error; counts stand still", "error", err)
-	case errors.Is(err, errPinned):
-		r.log.Warn("presence is not written; counts stand still", "error", err)
-	default:
-		r.log.Warn("redis does not answer; counts stand still", "error", err)
 	}
 }
 
@@ -232,7 +262,7 @@ func (r *Roster) resynced(bucket int, reason string) {
 	defer r.health.Unlock()
 	if now := r.now(); now.Sub(r.health.resynced) >= quiet {
 		r.health.resynced = now
-		r.log.Warn("presence is written to redis anew", "reason", reason, "bucket", bucket)
+		r.log.Warn("presence is written to redis anew", "reason", reason, "cause", resyncCause[reason], "bucket", bucket)
 	}
 }
 
@@ -268,6 +298,7 @@ func (r *Roster) stop() {
 
 // handBack retires what this node has in Redis.
 func (r *Roster) handBack(ctx context.Context) error {
+	r.unrecord(ctx)
 	queue := make(chan *bucket, len(r.buckets))
 	for _, b := range r.buckets {
 		queue <- b
