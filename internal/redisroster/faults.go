@@ -36,6 +36,9 @@ func code(err error) string {
 			return inner
 		}
 	}
+	if strings.Contains(rest, "The user executing the script ") { // may not run a command of it, or use a key
+		return "NOPERM"
+	}
 	return word
 }
 
@@ -97,8 +100,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w: it is at maxmemory; who leaves is taken out, who comes is counted when it has memory again: give it more", err)
 	case c == "NOAUTH", c == "WRONGPASS":
 		return fmt.Errorf("%w: the user or the password of --redis is not right", err)
-	case c == "NOPERM", strings.Contains(err.Error(), "ACL failure in script"): // as Redis 6 puts it
-		return fmt.Errorf("%w: the Redis user of this node may not do all that it has to; docs/OPERATING.md has the line for its ACL", err)
+	case c == "NOPERM":
+		return fmt.Errorf("%w: the Redis user of this node may not do all that it has to: ACL LOG names what is missing, docs/OPERATING.md has the whole line", err)
 	case c == "READONLY":
 		return fmt.Errorf("%w: it is a replica; counts stand still until it is promoted, or --redis leads to the primary", err)
 	case c == "LOADING":

@@ -25,6 +25,20 @@ func (r *Roster) answer() {
 	r.nodes.known = r.nodes.pins
 }
 
+// settle waits until a roster has been ready for a while.
+func (r *Roster) settle(t *testing.T) {
+	t.Helper()
+	if err := r.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	r.health.Lock()
+	r.health.well = r.health.well.Add(-settle * r.cfg.Interval)
+	r.health.Unlock()
+	if err := r.Ready(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -94,6 +108,7 @@ func TestFaults(t *testing.T) {
 		{said("WRONGPASS invalid username-password pair or user is disabled."), health.StateUnready, "the user or the password of --redis"},
 		{said("NOAUTH Authentication required."), health.StateUnready, "the user or the password of --redis"},
 		{said("NOPERM this user has no permissions to run the 'hset' command"), health.StateUnready, "docs/OPERATING.md"},
+		{said("ERR The user executing the script can't run this command or subcommand script: 1af7, on @user_script:148."), health.StateUnready, "docs/OPERATING.md"},
 		{said("MOVED 3999 127.0.0.1:6381"), health.StateUnready, "redis+cluster://"},
 		{said("ERR unknown command 'EVALSHA'"), health.StateUnready, "counts stand still"},
 		{fmt.Errorf("all sentinels: %w", redis.Nil), health.StateUnready, "master_name"},
@@ -110,9 +125,7 @@ func TestFaults(t *testing.T) {
 			want := c.state
 			if was {
 				r.answer()
-				if err := r.Ready(); err != nil {
-					t.Fatal(err)
-				}
+				r.settle(t)
 				want = health.StateDegraded // whatever it is, it came later
 			}
 			r.note(sweeping, 2, err)

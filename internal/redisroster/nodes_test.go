@@ -82,6 +82,7 @@ func TestSecretsAreCompared(t *testing.T) {
 		eventually(t, "the old one is refused", func() error { return refused(late, health.StateUnready) })
 
 		// Changed to something else while it runs: it serves on.
+		second.settle(t)
 		second.SetPins(authPin("typo"))
 		eventually(t, "it says so", func() error { return refused(second, health.StateDegraded) })
 		if err := first.Ready(); err != nil {
@@ -135,9 +136,7 @@ func TestRecordsAreFlushed(t *testing.T) {
 	for _, n := range []*node{a, b} {
 		n.SetPins(authPin("one"))
 		record(n)
-		if err := n.Ready(); err != nil {
-			t.Fatal(err)
-		}
+		n.settle(t)
 	}
 	c.SetPins(authPin("two"))
 	record(c)

@@ -31,13 +31,17 @@ const (
 )
 
 const (
-	workers = 4  // goroutines for buckets that answer; a script takes a fraction of a millisecond
-	nurses  = 2  // goroutines for buckets that do not
-	linger  = 10 // intervals without a room before a node leaves a bucket
-	// These stand for what is no bucket where buckets are numbered.
-	sweeping  = -1               // the sweep
-	recording = -2               // the record of the node
-	quiet     = 10 * time.Second // between two log lines about resyncs
+	workers = 4                // goroutines for buckets that answer; a script takes a fraction of a millisecond
+	nurses  = 2                // goroutines for buckets that do not
+	linger  = 10               // intervals without a room before a node leaves a bucket
+	settle  = 10               // intervals in which a node that is ready meets what is wrong at its start
+	quiet   = 10 * time.Second // between two log lines about resyncs
+)
+
+// What is no bucket, where buckets are numbered.
+const (
+	sweeping  = -1 // the sweep
+	recording = -2 // the record of the node
 )
 
 // Config says how a [Roster] works. Fields left at zero have the default.
@@ -83,14 +87,14 @@ type Roster struct {
 	done      chan struct{} // closed when all goroutines have ended
 	closing   atomic.Bool
 	answered  atomic.Bool // Redis has answered once
-	fine      atomic.Bool // the roster was ready once
-
-	guard  guard
-	nodes  nodes
-	health struct {
+	guard     guard
+	nodes     nodes
+	health    struct {
 		sync.Mutex
 		failing  map[int]error // by bucket
 		told     bool          // that Redis answers was logged
+		fine     bool          // the roster was ready for a while
+		well     time.Time     // since when it is; zero: it is not
 		resynced time.Time     // when a resync was last logged
 	}
 }
@@ -189,13 +193,20 @@ var (
 // this node has met since it started. One failed request is not yet wrong.
 func (r *Roster) Ready() error {
 	err := r.trouble()
+	h, now := &r.health, r.now()
+	h.Lock()
+	defer h.Unlock()
 	if err == nil {
-		r.fine.Store(true)
+		if h.well.IsZero() {
+			h.well = now
+		}
+		h.fine = h.fine || now.Sub(h.well) >= settle*r.cfg.Interval
 		return nil
 	}
+	h.well = time.Time{}
 	// What was right once is wrong for all nodes now, and what nobody answers is no mistake
 	// of this one.
-	if r.fine.Load() || passes(err) {
+	if h.fine || passes(err) {
 		return health.Degraded(err)
 	}
 	return err
