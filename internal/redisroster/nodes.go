@@ -202,7 +202,7 @@ func (r *Roster) agrees() error {
 	defer r.nodes.mu.Unlock()
 	switch n := &r.nodes; {
 	case len(n.differs) > 0:
-		return fmt.Errorf("redis: %s %w: give all nodes the same", strings.Join(n.differs, " and "), errDiffers)
+		return fmt.Errorf("redis: %s %w: give all nodes the same", strings.Join(n.differs, ", "), errDiffers)
 	case n.known == "":
 		return errNoAnswer
 	}
