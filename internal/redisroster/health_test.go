@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
@@ -137,5 +138,22 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%v: it did answer: %v", c.err, got)
 			}
 		}
+	}
+}
+
+// TestResyncsDoNotFlood: a Redis that loses keys all the time gets a line a minute, which says why.
+func TestResyncsDoNotFlood(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	r := newRoster(Config{Buckets: 4, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	now := time.Unix(1_800_000_000, 0)
+	r.now = func() time.Time { return now }
+	for range 180 {
+		r.resynced(1, resyncKeys)
+		now = now.Add(time.Second)
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[2], "reason=keys") || !strings.Contains(lines[2], "evicts or deletes") || !strings.Contains(lines[2], "left_out=59") {
+		t.Errorf("%d lines:\n%s", len(lines), log.String())
 	}
 }

@@ -130,8 +130,9 @@ if not ask then told = {} end
 return {differs, told}
 `
 
-// nodesKey is the key of the records. It lies outside of the buckets, in a slot of its own.
-func (r *Roster) nodesKey() string { return r.cfg.Prefix + ":nodes" }
+// nodesKey is the key of the records. It lies outside of the buckets, in a slot of its own, and
+// bears the number of the layout, because other versions may write other records.
+func (r *Roster) nodesKey() string { return fmt.Sprintf("%s:%d:nodes", r.cfg.Prefix, layout) }
 
 // SetPins has other pins compared from now on: a secret has been changed while the node runs.
 func (r *Roster) SetPins(pins ...Pin) {

@@ -31,11 +31,11 @@ const (
 )
 
 const (
-	workers = 4                // goroutines for buckets that answer; a script takes a fraction of a millisecond
-	nurses  = 2                // goroutines for buckets that do not
-	linger  = 10               // intervals without a room before a node leaves a bucket
-	settle  = 10               // intervals in which a node that is ready meets what is wrong at its start
-	quiet   = 10 * time.Second // between two log lines about resyncs
+	workers = 4           // goroutines for buckets that answer; a script takes a fraction of a millisecond
+	nurses  = 2           // goroutines for buckets that do not
+	linger  = 10          // intervals without a room before a node leaves a bucket
+	settle  = 10          // intervals in which a node that is ready meets what is wrong at its start
+	quiet   = time.Minute // between two log lines about resyncs
 )
 
 // What is no bucket, where buckets are numbered.
@@ -96,6 +96,7 @@ type Roster struct {
 		fine     bool          // the roster was ready for a while
 		well     time.Time     // since when it is; zero: it is not
 		resynced time.Time     // when a resync was last logged
+		leftOut  int           // resyncs since
 	}
 }
 
@@ -269,12 +270,18 @@ func (r *Roster) note(n, fails int, err error) {
 // resynced counts and, not too often, logs that presence is written anew.
 func (r *Roster) resynced(bucket int, reason string) {
 	r.metrics.resyncs.WithLabelValues(reason).Inc()
-	r.health.Lock()
-	defer r.health.Unlock()
-	if now := r.now(); now.Sub(r.health.resynced) >= quiet {
-		r.health.resynced = now
-		r.log.Warn("presence is written to redis anew", "reason", reason, "cause", resyncCause[reason], "bucket", bucket)
+	h := &r.health
+	h.Lock()
+	defer h.Unlock()
+	now := r.now()
+	if now.Sub(h.resynced) < quiet {
+		h.leftOut++
+		return
 	}
+	h.resynced = now
+	r.log.Warn("presence is written to redis anew; counts may be wrong for some seconds",
+		"reason", reason, "cause", resyncCause[reason], "bucket", bucket, "left_out", h.leftOut)
+	h.leftOut = 0
 }
 
 // Close hands this node's presence back, so that its viewers stop to count at
@@ -289,7 +296,7 @@ func (r *Roster) Close(ctx context.Context) error {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return fmt.Errorf("redis: presence is not handed back: %w", context.Cause(ctx))
+		return fmt.Errorf("redis: presence is not handed back, and lapses after --presence-lease: %w", context.Cause(ctx))
 	}
 	return r.handBack(ctx)
 }
@@ -332,7 +339,7 @@ func (r *Roster) handBack(ctx context.Context) error {
 	}
 	wg.Wait()
 	if failed > 0 {
-		return fmt.Errorf("redis: presence in %d of %d buckets is not handed back: %w", failed, len(r.buckets), last)
+		return fmt.Errorf("redis: presence in %d of %d buckets is not handed back, and lapses after --presence-lease: %w", failed, len(r.buckets), last)
 	}
 	return nil
 }
