@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -155,5 +158,61 @@ func TestResyncsDoNotFlood(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
 	if len(lines) != 3 || !strings.Contains(lines[2], "reason=keys") || !strings.Contains(lines[2], "evicts or deletes") || !strings.Contains(lines[2], "left_out=59") {
 		t.Errorf("%d lines:\n%s", len(lines), log.String())
+	}
+}
+
+// TestWhatIsNotRedis: what a node says of addresses that lead to something else than they should.
+func TestWhatIsNotRedis(t *testing.T) {
+	t.Parallel()
+	pages := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(pages.Close)
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	single, locked := dial(t, startProcess(t, freePort(t))), dial(t, startProcess(t, freePort(t)))
+	if err := locked.raw.Do(t.Context(), "ACL", "SETUSER", "default", "resetpass", ">s3cret").Err(); err != nil {
+		t.Fatal(err)
+	}
+	host := func(url string) string { return url[strings.Index(url, "://")+3:] }
+	for url, c := range map[string]struct {
+		state health.State
+		says  string
+	}{
+		"redis://127.0.0.1:1":                                       {health.StateDegraded, "does not answer"},
+		"redis://" + host(pages.URL):                                {health.StateUnready, "is not Redis"},
+		"redis+cluster://" + host(pages.URL):                        {health.StateUnready, "is not Redis"},
+		"rediss://" + host(pages.URL):                               {health.StateUnready, "rediss://"},
+		"rediss://" + host(secure.URL):                              {health.StateUnready, "certificate"},
+		locked.url:                                                  {health.StateUnready, "NOAUTH"},
+		"redis://:wr0ng@" + host(locked.url):                        {health.StateUnready, "WRONGPASS"},
+		"redis://" + host(single.url) + "/99":                       {health.StateUnready, "DB index"},
+		"redis+cluster://" + host(single.url):                       {health.StateUnready, "cluster support disabled"},
+		"redis+sentinel://" + host(single.url) + "/0?master_name=m": {health.StateUnready, "unknown command"},
+	} {
+		client, err := Connect(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &node{line: &line{}, metrics: NewMetrics(nil)}
+		n.Roster = New(Config{Client: client, Buckets: 1, Interval: testInterval, Lease: testLease})
+		eventually(t, url, func() error {
+			if err := says(n, c.says); err != nil {
+				return err
+			}
+			if got := health.StateOf(n.Ready()); got != c.state {
+				return fmt.Errorf("it is %v", got)
+			}
+			if strings.Contains(n.Ready().Error(), "wr0ng") {
+				return errors.New("it says the password")
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_ = n.Close(ctx) // nothing was written
+		cancel()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
