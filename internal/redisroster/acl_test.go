@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,7 +23,7 @@ func grants(t *testing.T) (needed []string, more map[string][]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^user kansei on >PASSWORD (.*)$`).FindSubmatch(b)
+	line := regexp.MustCompile(`(?m)^user kansei on >PASSWORD (~.*)$`).FindSubmatch(b)
 	if line == nil {
 		t.Fatal("docs/OPERATING.md has no line for an ACL")
 	}
@@ -90,9 +92,11 @@ func TestRedisUserOfTheDocument(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := (*server)(nil)
-			if s = dialBackend(t, c.cluster); s == nil {
-				return
+			var s *server
+			if c.cluster {
+				s = startCluster(t)
+			} else {
+				s = dial(t, startProcess(t, freePort(t)))
 			}
 			rules := slices.Clone(needed)
 			for _, w := range c.with {
@@ -114,14 +118,6 @@ func TestRedisUserOfTheDocument(t *testing.T) {
 			}
 		})
 	}
-}
-
-func dialBackend(t *testing.T, cluster bool) *server {
-	t.Helper()
-	if cluster {
-		return startCluster(t)
-	}
-	return dial(t, startProcess(t, freePort(t)))
 }
 
 // lifeOfRosters has rosters do all that they can.
@@ -256,4 +252,70 @@ func TestRedisUserLacksSomething(t *testing.T) {
 	}
 	s.as(t, needed)
 	eventually(t, "both are ready", func() error { return errors.Join(was.Ready(), late.Ready()) })
+}
+
+// TestSentinelUserOfTheDocument: the same of a user of Sentinel.
+func TestSentinelUserOfTheDocument(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^user kansei on >PASSWORD (\+sentinel.*)$`).FindSubmatch(b)
+	if line == nil {
+		t.Fatal("docs/OPERATING.md has no line for an ACL of Sentinel")
+	}
+	port := freePort(t)
+	startProcess(t, port)
+	sentinel := startSentinel(t, port)
+	u := sentinel.as(t, strings.Fields(string(line[1])))
+	for name, state := range map[string]health.State{"main": health.StateReady, "other": health.StateUnready} {
+		client, err := Connect(strings.Replace(u.url, "redis://", "redis+sentinel://", 1) + "/0?master_name=" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := New(Config{Client: client, Buckets: 1, Interval: testInterval, Lease: testLease, Timeout: patience})
+		eventually(t, name, func() error {
+			err := n.Ready()
+			if got := health.StateOf(err); got != state || err != nil && !strings.Contains(err.Error(), "master_name") {
+				return fmt.Errorf("%v: %w", got, err)
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_ = n.Close(ctx) // where there is no primary there is nothing to hand back
+		cancel()
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := u.denied(t); !slices.Equal(got, []string{"client|setname"}) {
+		t.Errorf("denied: %q", got)
+	}
+}
+
+// startSentinel starts a sentinel that knows the server at a port as "main".
+func startSentinel(t *testing.T, primary int) *server {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatalf("%v: `make setup` installs it", err)
+	}
+	port, dir := freePort(t), t.TempDir()
+	conf := filepath.Join(dir, "sentinel.conf")
+	text := fmt.Sprintf("bind 127.0.0.1\nport %d\nsentinel monitor main 127.0.0.1 %d 1\ndir %s\n", port, primary, dir)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, conf, "--sentinel")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	s := dial(t, fmt.Sprintf("redis://127.0.0.1:%d", port))
+	eventually(t, "the sentinel answers", func() error { return s.raw.Ping(t.Context()).Err() })
+	return s
 }
