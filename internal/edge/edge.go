@@ -28,6 +28,7 @@ import (
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
+	"github.com/kansei-live/kansei/internal/health"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -136,13 +137,13 @@ func (s *Server) SameOrigins(h http.HandlerFunc) http.Handler { return s.cors(h)
 // Ready says why this node should get no more viewers; nil when it should.
 func (s *Server) Ready() error {
 	if s.leaving() != nil {
-		return errors.New("edge: this node is leaving")
+		return health.Planned(errors.New("edge: this node is leaving"))
 	}
 	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
-		return errors.New("edge: this node is full")
+		return errors.New("edge: this node is full (--max-viewers)")
 	}
 	if s.egress.full() {
-		return errors.New("edge: this node sends as much as it may")
+		return errors.New("edge: this node sends as much as it may (--max-egress)")
 	}
 	return nil
 }
