@@ -68,6 +68,11 @@ func (n *node) serve(what string, l net.Listener, door *edge.Door, certificate *
 	})
 }
 
+// door bounds the connections of a listener.
+func (n *node) door(listener string, places int, m *edge.Metrics) *edge.Door {
+	return edge.NewDoor(edge.DoorConfig{Places: places, Listener: listener, Reserve: n.spare, Metrics: m, Log: n.quiet})
+}
+
 // loadCertificate reads the certificate of the public listener; nil when it has none.
 func loadCertificate(cert, key string) (*tls.Config, error) {
 	if cert == "" {

@@ -22,6 +22,7 @@ import (
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/demo"
+	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/natslog"
@@ -53,8 +54,10 @@ type node struct {
 	log    *slog.Logger
 	quiet  *quiet.Logger // of what clients cause
 	secret []byte
-	url    string // of the public listener
-	ops    string // of the operators'
+	url    string               // of the public listener
+	ops    string               // of the operators'
+	uses   descriptors.Uses     // what each part may have open
+	spare  *descriptors.Reserve // for when nothing else can be opened
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
@@ -98,6 +101,9 @@ func (n *node) start(ctx context.Context) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
+	if err := n.divideDescriptors(); err != nil {
+		return err
+	}
 	// The listeners first: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
@@ -161,10 +167,10 @@ func (n *node) start(ctx context.Context) error {
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
-		MaxViewers: n.cfg.MaxViewers, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
+		MaxViewers: n.uses.Viewers, MaxRefused: n.uses.Refused, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
 		GuestRate: edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
 		Addresses: clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()}),
-		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
+		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
@@ -180,11 +186,11 @@ func (n *node) start(ctx context.Context) error {
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
 		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
-	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
+	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, metrics), certificate, pages)
 	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
 	}, n.drain)
-	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
+	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, metrics), nil,
 		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })

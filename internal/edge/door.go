@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kansei-live/kansei/internal/descriptors"
+	"github.com/kansei-live/kansei/internal/quiet"
 )
 
 // The listeners of a node, as labels.
@@ -40,13 +43,17 @@ const bodyTime = 15 * time.Second
 //
 // It leaves connections as they are, because a viewer's is taken from package net by
 // its type, and follows them by what the server reports. That costs a join three turns
-// of a lock and three small allocations, nothing beside its handshake.
+// of a lock and three small allocations, nothing beside its handshake. What it does when
+// the machine takes no more connections is in accept.go.
 type Door struct {
-	places  int
+	cfg     DoorConfig
 	open    prometheus.Gauge
 	evicted prometheus.Counter
+	errors  prometheus.Counter
+	shed    prometheus.Counter
 
 	longest time.Duration // that a request may take; 0: not known
+	secure  bool          // TLS comes first
 	freed   chan struct{} // has something since a place became free
 
 	mu      sync.Mutex
@@ -60,10 +67,23 @@ type waiter struct {
 	since time.Time
 }
 
-// NewDoor makes a Door with so many places. listener is a label.
-func NewDoor(places int, listener string, m *Metrics) *Door {
+// DoorConfig says what a [Door] is to be.
+type DoorConfig struct {
+	Places   int    // connections at once
+	Listener string // ListenerPublic or ListenerOps
+	// Reserve has descriptors for when there are no others; nil: there are none. Those of
+	// [ListenerOps] use them, others only to turn newcomers away.
+	Reserve *descriptors.Reserve
+	Metrics *Metrics
+	Log     *quiet.Logger
+}
+
+// NewDoor makes a Door.
+func NewDoor(cfg DoorConfig) *Door {
+	m := cfg.Metrics
 	return &Door{
-		places: places, open: m.open.WithLabelValues(listener), evicted: m.evicted.WithLabelValues(listener),
+		cfg: cfg, open: m.open.WithLabelValues(cfg.Listener), evicted: m.evicted.WithLabelValues(cfg.Listener),
+		errors: m.acceptErrors.WithLabelValues(cfg.Listener), shed: m.refused.WithLabelValues(refusedFull),
 		freed: make(chan struct{}, 1), held: map[net.Conn]*list.Element{},
 	}
 }
@@ -71,6 +91,7 @@ func NewDoor(places int, listener string, m *Metrics) *Door {
 // Guard has the connections that l accepts for srv pass the door.
 func (d *Door) Guard(l net.Listener, srv *http.Server) net.Listener {
 	srv.ConnState = d.state
+	d.secure = srv.TLSConfig != nil
 	if srv.WriteTimeout > 0 {
 		d.longest = srv.ReadTimeout + srv.WriteTimeout
 	}
@@ -116,6 +137,9 @@ func (d *Door) state(nc net.Conn, state http.ConnState) {
 	case http.StateHijacked, http.StateClosed:
 		d.forget(nc)
 	}
+	if state == http.StateClosed {
+		d.cfg.Reserve.Refill() // with its descriptor, if they are short
+	}
 	d.open.Set(float64(len(d.held)))
 }
 
@@ -133,7 +157,6 @@ func (d *Door) enter(closed <-chan struct{}) error {
 	for {
 		evict, wait := d.full()
 		if evict != nil {
-			d.evicted.Inc()
 			end(evict)
 			continue
 		}
@@ -161,7 +184,7 @@ func (d *Door) enter(closed <-chan struct{}) error {
 func (d *Door) full() (evict net.Conn, wait time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.held) < d.places {
+	if len(d.held) < d.cfg.Places {
 		return nil, 0
 	}
 	from, patience := &d.waiting, doorPatience
@@ -176,10 +199,29 @@ func (d *Door) full() (evict net.Conn, wait time.Duration) {
 	if wait = patience - time.Since(w.since); wait > 0 {
 		return nil, min(wait, doorPatience)
 	}
-	from.Remove(first)
-	d.forget(w.nc)
+	return d.evict(from, first), 0
+}
+
+// idle returns the connection that has asked for nothing for longest, and frees its place;
+// nil if none has waited for doorPatience.
+func (d *Door) idle() net.Conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := d.waiting.Front()
+	if first == nil || time.Since(first.Value.(waiter).since) < doorPatience {
+		return nil
+	}
+	return d.evict(&d.waiting, first)
+}
+
+// evict frees the place of a connection that stands in from, and returns it for the caller
+// to end. The caller holds mu.
+func (d *Door) evict(from *list.List, at *list.Element) net.Conn {
+	nc := from.Remove(at).(waiter).nc
+	d.forget(nc)
 	d.open.Set(float64(len(d.held)))
-	return w.nc, 0
+	d.evicted.Inc()
+	return nc
 }
 
 // end closes a connection without the farewell of TLS, which may wait for its peer.
@@ -188,25 +230,4 @@ func end(nc net.Conn) {
 		nc = c.NetConn()
 	}
 	_ = nc.Close() // somebody who has said nothing
-}
-
-// doorListener accepts when there is a place.
-type doorListener struct {
-	net.Listener
-	door   *Door
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *doorListener) Accept() (net.Conn, error) {
-	if err := l.door.enter(l.closed); err != nil {
-		return nil, err
-	}
-	return l.Listener.Accept()
-}
-
-// Close also ends the waiting for a place.
-func (l *doorListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
 }
