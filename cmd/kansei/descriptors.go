@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/edge"
 )
@@ -12,13 +13,26 @@ const (
 	// ownDescriptors is for what a node opens beside connections: listeners, polls, its
 	// connections to NATS (one) and Redis (eight at most), secrets and certificates, names that
 	// are looked up, the moment of an upgrade in which a connection has two, the demo's crowd,
-	// and what operators have it read about itself. A quiet node has a third of that open.
+	// and what operators have it read about itself. A quiet node has a sixth of that open, one with the
+	// demo two thirds.
 	ownDescriptors = 96
 	// streamDescriptors is for the files of each stream of an embedded log.
 	streamDescriptors = 4
 	// spareDescriptors is how many are in reserve: for a few operators at once.
 	spareDescriptors = 8
 )
+
+// wantedDescriptors is how many descriptors each part of a node may want.
+func wantedDescriptors(cfg *config.Serve) descriptors.Uses {
+	want := descriptors.Uses{
+		Viewers: cfg.MaxViewers, HTTP: cfg.HTTPConnections(), Refused: edge.MaxRefused, Operator: opsConnections,
+		Own: ownDescriptors + spareDescriptors,
+	}
+	if cfg.NATS == "" {
+		want.Own += streamDescriptors * (cfg.LogPartitions + 1) // and that of states
+	}
+	return want
+}
 
 // divideDescriptors gives each part as many descriptors as it may have, says if some get
 // fewer than the settings want, and sets some aside.
@@ -27,13 +41,7 @@ func (n *node) divideDescriptors() error {
 	if err != nil {
 		return err
 	}
-	want := descriptors.Uses{
-		Viewers: n.cfg.MaxViewers, HTTP: n.cfg.HTTPConnections(), Refused: edge.MaxRefused, Operator: opsConnections,
-		Own: ownDescriptors + spareDescriptors,
-	}
-	if n.cfg.NATS == "" {
-		want.Own += streamDescriptors * (n.cfg.LogPartitions + 1) // and that of states
-	}
+	want := wantedDescriptors(&n.cfg)
 	if n.uses, err = descriptors.Divide(limit, want); err != nil {
 		return fmt.Errorf("%w: raise the limit (LimitNOFILE= in systemd, ulimit -n)", err)
 	}
