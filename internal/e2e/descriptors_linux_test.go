@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,21 +21,6 @@ import (
 	"github.com/kansei-live/kansei/internal/localcluster"
 	"github.com/kansei-live/kansei/protocol"
 )
-
-// promptly is how long a test waits for what must not hang.
-const promptly = 20 * time.Second
-
-// fetch asks for a page over a connection of its own.
-func fetch(url string) (status int, body string, err error) {
-	c := http.Client{Timeout: promptly, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := c.Get(url)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(res.Body)
-	return res.StatusCode, string(b), err
-}
 
 // metric is the value of a metric of a node; -1 if it is not there.
 func metric(t *testing.T, e *localcluster.Edge, name string) float64 {
