@@ -160,6 +160,7 @@ func (n *node) start(ctx context.Context) error {
 			n.log.Warn("everybody is a trusted proxy, and can say to be anybody: no address is limited", "flag", "--trusted-proxy="+net.String())
 		}
 	}
+	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
@@ -169,7 +170,7 @@ func (n *node) start(ctx context.Context) error {
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
 		MaxViewers: n.uses.Viewers, MaxRefused: n.uses.Refused, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
 		GuestRate: edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
-		Addresses: clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()}),
+		Addresses: addresses,
 		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,
 	})
@@ -186,11 +187,11 @@ func (n *node) start(ctx context.Context) error {
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
 		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
-	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, metrics), certificate, pages)
+	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, addresses, metrics), certificate, pages)
 	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
 	}, n.drain)
-	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, metrics), nil,
+	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
 		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
