@@ -17,7 +17,7 @@ func Limit() (int, error) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, fmt.Errorf("limit of open files: %w", err)
 	}
-	return int(min(uint64(limit.Cur), math.MaxInt32)), nil
+	return int(min(uint64(limit.Cur), math.MaxInt32)), nil //nolint:unconvert // it is signed on FreeBSD
 }
 
 // Exhausted reports whether err says that the process, or the machine, has no descriptor
