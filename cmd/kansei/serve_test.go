@@ -267,7 +267,7 @@ func TestWhoMayComeIn(t *testing.T) {
 			if code != c.code || !strings.Contains(reason, c.says) {
 				t.Errorf("closed with %d %q, want %d %q", code, reason, c.code, c.says)
 			}
-			status, body := n.do("GET", n.url+"/v1/rooms/r", c.token, "")
+			status, body := n.get(n.url + "/v1/rooms/r" + c.query)
 			if status != 401 || !strings.Contains(body, fmt.Sprint(`"close":`, int(c.code))) {
 				t.Errorf("over HTTP: %d %s", status, body)
 			}
