@@ -4,15 +4,11 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/kansei-live/kansei/internal/proxyrig"
 )
 
 // Behind HAProxy a node knows its viewers' addresses, and holds their WebSockets as ever.
@@ -52,20 +48,8 @@ func TestBehindHAProxy(t *testing.T) {
 // X-Test-Source says where a request is to come from: all of this machine is nobody.
 func startHAProxy(t *testing.T, node, server string) string {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil { // not in everybody's PATH
-			t.Fatalf("haproxy is not installed: run make setup (%v)", err)
-		}
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := free.Addr().String()
-	_ = free.Close()
-	file := filepath.Join(t.TempDir(), "haproxy.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, `defaults
+	return proxyrig.HAProxy(t, func(front string) string {
+		return fmt.Sprintf(`defaults
   mode http
   timeout connect 5s
   timeout client 10s
@@ -78,23 +62,6 @@ frontend front
   default_backend nodes
 backend nodes
   server node %s %s
-`, front, node, server), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-db", "-f", file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
+`, front, node, server)
 	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", front); err == nil {
-			_ = c.Close()
-			return front
-		} else if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
 }
