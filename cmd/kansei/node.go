@@ -180,14 +180,22 @@ func (n *node) start(ctx context.Context) error {
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
 		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
-	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
+	shut := n.edge.Noticed()
+	if n.cfg.Embedded() { // there is no other node: 503 with Retry-After tells more than silence
+		shut = nil
+	}
+	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages, shut)
 	operators := edge.Ops(reg, []edge.Check{
 		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
 	}, n.drain)
 	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
-		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
+		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
 	// Whoever is here is told to come back elsewhere before anything is taken away.
-	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
+	n.onStop("the viewers", func(ctx context.Context) error {
+		ctx, cancel := sparing(ctx, viewersReserve)
+		defer cancel()
+		return n.edge.Leave(ctx, n.cfg.Drain)
+	})
 	if n.cfg.Demo {
 		n.crowd = demo.Start(ctx, demo.Config{URL: n.url, Room: lobby, Size: demoSize, Token: n.viewerToken, Logger: n.log})
 		n.onStop("the demo", func(context.Context) error { n.stopDemo(); return nil })

@@ -24,6 +24,11 @@ type serveCommand struct {
 const (
 	// graceAfterDrain is how much longer than --drain a node may take to stop.
 	graceAfterDrain = 10 * time.Second
+	// stopReserve is the part of that which neither viewers nor requests may use up: presence
+	// is handed back and the log closed in it. viewersReserve is that and a second for requests,
+	// which viewers may not use up.
+	stopReserve    = 3 * time.Second
+	viewersReserve = stopReserve + time.Second
 	// hurriedGrace is how long a node may take that was told twice.
 	hurriedGrace = 3 * time.Second
 	// sameSignal is how long another signal is taken for the first one, come twice, as

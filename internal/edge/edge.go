@@ -94,6 +94,7 @@ type Server struct {
 	sessions map[*session]struct{} // let in and not closed
 	expiry   expiry                // of those whose token ends
 
+	noticed chan struct{} // see Noticed
 	quit    chan struct{} // closed by Close
 	running sync.WaitGroup
 }
@@ -105,7 +106,8 @@ func New(cfg Config) *Server {
 	}
 	s := &Server{
 		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
-		quiet: quiet.New(cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
+		quiet: quiet.New(cfg.Logger), sessions: map[*session]struct{}{},
+		noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
 	return s

@@ -18,6 +18,10 @@ const fullRetry = 5 * time.Second
 func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	room := r.PathValue("room")
+	if no := s.closed(); no != nil {
+		s.sendElsewhere(w, no)
+		return
+	}
 	if !s.originAllowed(r) {
 		s.refuseOrigin(w, r)
 		return
@@ -37,9 +41,6 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	id := s.sessionOf(query)
 	who, no := s.identify(r, room, id)
-	if no == nil {
-		no = s.closed()
-	}
 	var u *entry[user]
 	if no == nil {
 		if u, no = s.admit(room, who); u != nil {
@@ -60,7 +61,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u, address: a}
-	if !s.enroll(v) {
+	if !s.enroll(v) { // the node has begun to leave meanwhile
 		s.viewers.Add(-1)
 		s.part(a, u, who.role)
 		s.refused.Add(1)
