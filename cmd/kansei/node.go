@@ -54,6 +54,7 @@ type node struct {
 	quiet  *quiet.Logger // of what clients cause
 	secret []byte
 	url    string // of the public listener
+	public string // where viewers reach it: that, or the first of --public-url
 	ops    string // of the operators'
 	edge   *edge.Server
 	stops  []func(context.Context) error
@@ -118,6 +119,10 @@ func (n *node) start(ctx context.Context) error {
 		scheme = "https"
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
+	n.public = n.url
+	if all := n.cfg.PublicURLs(); len(all) > 0 {
+		n.public = all[0]
+	}
 
 	if n.secret, err = loadSecret(n.cfg.Auth); err != nil {
 		return err
@@ -157,7 +162,7 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
+		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
@@ -178,7 +183,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	var pages http.Handler = mux
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
-		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
+		pages = edge.Hosts{Names: names(n.cfg.Hosts(), n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
 	shut := n.edge.Noticed()
 	if n.cfg.Embedded() { // there is no other node: 503 with Retry-After tells more than silence

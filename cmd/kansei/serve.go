@@ -53,7 +53,7 @@ func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 			return err
 		}
 	}
-	log.Info("the node runs", "version", version(), "listen", n.url, "ops", n.ops, "embedded", c.Embedded())
+	log.Info("the node runs", "version", version(), "listen", n.url, "public", n.public, "ops", n.ops, "embedded", c.Embedded())
 	select {
 	case <-ctx.Done():
 		viewers, _ := n.drain()
@@ -133,6 +133,6 @@ Kansei %s is running with everything inside. Its data is in %s.
 
 Ctrl-C stops it.
 
-`, version(), n.cfg.DataDir, n.url, n.url, lobby, token, token, n.url, lobby, n.ops, n.ops)
+`, version(), n.cfg.DataDir, n.public, n.public, lobby, token, token, n.public, lobby, n.ops, n.ops)
 	return err
 }

@@ -1,12 +1,10 @@
 package edge
 
 import (
-	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -100,15 +98,6 @@ func (s *Server) closed() *verdict {
 		return nil
 	}
 	return &verdict{protocol.CloseRestart, protocol.CodeUnavailable, "this node is leaving", comeBack.Milliseconds()}
-}
-
-func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
-	origin := r.Header.Get("Origin")
-	shown := quiet.Cut(origin, maxShown)
-	s.cfg.Metrics.refused.WithLabelValues(refusedOrigin).Inc()
-	s.quiet.Log(slog.LevelWarn, "refused a page of another origin; to permit it start with --origin", origin, "origin", shown, "flag", "--origin="+shown)
-	writeProblem(w, http.StatusForbidden, &protocol.Error{
-		Code: protocol.CodeForbidden, Message: `pages of the origin "` + shown + `" may not connect to this node`}, 0)
 }
 
 func (s *Server) textLimit(role protocol.Role) int {
