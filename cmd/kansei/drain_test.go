@@ -81,6 +81,23 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// A node with everything inside has no other to send anybody to, and tells newcomers to the end
+// when to come back.
+func TestDrainAlone(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--drain=1s")
+	n.drain()
+	<-n.edge.Noticed()
+	for range 3 {
+		if status, body := n.get(n.url + "/v1/rooms/r"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"close":1012`) {
+			t.Fatalf("GET room: %d %s", status, body)
+		}
+	}
+	if _, res, err := n.dial("r", "", nil); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a newcomer got %v %v", res, err)
+	}
+}
+
 // running is kansei serve in this process.
 type running struct {
 	stop context.CancelFunc

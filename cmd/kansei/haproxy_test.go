@@ -44,6 +44,31 @@ func TestBehindHAProxy(t *testing.T) {
 	}
 }
 
+// HAProxy takes a path off as the operators' document says.
+func TestUnderAPathBehindHAProxy(t *testing.T) {
+	t.Parallel()
+	const document = "../../docs/OPERATING.md"
+	n := runNode(t, "--trusted-proxy=127.0.0.1", "--proxy-protocol")
+	_, ops, _ := strings.Cut(strings.TrimPrefix(n.ops, "http://"), ":")
+	server := strings.TrimPrefix(n.url, "http://") + " port " + ops
+	front := "http://" + proxyrig.HAProxy(t, func(address string) string {
+		return proxyrig.Replace(t, proxyrig.Block(t, document, "haproxy", "backend "),
+			"10.0.0.11:8080", server, "10.0.0.12:8080", server, "bind :443 ssl crt /etc/haproxy/live.example.com.pem", "bind "+address,
+			"  default_backend kansei\n", proxyrig.Block(t, document, "haproxy", "replace-path")+"  default_backend kansei\n")
+	})
+	behind := &testNode{&node{url: front + "/live"}, t, n.logs}
+	for path, want := range map[string]int{"": 200, "/": 200, "/studio/r": 200, "/sdk/kansei.js": 200, "/v1/rooms/r": 200, "/nothing": 404} {
+		if status, body := behind.get(front + "/live" + path); status != want {
+			t.Errorf("/live%s: %d %.200s", path, status, body)
+		}
+	}
+	c, res, err := behind.dial("r", "", http.Header{"Origin": {front}})
+	if err != nil {
+		t.Fatal(res, err)
+	}
+	c.next("welcome")
+}
+
 // startHAProxy runs HAProxy before a node, until the test ends, and returns its address.
 // X-Test-Source says where a request is to come from: all of this machine is nobody.
 func startHAProxy(t *testing.T, node, server string) string {

@@ -33,45 +33,39 @@ const (
 type front func(t *testing.T, nodes, ops []string) string
 
 // documentedNGINX is what the operators' document has for nginx, with other addresses.
-func documentedNGINX(change ...string) front {
-	return func(t *testing.T, nodes, _ []string) string {
-		cert, key := proxyrig.Certificate(t)
-		return "https://" + proxyrig.NGINX(t, func(address string) string {
-			config := proxyrig.Replace(t, proxyrig.Block(t, operating, "nginx", "server {"),
-				"10.0.0.11:8080", nodes[0], "10.0.0.12:8080", nodes[1], "listen 443 ssl", "listen "+address+" ssl",
-				"/etc/ssl/live.example.com.crt", cert, "/etc/ssl/live.example.com.key", key)
-			return proxyrig.Replace(t, config, change...)
-		})
-	}
+func documentedNGINX(t *testing.T, nodes, _ []string) string {
+	cert, key := proxyrig.Certificate(t)
+	return "https://" + proxyrig.NGINX(t, func(address string) string {
+		return proxyrig.Replace(t, proxyrig.Block(t, operating, "nginx", "server {"),
+			"10.0.0.11:8080", nodes[0], "10.0.0.12:8080", nodes[1], "listen 443 ssl", "listen "+address+" ssl",
+			"/etc/ssl/live.example.com.crt", cert, "/etc/ssl/live.example.com.key", key)
+	})
 }
 
 // documentedHAProxy is the same for HAProxy.
-func documentedHAProxy(change ...string) front {
-	return func(t *testing.T, nodes, ops []string) string {
-		cert, key := proxyrig.Certificate(t)
-		pem := filepath.Join(t.TempDir(), "both.pem")
-		var both []byte
-		for _, file := range []string{cert, key} {
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			both = append(both, b...)
-		}
-		if err := os.WriteFile(pem, both, 0o600); err != nil {
+func documentedHAProxy(t *testing.T, nodes, ops []string) string {
+	cert, key := proxyrig.Certificate(t)
+	pem := filepath.Join(t.TempDir(), "both.pem")
+	var both []byte
+	for _, file := range []string{cert, key} {
+		b, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-		at := func(i int) string { // the checks' port is the node's own here: all are on one address
-			_, port, _ := strings.Cut(ops[i], ":")
-			return nodes[i] + " port " + port
-		}
-		return "https://" + proxyrig.HAProxy(t, func(address string) string {
-			config := proxyrig.Replace(t, proxyrig.Block(t, operating, "haproxy", "backend "),
-				"10.0.0.11:8080", at(0), "10.0.0.12:8080", at(1), "bind :443", "bind "+address,
-				"/etc/haproxy/live.example.com.pem", pem)
-			return proxyrig.Replace(t, config, change...)
-		})
+		both = append(both, b...)
 	}
+	if err := os.WriteFile(pem, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at := func(i int) string { // the checks' port is the node's own here: all are on one address
+		_, port, _ := strings.Cut(ops[i], ":")
+		return nodes[i] + " port " + port
+	}
+	return "https://" + proxyrig.HAProxy(t, func(address string) string {
+		return proxyrig.Replace(t, proxyrig.Block(t, operating, "haproxy", "backend "),
+			"10.0.0.11:8080", at(0), "10.0.0.12:8080", at(1), "bind :443", "bind "+address,
+			"/etc/haproxy/live.example.com.pem", pem)
+	})
 }
 
 // simpleNGINX knows nothing of nodes that leave.
@@ -151,9 +145,9 @@ func TestDrainBehindProxies(t *testing.T) {
 	}
 	for way, kinds := range map[string]map[string]kind{
 		"--forwarded-header=x-forwarded-for": {
-			"nginx with nothing but least_conn": {simpleNGINX, false}, "nginx as documented": {documentedNGINX(), true}, "HAProxy without checks": {simpleHAProxy, false},
+			"nginx with nothing but least_conn": {simpleNGINX, false}, "nginx as documented": {documentedNGINX, true}, "HAProxy without checks": {simpleHAProxy, false},
 		},
-		"--proxy-protocol": {"HAProxy as documented": {documentedHAProxy(), true}},
+		"--proxy-protocol": {"HAProxy as documented": {documentedHAProxy, true}},
 	} {
 		t.Run(way, func(t *testing.T) {
 			c := startCluster(t, 2, "--drain="+proxyDrain.String(), way, "--trusted-proxy=127.0.0.1", "--max-per-user=1000", "--rate-staff=1000", "--burst-staff=1000")
@@ -185,7 +179,8 @@ func drainBehind(t *testing.T, c *localcluster.Cluster, front string, documented
 	defer cancel()
 	join := func() *gaps {
 		g := new(gaps)
-		cl, err := client.New(client.Config{URLs: []string{front}, Room: room, Handler: g.handler(), Token: client.StaticToken(tok), HTTPClient: http1})
+		cl, err := client.New(client.Config{URLs: []string{front}, Room: room, Handler: g.handler(), Token: client.StaticToken(tok), HTTPClient: http1,
+			Header: http.Header{"Origin": {front}}}) // as from a page of its own
 		if err != nil {
 			t.Fatal(err)
 		}
