@@ -314,8 +314,8 @@ class Connection {
     });
   }
 
-  // askWhy asks over HTTP what a browser hides of a refused upgrade: how long an
-  // overloaded server wants to be left alone.
+  // askWhy asks over HTTP what a browser hides of a refused upgrade: how long a server
+  // that is overloaded, or leaving, wants to be left alone.
   async #askWhy(room) {
     const attempt = this.#attempt;
     const abort = new AbortController();
@@ -329,7 +329,8 @@ class Connection {
       const now = this.#p.now();
       this.#addresses.spare(room, now + told + this.#addresses.jitter(this.#failures));
       const wait = this.#addresses.wait(now);
-      if (wait > 0 && !this.#welcomed && attempt === this.#attempt) this.#retry(wait, "overloaded", undefined, wait);
+      const reason = problem.close === 1012 ? LOST.get(1012) : "overloaded";
+      if (wait > 0 && !this.#welcomed && attempt === this.#attempt) this.#retry(wait, reason, undefined, wait);
     } catch {
       // Not reachable over HTTP either: the backoff goes on.
     } finally {
