@@ -3,7 +3,6 @@ package edge
 import (
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/kansei-live/kansei/protocol"
 )
