@@ -16,15 +16,16 @@ func TestPublicURL(t *testing.T) {
 		host, origin string
 		want         int
 	}{
-		{"example.com", "https://example.com", http.StatusOK},
-		{"localhost", "https://example.com", http.StatusOK}, // a proxy names the node itself
-		{"127.0.0.1:80", "http://intern.example:8080", http.StatusOK},
-		{"intern.example", "", http.StatusOK},
+		{"example.com", "https://example.com", http.StatusUnauthorized},
+		{"localhost", "https://example.com", http.StatusUnauthorized}, // a proxy names the node itself
+		{"127.0.0.1:80", "http://intern.example:8080", http.StatusUnauthorized},
+		{"intern.example", "", http.StatusUnauthorized},
 		{"localhost", "http://example.com", http.StatusForbidden},
 		{"localhost", "https://intern.example:8080", http.StatusForbidden},
 		{"other.example", "https://example.com", http.StatusMisdirectedRequest},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/v1/rooms/r", nil)
+		// Any page may read what guests may watch; to publish takes a token, behind the origin.
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.url+"/v1/rooms/r/comments", strings.NewReader(`{"text":"x"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
