@@ -41,9 +41,10 @@ type Log struct {
 
 	nc        atomic.Pointer[nats.Conn] // nil until the first attempt to connect has ended
 	connected atomic.Bool
-	lastErr   atomic.Pointer[error]  // why it is not connected
-	server    atomic.Pointer[string] // the one that it is or was connected to
-	secrets   redact.Secrets         // of the servers' addresses
+	lastErr   atomic.Pointer[error]   // why it is not connected
+	noEntry   atomic.Pointer[refused] // the last server that did not let the node in
+	server    atomic.Pointer[string]  // the one that it is or was connected to
+	secrets   redact.Secrets          // of the servers' addresses
 	outage    outage
 	began     time.Time
 	moved     atomic.Int64 // when a server was left last, since began, in nanoseconds; 0: never
@@ -157,7 +158,7 @@ func (l *Log) options() []nats.Option {
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}}),
+		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}, l.connectFailed}),
 		// What could not be written is dropped by the connection, subscriptions
 		// too; connecting again makes them anew.
 		nats.FlusherTimeout(l.cfg.RequestTimeout),
@@ -218,7 +219,9 @@ func (l *Log) down(err error) {
 func (l *Log) connectFailed(err error) {
 	l.metrics.failed(opConnect)
 	err = l.secrets.Error(err)
-	l.lastErr.Store(&err)
+	if l.lastErr.Store(&err); refusedUser(err) {
+		l.noEntry.Store(&refused{err, time.Now()})
+	}
 	if !l.closing.Load() {
 		l.logFailed(err)
 	}
@@ -303,8 +306,8 @@ func (l *Log) Ready() error {
 		return fmt.Errorf("nats: %w", errClosed)
 	}
 	if !l.connected.Load() {
-		if err := l.lastErr.Load(); err != nil {
-			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), *err)
+		if err := l.whyNot(); err != nil {
+			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), err)
 		}
 		return fmt.Errorf("nats: not connected to %s", l.servers())
 	}

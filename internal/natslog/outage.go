@@ -18,35 +18,36 @@ const outageEvery = time.Minute
 // outage is a time without a connection, and what the log was told of it: one line when it
 // begins, one a minute while it lasts, one when it is over.
 type outage struct {
-	mu    sync.Mutex
-	since time.Time // zero while there is none
-	told  time.Time // the last line; zero before the first
-	tries int       // attempts that have failed since since
-	lost  int       // connections that were lost, ever
+	mu     sync.Mutex
+	since  time.Time // zero while there is none
+	told   time.Time // the last line; zero before the first
+	barred bool      // that a server does not let this node's user in was told
+	tries  int       // attempts that have failed since since
+	lost   int       // connections that were lost, ever
 }
 
 // begin is told that a connection was lost.
 func (o *outage) begin(now time.Time) (key string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.since, o.told, o.tries = now, now, 0
+	o.since, o.told, o.tries, o.barred = now, now, 0, false
 	o.lost++
 	return strconv.Itoa(o.lost)
 }
 
 // failed is told of an attempt that has failed, and reports whether a line is due. The
 // first attempts of all are those of a node that starts.
-func (o *outage) failed(now time.Time) (due bool, lasts time.Duration, tries int) {
+func (o *outage) failed(now time.Time, refused bool) (due bool, lasts time.Duration, tries int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.since.IsZero() {
 		o.since = now
 	}
 	o.tries++
-	if !o.told.IsZero() && now.Sub(o.told) < outageEvery {
+	if news := refused && !o.barred; !news && !o.told.IsZero() && now.Sub(o.told) < outageEvery {
 		return false, 0, 0
 	}
-	o.told = now
+	o.told, o.barred = now, refused || o.barred
 	return true, now.Sub(o.since), o.tries
 }
 
@@ -58,7 +59,7 @@ func (o *outage) end(now time.Time) (key string, lasted time.Duration, tries int
 		lasted = now.Sub(o.since)
 	}
 	tries = o.tries
-	o.since, o.told, o.tries = time.Time{}, time.Time{}, 0
+	o.since, o.told, o.tries, o.barred = time.Time{}, time.Time{}, 0, false
 	return strconv.Itoa(o.lost), lasted, tries
 }
 
@@ -75,9 +76,12 @@ func (l *Log) logLost(err error) {
 }
 
 func (l *Log) logFailed(err error) {
-	due, lasts, tries := l.outage.failed(time.Now())
+	due, lasts, tries := l.outage.failed(time.Now(), refusedUser(err))
 	if !due {
 		return
+	}
+	if r := l.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
+		err = r.err
 	}
 	l.log.Warn("NATS cannot be reached: comments are neither taken nor shown until it can; viewers stay; "+remedy(err),
 		"servers", l.servers(), "error", err, "for", lasts.Round(time.Second), "attempts", tries)
@@ -90,6 +94,34 @@ func (l *Log) logBack(server string) {
 		args = append(args, "after", lasted.Round(time.Millisecond), "attempts", tries)
 	}
 	l.quiet.Log(slog.LevelInfo, "connected to NATS", key, args...)
+}
+
+// refused is the refusal of a server to let this node in, as whom it says it is.
+type refused struct {
+	err error
+	at  time.Time
+}
+
+// refusalCounts is how long such a refusal is told before what other servers do: it takes
+// somebody to change something, where they may just be starting.
+const refusalCounts = 10 * time.Second
+
+// whyNot is why there is no connection; nil when nobody knows yet.
+func (l *Log) whyNot() error {
+	if r := l.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
+		return r.err
+	}
+	// What goes wrong between the connection and the first word of the server, as with
+	// certificates, is told nowhere else.
+	if nc := l.nc.Load(); nc != nil {
+		if err := l.secrets.Error(nc.LastError()); err != nil {
+			return err
+		}
+	}
+	if err := l.lastErr.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // remedy is what to look at first when a connection is refused.
