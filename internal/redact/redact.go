@@ -23,7 +23,7 @@ var (
 	// credentials are those in a URL within a text, up to the last @ before a space or a
 	// quotation mark: a password may have characters that should have been encoded.
 	credentials = regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s"'<>]*@`)
-	quotation = regexp.MustCompile(`"[^"]*"`)
+	quotation   = regexp.MustCompile(`"[^"]*"`)
 	// parameters are those of a URL that hold secrets.
 	parameters = regexp.MustCompile(`(?i)([a-z_]*(?:password|token|secret)=)[^&\s"'<>]*`)
 )
