@@ -12,7 +12,7 @@ import (
 
 // outageEvery is how often one of the attempts to connect that fail is logged while there
 // is no connection. There are several a second, and each may tell another server, address
-// or port.
+// or port. The first server that does not let the node's user in is told besides.
 const outageEvery = time.Minute
 
 // outage is a time without a connection, and what the log was told of it: one line when it
@@ -67,6 +67,10 @@ func (o *outage) end(now time.Time) (key string, lasted time.Duration, tries int
 
 func (l *Log) logLost(err error) {
 	key := l.outage.begin(time.Now())
+	if err == nil {
+		l.quiet.Log(slog.LevelInfo, "the node makes its connection to NATS anew", key)
+		return
+	}
 	args := []any{"error", err}
 	if server := l.server.Load(); server != nil {
 		args = append(args, "server", *server)

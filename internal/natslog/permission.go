@@ -50,7 +50,7 @@ func (e *permissionError) Error() string {
 	return "this account may not " + what + e.subjects + ": grant it to the node's NATS user (OPERATING.md, \"Permissions\")"
 }
 
-// violationText takes apart what a server says of a violation. There is no other form of it.
+// violationText takes apart what a server says of a violation: it has no other form.
 var violationText = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]*)"`)
 
 // violation is what a server has refused.
@@ -180,13 +180,14 @@ func (s *stream) missing() error {
 
 // prove finds out what this node's user may do with a stream of that epoch, if that is not
 // known. Nothing is changed by it: the requests are for a room that cannot be, and the
-// message to it is for a stream that cannot be. It fails for no other reason than that a
-// permission is missing; whatever else is wrong is found by what it is needed for.
+// message to it is for a stream that cannot be. It looks for permissions that are missing
+// alone; whatever else is wrong is found by what it is needed for.
 func (s *stream) prove(ctx context.Context, epoch string) {
 	if !s.unproven.Load() || time.Since(s.tried) < proveEvery && s.triedOn == s.l.connections.Load() {
 		return
 	}
 	s.unproven.Store(false)
+	s.l.caller.forgive()
 	s.tried, s.triedOn = time.Now(), s.l.connections.Load()
 	var (
 		mu      sync.Mutex

@@ -105,7 +105,7 @@ func (c *caller) refusal(subject string) error {
 	return nil
 }
 
-// forgive forgets what was refused: there is another connection.
+// forgive forgets what was refused: it is tried again at once.
 func (c *caller) forgive() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
