@@ -1,6 +1,8 @@
 package natslog
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -63,5 +65,33 @@ func TestNoQuorumIsNamed(t *testing.T) {
 	late := open(t, Config{URLs: urls(servers[0]), Replicas: 3})
 	for _, l := range []*Log{l, late} {
 		readySays(t, l, "has no leader: no quorum, 1 of its 3 replicas are there: start the other NATS servers")
+	}
+}
+
+// Every refusal that somebody has to do something about says what, and stays what it was.
+func TestExplained(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err      error
+		replicas int
+		want     string
+	}{
+		{&apiError{Code: 503, ErrCode: codeNoJetStream, Description: "JetStream not enabled"}, 1, "JetStream is not enabled on this NATS server"},
+		{&apiError{Code: 503, ErrCode: codeNoJetStreamAccount, Description: "JetStream not enabled for account"}, 1, "this NATS account has no JetStream"},
+		{&apiError{Code: 503, ErrCode: codeNoAccount, Description: "account not found"}, 1, "this NATS account has no JetStream"},
+		{&apiError{Code: 503, ErrCode: codeClusterNotAvailable, Description: "JetStream system temporarily unavailable"}, 1, "JetStream has no quorum"},
+		{&apiError{Code: 400, ErrCode: codeNoPeers, Description: "no suitable peers for placement"}, 5, "5 replicas need 5 NATS servers"},
+		{&apiError{Code: 400, ErrCode: codeNoPeers, Description: "no suitable peers for placement"}, 1, "no suitable peers"},
+		{errNoResponders, 1, "has JetStream: enable it"},
+		{context.DeadlineExceeded, 1, "no answer in time"},
+		{errClosed, 1, errClosed.Error()},
+	} {
+		got := explained(c.err, c.replicas)
+		if !errors.Is(got, c.err) || !strings.Contains(got.Error(), c.want) {
+			t.Errorf("%v: %v, wanted %s", c.err, got, c.want)
+		}
+	}
+	if err := explained(nil, 3); err != nil {
+		t.Error(err)
 	}
 }
