@@ -248,10 +248,10 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 			SyncInterval: time.Duration(n.cfg.LogSync), SyncAlways: n.cfg.LogSync.Always(),
 		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--data-dir: %w", err)
 		}
 		n.onStop("the embedded NATS", func(context.Context) error { return server.Close() })
-		cfg.URLs = []string{"nats://inside"} // a name for the log; nothing resolves it
+		cfg.URLs = []string{"nats://embedded"} // a name for the log; nothing resolves it
 		cfg.Options = []nats.Option{server.Option()}
 	} else {
 		cfg.URLs = n.cfg.NATSServers()

@@ -108,6 +108,37 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What is wrong with an address is told without what is secret in it.
+func TestErrorsTellNoSecrets(t *testing.T) {
+	t.Parallel()
+	secret := "KANSEI_AUTH_SECRET=" + strings.Repeat("s", 32)
+	for _, c := range []struct {
+		args []string
+		env  []string
+		file string
+	}{
+		{[]string{"serve", "nats://sw0rdfish@a:4222"}, nil, ""},
+		{[]string{"serve", "--nats=nats://sw0rdfish@"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=nats://ann:sw0rdfish%zz@a"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=nats://ann:sw0rdfish/x@a"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=http://sw0rdfish@a"}, []string{secret}, ""},
+		{[]string{"serve", "--redis=http://:sw0rdfish@a"}, []string{secret}, ""},
+		{[]string{"serve", "--recent=redis://:sw0rdfish@a"}, nil, ""},
+		{[]string{"serve", "--listen=nats://sw0rdfish@a:4222"}, nil, ""},
+		{[]string{"serve", "--origin=https://ann:sw0rdfish@a.example/"}, nil, ""},
+		{serve, []string{"KANSEI_GUESTS=redis://:sw0rdfish@a"}, ""},
+		{serve, []string{secret, "KANSEI_REDIS=:sw0rdfish@a"}, ""},
+		{[]string{"serve", "--config=FILE"}, nil, "nats: [nats://sw0rdfish@a]"},
+		{[]string{"serve", "--config=FILE"}, nil, "nats://sw0rdfish@a:4222: x"},
+		{[]string{"serve", "--config=FILE"}, nil, "recent: nats://sw0rdfish@a:4222"},
+		{[]string{"serve", "--config=FILE"}, nil, "auth-secret: [sw0rdfish]"},
+	} {
+		if _, _, err := parse(t, c.args, c.env, c.file); err == nil || strings.Contains(err.Error(), "sw0rd") {
+			t.Errorf("%q %q %q: %v", c.args, c.env, c.file, err)
+		}
+	}
+}
+
 func TestUsageErrorsExitWithTwo(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"serve", "--nope"}, {"nope"}, {"serve", "--rate=x"}, {"serve", "--rate=0"}, {}} {

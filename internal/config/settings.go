@@ -136,7 +136,7 @@ func (s *Serve) validateNetwork(p *Problems) {
 	hosts(p, "ops-host", s.OpsHost)
 	// Addresses may hold passwords and are not quoted.
 	if s.NATS != "" && !areNATSServers(s.NATSServers()) {
-		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss")
+		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss, and special characters in user and password are percent-encoded")
 	}
 	if s.Redis != "" && !isRedisURL.MatchString(s.Redis) {
 		p.add("redis", "must be a URL such as redis://10.0.0.1:6379, with more hosts behind commas; schemes are redis, rediss, unix, redis+sentinel and redis+cluster")

@@ -155,13 +155,13 @@ func survivable(d []difference) bool {
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	answer, err := api(ctx, s.l.caller, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
-		return nil, fmt.Errorf("ask for stream %s: %w", s.name, err)
+		return nil, fmt.Errorf("ask for stream %s: %w", s.name, explained(err, 0))
 	}
 	if answer.Config.Name != s.name {
 		return nil, fmt.Errorf("ask for stream %s: an answer about %q", s.name, answer.Config.Name)
 	}
 	if leaderless(answer) {
-		return nil, fmt.Errorf("stream %s %w", s.name, errNoLeader)
+		return nil, s.noLeader(answer)
 	}
 	return answer, nil
 }
@@ -200,10 +200,8 @@ func (s *stream) create(ctx context.Context) error {
 	switch {
 	case isCode(err, codeStreamNameInUse):
 		return nil
-	case isCode(err, codeNotSupported), isCode(err, codeNoPeers):
-		return fmt.Errorf("create stream %s with %d replicas (%s): %w", s.name, s.l.cfg.Replicas, flag(whatReplicas), err)
 	case err != nil:
-		return fmt.Errorf("create stream %s: %w", s.name, err)
+		return fmt.Errorf("create stream %s: %w", s.name, explained(err, s.l.cfg.Replicas))
 	}
 	s.l.log.Info("stream created", "stream", s.name, "epoch", epoch, "replicas", s.l.cfg.Replicas)
 	return nil

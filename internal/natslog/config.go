@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kansei-live/kansei/internal/redact"
 )
 
 // Config configures a [Log]. The zero value of a field is its default.
@@ -103,7 +106,7 @@ func (c Config) withDefaults() (Config, error) {
 			u = "nats://" + u
 		}
 		if p, err := url.Parse(strings.TrimSpace(u)); err != nil || p.Host == "" {
-			return c, fmt.Errorf("natslog: %q is not the address of a NATS server", redact(u))
+			return c, fmt.Errorf("natslog: %q is not the address of a NATS server; special characters in its user and password are percent-encoded", redact.URL(u))
 		}
 	}
 	return c, nil
@@ -114,14 +117,6 @@ func setDefault[T comparable](v *T, d T) {
 	if *v == zero {
 		*v = d
 	}
-}
-
-// redact is a URL without the password that may be in it.
-func redact(u string) string {
-	if p, err := url.Parse(strings.TrimSpace(u)); err == nil {
-		return p.Redacted()
-	}
-	return "(unreadable)"
 }
 
 // naming makes the names of streams and subjects.
@@ -144,6 +139,13 @@ func (n naming) stateSubjects() string { return n.prefix + ".state." }
 func (n naming) liveSubjects(epoch, section string) string {
 	return n.prefix + ".live." + epoch + "." + section + "."
 }
+
+// inboxes are the subjects on which NATS answers this node. They begin like those of any
+// client, but are of a prefix's own, so that a user can be granted no others.
+func (n naming) inboxes() string { return "_INBOX." + n.prefix + ".>" }
+
+// newInbox is one of them, without its end: a dot follows, and a token.
+func (n naming) newInbox() string { return "_INBOX." + n.prefix + "." + rand.Text() + "." }
 
 // partition is the partition of a room: FNV-1a of its name, 64 bits, modulo their
 // number. It must never change: it says where the rooms' events are.

@@ -46,7 +46,7 @@ func (s *stream) leaderGet(ctx context.Context, r getRequest) (*record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the leader of %s: %w", s.name, err)
+		return nil, fmt.Errorf("ask the leader of %s: %w", s.name, explained(err, 0))
 	}
 	m := answer.Message
 	if m.Seq == 0 {

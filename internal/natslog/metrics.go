@@ -34,6 +34,8 @@ const (
 	opTailProbe    = "tail_probe"    // last messages of many rooms
 	opSlowConsumer = "slow_consumer" // live messages dropped by the client
 	opAsync        = "async"         // whatever else the connection reports
+	opPermission   = "permission"    // whatever it was, the node's user may not do it
+	opProbe        = "probe"         // whether the user may write to a stream
 	opStranger     = "stranger"      // an answer of another stream to an append
 )
 
@@ -106,11 +108,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
 		m.skipped.WithLabelValues(string(v))
 	}
-	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe} {
+	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
 		m.requests.WithLabelValues(v)
 		m.errors.WithLabelValues(v)
 	}
-	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opStranger} {
+	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opPermission, opStranger} {
 		m.errors.WithLabelValues(v)
 	}
 	return m

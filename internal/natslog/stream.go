@@ -55,11 +55,16 @@ type stream struct {
 
 	mismatched error // how the stream differs from what it should be
 
-	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut or a sign
-	unsure     atomic.Bool  // the same, until the answer; or the leader was not reached, or says that it is shorter
-	replicated atomic.Bool  // it has more than one replica
-	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
-	domain     atomic.Value // a string: the JetStream domain that the stream is in
+	tried   time.Time // when prove was done last, and on which connection
+	triedOn uint64
+
+	recheck    atomic.Bool                     // whether the log still has the end that it had, after a cut or a sign
+	unsure     atomic.Bool                     // the same, until the answer; or the leader was not reached, or says that it is shorter
+	replicated atomic.Bool                     // it has more than one replica
+	ahead      atomic.Int64                    // nanoseconds by which the leader's clock is ahead of this node's
+	domain     atomic.Value                    // a string: the JetStream domain that the stream is in
+	unproven   atomic.Bool                     // what the node's user may do with it is to be found out (prove)
+	mute       atomic.Pointer[permissionError] // why nobody can append to it: the user may not
 
 	mu      sync.Mutex
 	id      identity
@@ -77,6 +82,7 @@ type stream struct {
 	rooms   map[string][]*follow
 	subs    map[*nats.Subscription]*follow
 	idle    map[*follow]bool // follows that wait for the stream to be well
+	denied  []denial         // the permissions that are missing
 }
 
 func newStream(l *Log, name string, partition int, subjects, section string) *stream {
@@ -90,6 +96,7 @@ func newStream(l *Log, name string, partition int, subjects, section string) *st
 	}
 	s.reads = newPool(readers, (*follow).read)
 	s.domain.Store("")
+	s.unproven.Store(true)
 	return s
 }
 
@@ -115,6 +122,10 @@ func (s *stream) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case !s.usable:
+		return fmt.Errorf("nats: %w", s.err)
+	case len(s.denied) > 0:
+		return fmt.Errorf("nats: %w", s.missing())
 	case s.err != nil:
 		return fmt.Errorf("nats: %w", s.err)
 	case !s.well:
@@ -325,7 +336,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // falls between the probe's position and the room's.
 func (s *stream) tick(ctx context.Context) {
 	s.mu.Lock()
-	resting := s.usable && s.well && len(s.rooms) == 0 && time.Since(s.heard) < tendIdle && !s.recheck.Load()
+	resting := s.usable && s.well && len(s.rooms) == 0 && time.Since(s.heard) < tendIdle && !s.recheck.Load() && !s.unproven.Load()
 	s.mu.Unlock()
 	if resting {
 		return
@@ -357,11 +368,17 @@ func (s *stream) examine(ctx context.Context) error {
 	if !s.l.connected.Load() {
 		return errNotConnected
 	}
+	if s == s.l.logs[0] {
+		if err := s.l.tryInbox(); err != nil {
+			return err
+		}
+	}
 	had, high := s.positions(), s.highest()
 	info, err := s.bind(ctx)
 	if err != nil {
 		return err
 	}
+	s.prove(ctx, info.Config.Metadata[metaEpoch])
 	if at := info.TimeStamp; !at.IsZero() {
 		s.ahead.Store(int64(time.Until(at)))
 	}
@@ -436,7 +453,8 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 	s.replicated.Store(info.Config.Replicas > 1)
 	first, other := !s.usable, s.id.epoch != id.epoch
 	if other && s.id.epoch != "" {
-		s.l.log.Warn("stream is another one now", "stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
+		s.l.log.Warn("a stream of the room log was replaced by another one: its rooms begin anew, their viewers get a gap and what the new one has",
+			"stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
 	}
 	s.usable, s.err, s.id = true, mismatch, id
 	s.domain.Store(info.Domain)

@@ -37,7 +37,7 @@ func TestStreamOfAnotherConfiguration(t *testing.T) {
 		{Config{Partitions: 2, Replicas: 3}, true, "KANSEI_LOG_0 has replicas 1, wanted 3 (--log-replicas)"},
 		{Config{Partitions: 2, Replicas: 3, MaxAge: time.Hour}, true, "replicas 1, wanted 3 (--log-replicas); max_age 168h0m0s, wanted 1h0m0s (--log-max-age)"},
 		{Config{Prefix: "mine"}, false, "stream MINE_LOG_0 has no kansei_epoch in its metadata (it was not made by kansei)"},
-		{Config{Prefix: "new", Replicas: 3}, false, "create stream NEW_LOG_0 with 3 replicas (--log-replicas): replicas > 1 not supported"},
+		{Config{Prefix: "new", Replicas: 3}, false, "create stream NEW_LOG_0: 3 replicas need 3 NATS servers with JetStream in one cluster: start them, or set --log-replicas 1 for a single server: replicas > 1 not supported"},
 	} {
 		c.cfg.URLs = urls(s)
 		differs(t, js, c.cfg, c.usable, c.want)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/kansei-live/kansei/internal/redact"
 )
 
 // Timeouts and sizes of the clients that Connect makes, where the URL does not set
@@ -39,7 +41,7 @@ const (
 func Connect(urls string) (redis.UniversalClient, error) {
 	c, err := connect(strings.TrimSpace(urls))
 	if err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
+		return nil, fmt.Errorf("redis: %w", redact.Quoted(err, urls))
 	}
 	return c, nil
 }
@@ -87,6 +89,25 @@ func connect(urls string) (redis.UniversalClient, error) {
 	return nil, fmt.Errorf("scheme %q: %q is neither sentinel nor cluster", scheme+"+"+kind, kind)
 }
 
+// cutPassword reports whether what follows the scheme has an @ where none can be: behind
+// the host, because a character of the password ends the host for whoever reads a URL. What
+// comes behind that would be shown as a path or an option.
+func cutPassword(rest string) bool {
+	before, query, _ := strings.Cut(rest, "?")
+	if strings.Contains(rest, "#") {
+		return true
+	}
+	if host, path, ok := strings.Cut(before, "/"); ok && !strings.HasSuffix(host, ":") && strings.Contains(path, "@") && !strings.Contains(path, "://") {
+		return true
+	}
+	for part := range strings.SplitSeq(query, "&") {
+		if strings.Contains(part, "@") && !strings.Contains(part, "=") {
+			return true
+		}
+	}
+	return false
+}
+
 // split parses a URL whose host may be a list, or which may be a list of URLs of
 // the same scheme. The URL returned has the first host only.
 func split(urls string) (*url.URL, []string, error) {
@@ -96,6 +117,9 @@ func split(urls string) (*url.URL, []string, error) {
 	scheme, rest, ok := strings.Cut(urls, "://")
 	if !ok {
 		return nil, nil, errors.New("not a URL such as redis://localhost:6379")
+	}
+	if scheme != "unix" && cutPassword(rest) {
+		return nil, nil, errors.New("special characters in user and password are percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40")
 	}
 	var hosts []string
 	tail := ""
