@@ -105,14 +105,14 @@ func (s *stream) directGet(ctx context.Context, room string, from uint64, since 
 			}
 			return false
 		}
+		if refusal = s.misanswered(m); refusal != nil {
+			return false
+		}
 		rec, ok := parseRecord(m)
 		if !ok {
 			s.l.metrics.skip(skipEnvelope)
 			unread = true
 			return true
-		}
-		if refusal = s.misanswered(m); refusal != nil {
-			return false
 		}
 		if rec.previous != p.end && !unread {
 			// An answer was lost on its way: what follows would leave a hole.
@@ -157,14 +157,14 @@ func (s *stream) directLasts(ctx context.Context, rooms []string, from uint64) (
 	err := s.direct(ctx, opTailProbe, r, len(rooms)+1, func(m *nats.Msg) bool {
 		switch status(m) {
 		case "":
+			if refusal = s.misanswered(m); refusal != nil {
+				return false
+			}
 			rec, ok := parseRecord(m)
 			if !ok {
 				s.l.metrics.skip(skipEnvelope)
 				p.unread = true
 				return true
-			}
-			if refusal = s.misanswered(m); refusal != nil {
-				return false
 			}
 			if rec.previous != end && !p.unread {
 				refusal = errors.New("an answer was lost")
@@ -200,7 +200,7 @@ func (s *stream) misanswered(m *nats.Msg) error {
 	if s.foreign(m) {
 		return errMirror
 	}
-	if _, ok := parseSeq(m.Header, headerPending); !ok {
+	if last(m.Header, headerSequence) != "" && last(m.Header, headerPending) == "" {
 		return fmt.Errorf("it was answered by a nats-server older than %s: %w", oldestServer, errOldServer)
 	}
 	return nil
