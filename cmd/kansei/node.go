@@ -236,7 +236,7 @@ func orNone(n int) int {
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
 		Name: "kansei " + n.url, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
-		MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
+		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {

@@ -57,6 +57,7 @@ type Serve struct {
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
 	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
+	LogCreate     string        `group:"log" default:"auto" help:"Whether this node creates streams that are not there: auto, or never, to wait for them while they are restored."`
 	LogMaxAge     time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
 	LogSync       LogSync       `group:"log" default:"1s" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
 	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`

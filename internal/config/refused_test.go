@@ -74,6 +74,7 @@ func TestRefused(t *testing.T) {
 		{"guests", serve, []string{"KANSEI_GUESTS=all"}, "", "KANSEI_GUESTS: must be none, watch or comment, not \"all\""},
 		{"level", []string{"serve", "--log-level=trace"}, nil, "", "--log-level: must be debug, info, warn or error, not \"trace\""},
 		{"sync", []string{"serve", "--log-sync=never"}, nil, "", "--log-sync: must be always or a duration of 10ms to 1h0m0s, not \"never\""},
+		{"create", []string{"serve", "--log-create=sometimes"}, nil, "", "--log-create: must be auto or never, not \"sometimes\""},
 		{"path in an origin", []string{"serve", "--origin=https://a.example/page"}, nil, "", "--origin: must be an origin such as https://example.com"},
 		{"port in a name", []string{"serve", "--ops-host=a.example:80"}, nil, "", "--ops-host: must be the name of a host without a port"},
 		{"URL for a name", serve, []string{"KANSEI_HOST=https://a.example"}, "", "KANSEI_HOST: must be the name of a host without a port"},

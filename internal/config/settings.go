@@ -68,6 +68,7 @@ func (s *Serve) Validate() error {
 	if s.NATS == "" && s.LogReplicas > 1 {
 		p.add("log-replicas", "must be 0 or 1 without --nats, not %d: an embedded log has one copy", s.LogReplicas)
 	}
+	oneOf(&p, "log-create", s.LogCreate, "auto", "never")
 	within(&p, "log-max-age", s.LogMaxAge, time.Minute, 100*365*24*time.Hour)
 	within(&p, "append-timeout", s.AppendTimeout, 100*time.Millisecond, time.Minute)
 	within(&p, "live-buffer", s.LiveBuffer, 16, 1<<20)

@@ -26,7 +26,7 @@ func explained(err error, replicas int) error {
 		return say("JetStream has no quorum: more than half of its servers must run and reach each other")
 	case replicas > 1 && (isCode(err, codeNotSupported) || isCode(err, codeNoPeers)):
 		return say(fmt.Sprintf("%d replicas need %[1]d NATS servers with JetStream in one cluster: start them, or set %s 1 for a single server",
-			replicas, flag(whatReplicas)))
+			replicas, "--log-replicas"))
 	case errors.Is(err, context.DeadlineExceeded):
 		return say("no answer in time: its leader does not run, or is not reached")
 	}

@@ -25,6 +25,8 @@ type Config struct {
 	Prefix     string // of subjects; in capitals, of streams; [a-z0-9_-]{1,32}; default kansei
 	Partitions int    // 1 to 256; default 1; every node must have the same
 	Replicas   int    // of every stream, 1 to 5; default 1
+	// NeverCreate has the log wait for a stream that is not there, instead of creating it.
+	NeverCreate bool
 	// MaxAge is how long events are kept; default 7 days, at least 1 second.
 	MaxAge time.Duration
 	// HistoryWindow is how old a room's last event may be for a first report to

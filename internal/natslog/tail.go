@@ -202,6 +202,9 @@ func (s *stream) probeRooms(ctx context.Context, rooms []string, from, end uint6
 			pause *= 2
 			answer, err = s.probePart(ctx, part, from, end)
 		}
+		if errors.Is(err, errMirror) {
+			return s.probeByLeader(ctx, rooms, from, end)
+		}
 		if err != nil {
 			return from, err
 		}
