@@ -21,6 +21,7 @@ import (
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/demo"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
@@ -56,6 +57,7 @@ type node struct {
 	secret []byte
 	url    string // of the public listener
 	ops    string // of the operators'
+	nats   *credentials.NATS
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
@@ -99,7 +101,12 @@ func (n *node) start(ctx context.Context) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
-	// The listeners first: a port in use is the commonest mistake.
+	// What is in files first: nothing has begun that would have to end.
+	var err error
+	if n.nats, err = credentials.NewNATS(n.cfg.NATSAccess); err != nil {
+		return err
+	}
+	// Then the listeners: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
 		return err
@@ -215,7 +222,7 @@ func orNone(n int) int {
 // to be one.
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
-		Name: "kansei " + n.url, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
+		Name: "kansei " + n.url, Prefix: n.cfg.Prefix, Domain: n.cfg.NATSDomain, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
 		MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
@@ -234,7 +241,7 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 		cfg.URLs = []string{"nats://inside"} // a name for the log; nothing resolves it
 		cfg.Options = []nats.Option{server.Option()}
 	} else {
-		cfg.URLs = n.cfg.NATSServers()
+		cfg.URLs, cfg.Options, cfg.NKey = n.cfg.NATSServers(), n.nats.Options(), n.nats.NKey()
 	}
 	l, err := natslog.Open(cfg)
 	if err != nil {
@@ -259,7 +266,7 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
-		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Tell: tell,
+		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
 		// Secrets that this node has made for itself are its own.
 		Pins: []redisroster.Pin{
 			redisroster.PinOf("--auth-secret", []byte(n.cfg.AuthSecret)), redisroster.PinOf("--node-secret", n.cfg.NodeSecrets()...),

@@ -19,10 +19,14 @@ const (
 )
 
 // dialer dials as the client's own does and paces what is read.
-type dialer struct{ net.Dialer }
+type dialer struct {
+	net.Dialer
+	before func() // is called before every attempt, on the goroutine that has the connection's lock
+}
 
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.before()
 	nc, err := d.Dialer.Dial(network, address)
 	if err != nil {
 		return nil, err

@@ -148,7 +148,7 @@ func (l *Log) options() []nats.Option {
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}}),
+		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}, l.identify}),
 		// What could not be written is dropped by the connection, subscriptions
 		// too; connecting again makes them anew.
 		nats.FlusherTimeout(l.cfg.RequestTimeout),
@@ -165,6 +165,15 @@ func (l *Log) options() []nats.Option {
 		nats.ErrorHandler(l.asyncError),
 	}
 	return append(o, l.cfg.Options...)
+}
+
+// identify gives the connection the public key that the node's user has now. The client asks
+// for all else that it shows to a server by itself. It has the lock of its options while it
+// dials.
+func (l *Log) identify() {
+	if nc := l.nc.Load(); nc != nil && l.cfg.NKey != nil {
+		nc.Opts.Nkey = l.cfg.NKey()
+	}
 }
 
 // up is told of every connection that was made, once or twice.
@@ -275,8 +284,8 @@ func (l *Log) Ready() error {
 		return fmt.Errorf("nats: %w", errClosed)
 	}
 	if !l.connected.Load() {
-		if err := l.lastErr.Load(); err != nil {
-			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), *err)
+		if err := l.whyNot(); err != nil {
+			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), err)
 		}
 		return fmt.Errorf("nats: not connected to %s", l.servers())
 	}
@@ -284,6 +293,21 @@ func (l *Log) Ready() error {
 		if err := s.ready(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// whyNot is why there is no connection; nil when nobody knows yet.
+func (l *Log) whyNot() error {
+	// What goes wrong between the connection and the first word of the server, as with
+	// certificates and users, is told nowhere else.
+	if nc := l.nc.Load(); nc != nil {
+		if err := nc.LastError(); err != nil {
+			return err
+		}
+	}
+	if err := l.lastErr.Load(); err != nil {
+		return *err
 	}
 	return nil
 }

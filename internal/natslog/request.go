@@ -83,7 +83,7 @@ func (c *caller) exchange(ctx context.Context, op, subject string, body []byte, 
 		select {
 		case m := <-ch:
 			if len(m.Data) == 0 && last(m.Header, headerStatus) == "503" && last(m.Header, headerSubject) == "" {
-				return errNoResponders
+				return c.l.nobody()
 			}
 			if !each(m) {
 				c.l.metrics.asked(op, start)
@@ -94,6 +94,14 @@ func (c *caller) exchange(ctx context.Context, op, subject string, body []byte, 
 		}
 	}
 	return errors.New("more answers than were asked for")
+}
+
+// nobody is the error of a request that nobody takes.
+func (l *Log) nobody() error {
+	if l.cfg.Domain != "" {
+		return fmt.Errorf("%w in the JetStream domain %s (--nats-domain)", errNoResponders, l.cfg.Domain)
+	}
+	return errNoResponders
 }
 
 // apiError is how the JetStream API refuses.
