@@ -58,6 +58,7 @@ type node struct {
 	url    string // of the public listener
 	ops    string // of the operators'
 	nats   *credentials.NATS
+	redis  *credentials.Redis
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
@@ -104,6 +105,9 @@ func (n *node) start(ctx context.Context) error {
 	// What is in files first: nothing has begun that would have to end.
 	var err error
 	if n.nats, err = credentials.NewNATS(n.cfg.NATSAccess); err != nil {
+		return err
+	}
+	if n.redis, err = credentials.NewRedis(n.cfg.RedisAccess); err != nil {
 		return err
 	}
 	// Then the listeners: a port in use is the commonest mistake.
@@ -260,7 +264,7 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 		client = redisroster.Inside(server.Dial)
 	} else {
 		var err error
-		if client, err = redisroster.Connect(n.cfg.Redis); err != nil {
+		if client, err = n.access().Connect(n.cfg.Redis); err != nil {
 			return nil, err
 		}
 	}
@@ -275,6 +279,11 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 	})
 	n.onStop("the roster", r.Close)
 	return r, nil
+}
+
+// access is as whom the node connects to Redis.
+func (n *node) access() redisroster.Access {
+	return redisroster.Access{User: n.redis.User(), Sentinel: n.redis.Sentinel(), TLS: n.redis.TLS}
 }
 
 // addPages adds the pages to mux, and the button that stops the demo.
