@@ -72,21 +72,12 @@ func ways(t *testing.T) map[string]way {
 			},
 			func(t *testing.T, dir string, i int) { putCertificate(t, dir, authorities[i], "node") },
 			func(t *testing.T, dir string, i int) string {
-				putCertificate(t, dir, authorities[i], "nats")
+				putCertificate(t, dir, authorities[i], "nats", "127.0.0.1")
 				return fmt.Sprintf("tls {cert_file: %q, key_file: %q, ca_file: %q, verify: true}", dir+"/cert.pem", dir+"/key.pem", dir+"/ca.pem")
 			},
 			"certificate",
 		},
 	}
-}
-
-// putCertificate writes what a server or a client needs: cert.pem, key.pem, ca.pem.
-func putCertificate(t *testing.T, dir string, a *authority, name string) {
-	t.Helper()
-	cert, key := a.issue(t, name)
-	write(t, dir, "cert.pem", cert)
-	write(t, dir, "key.pem", key)
-	write(t, dir, "ca.pem", a.pem)
 }
 
 // TestNATS: servers that demand something let in whoever has it, and a node that has something
@@ -158,7 +149,7 @@ func TestNATSCertificateRefused(t *testing.T) {
 	t.Parallel()
 	ours, other := newAuthority(t, "ours"), newAuthority(t, "other")
 	dir, theirs, port := t.TempDir(), t.TempDir(), freePort(t)
-	putCertificate(t, theirs, ours, "nats")
+	putCertificate(t, theirs, ours, "nats", "127.0.0.1")
 	startNATS(t, port, fmt.Sprintf("tls {cert_file: %q, key_file: %q, ca_file: %q, verify: true}", theirs+"/cert.pem", theirs+"/key.pem", theirs+"/ca.pem"))
 	putCertificate(t, dir, other, "node")
 	write(t, dir, "ca.pem", ours.pem+other.pem)

@@ -26,7 +26,7 @@ func TestRedis(t *testing.T) {
 	authorities := [2]*authority{newAuthority(t, "0"), newAuthority(t, "1")}
 	secured := func(t *testing.T, i int) []string {
 		dir := t.TempDir()
-		putCertificate(t, dir, authorities[i], "redis")
+		putCertificate(t, dir, authorities[i], "redis", "127.0.0.1")
 		return []string{"tls-cert-file " + dir + "/cert.pem", "tls-key-file " + dir + "/key.pem", "tls-ca-cert-file " + dir + "/ca.pem", "tls-auth-clients yes"}
 	}
 	for name, c := range map[string]struct {
@@ -170,6 +170,44 @@ func TestRedis(t *testing.T) {
 	}
 }
 
+// TestRedisNames: a primary that sentinels name is known by its own address, or by the name in
+// --redis, and by no other.
+func TestRedisNames(t *testing.T) {
+	t.Parallel()
+	a, mine := newAuthority(t, "a"), t.TempDir()
+	putCertificate(t, mine, a, "node", "127.0.0.1", "localhost")
+	for names, good := range map[string]bool{"127.0.0.1": true, "localhost": true, "redis.example": false} {
+		t.Run(names, func(t *testing.T) {
+			t.Parallel()
+			conf := func(name string) []string {
+				dir := t.TempDir()
+				putCertificate(t, dir, a, name)
+				return []string{"tls-cert-file " + dir + "/cert.pem", "tls-key-file " + dir + "/key.pem", "tls-ca-cert-file " + dir + "/ca.pem", "tls-replication yes"}
+			}
+			primary, sentinel := freePort(t), freePort(t)
+			url := fmt.Sprintf("rediss+sentinel://localhost:%d?master_name=main&dial_timeout=60s", sentinel)
+			s := settings(t, append(certificateFlags(mine), "--redis="+url)...)
+			source, err := credentials.NewRedis(s.RedisAccess)
+			if err != nil {
+				t.Fatal(err)
+			}
+			startRedis(t, source, primary, true, conf(names))
+			startRedis(t, source, sentinel, true, append(conf("localhost"), fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1", primary)))
+			r := join(t, s.Redis, source)
+			eventually(t, "it is believed, or not", func() error {
+				err := r.Ready()
+				if !good && err != nil && strings.Contains(err.Error(), "certificate") && strings.Contains(err.Error(), "--redis-ca") {
+					return nil
+				}
+				if !good {
+					return fmt.Errorf("it says %w", err)
+				}
+				return err
+			})
+		})
+	}
+}
+
 func certificateFlags(dir string) []string {
 	return []string{"--redis-ca=" + dir + "/ca.pem", "--redis-cert=" + dir + "/cert.pem", "--redis-key=" + dir + "/key.pem"}
 }
@@ -179,7 +217,7 @@ func certificateFlags(dir string) []string {
 func TestRedisWithoutCertificate(t *testing.T) {
 	t.Parallel()
 	a, dir, port, primary := newAuthority(t, "a"), t.TempDir(), freePort(t), freePort(t)
-	putCertificate(t, dir, a, "redis")
+	putCertificate(t, dir, a, "redis", "127.0.0.1")
 	full, err := credentials.NewRedis(settings(t, append(certificateFlags(dir), "--redis=rediss://r")...).RedisAccess)
 	if err != nil {
 		t.Fatal(err)
@@ -247,9 +285,9 @@ func startRedis(t *testing.T, source *credentials.Redis, port int, secure bool, 
 	}
 	dir := t.TempDir()
 	listen := fmt.Sprintf("port %d", port)
-	scheme := "redis"
+	scheme, unverified := "redis", ""
 	if secure {
-		listen, scheme = fmt.Sprintf("port 0\ntls-port %d", port), "rediss"
+		listen, scheme, unverified = fmt.Sprintf("port 0\ntls-port %d", port), "rediss", "&skip_verify=true"
 	}
 	text := fmt.Sprintf("bind 127.0.0.1\n%s\ndir %s\n%s\n", listen, dir, strings.Join(conf, "\n"))
 	args := []string{"--save", ""}
@@ -267,7 +305,7 @@ func startRedis(t *testing.T, source *credentials.Redis, port int, secure bool, 
 		_ = cmd.Wait() // a second time there is nothing to wait for
 	}
 	t.Cleanup(stop)
-	client, err := access(source).Connect(scheme + "://" + at(port) + "?dial_timeout=60s")
+	client, err := access(source).Connect(scheme + "://" + at(port) + "?dial_timeout=60s" + unverified)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,15 +99,31 @@ func newAuthority(t *testing.T, name string) *authority {
 	return a
 }
 
-// issue returns a certificate for this machine, as server and as client, and its key.
-func (a *authority) issue(t *testing.T, name string) (cert, key string) {
+// issue returns a certificate for names or addresses, as server and as client, and its key.
+func (a *authority) issue(t *testing.T, names ...string) (cert, key string) {
 	t.Helper()
-	cert, key, _, _ = a.sign(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature,
+	c := &x509.Certificate{
+		Subject: pkix.Name{CommonName: names[0]}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	})
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			c.IPAddresses = append(c.IPAddresses, ip)
+		} else {
+			c.DNSNames = append(c.DNSNames, name)
+		}
+	}
+	cert, key, _, _ = a.sign(t, c)
 	return cert, key
+}
+
+// putCertificate writes what a server or a client needs, in dir: cert.pem, key.pem, ca.pem.
+func putCertificate(t *testing.T, dir string, a *authority, names ...string) {
+	t.Helper()
+	cert, key := a.issue(t, names...)
+	write(t, dir, "cert.pem", cert)
+	write(t, dir, "key.pem", key)
+	write(t, dir, "ca.pem", a.pem)
 }
 
 // sign signs a certificate; before the authority has one of its own, that one.
