@@ -82,8 +82,8 @@ func (c *caller) exchange(ctx context.Context, op, subject string, body []byte, 
 	for range most {
 		select {
 		case m := <-ch:
-			if len(m.Data) == 0 && last(m.Header, headerStatus) == "503" && last(m.Header, headerSubject) == "" {
-				return c.l.nobody()
+			if nobody(m) {
+				return c.l.unanswered()
 			}
 			if !each(m) {
 				c.l.metrics.asked(op, start)
@@ -96,8 +96,14 @@ func (c *caller) exchange(ctx context.Context, op, subject string, body []byte, 
 	return errors.New("more answers than were asked for")
 }
 
-// nobody is the error of a request that nobody takes.
-func (l *Log) nobody() error {
+// nobody reports whether a message says that nobody is there to answer. It may name the
+// subject, as a stored record does; but it has no place in a stream.
+func nobody(m *nats.Msg) bool {
+	return len(m.Data) == 0 && last(m.Header, headerStatus) == "503" && last(m.Header, headerSequence) == ""
+}
+
+// unanswered is the error of a request that nobody takes.
+func (l *Log) unanswered() error {
 	if l.cfg.Domain != "" {
 		return fmt.Errorf("%w in the JetStream domain %s (--nats-domain)", errNoResponders, l.cfg.Domain)
 	}
