@@ -33,6 +33,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/demo":  {"protocol", "client", "loadtest"},
 		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
+		"internal/credentials": {"internal/config", "internal/private"},
 		"internal/conformance": {}, // tests alone
 		"internal/proxyrig":    {}, // for tests
 		"internal/skew":        {}, // the same

@@ -21,6 +21,7 @@ import (
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/demo"
 	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/edge"
@@ -60,6 +61,8 @@ type node struct {
 	ops    string               // of the operators'
 	uses   descriptors.Uses     // what each part may have open
 	spare  *descriptors.Reserve // for when nothing else can be opened
+	nats   *credentials.NATS
+	redis  *credentials.Redis
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
@@ -106,7 +109,15 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.divideDescriptors(); err != nil {
 		return err
 	}
-	// The listeners first: a port in use is the commonest mistake.
+	// What is in files first: nothing has begun that would have to end.
+	var err error
+	if n.nats, err = credentials.NewNATS(n.cfg.NATSAccess); err != nil {
+		return err
+	}
+	if n.redis, err = credentials.NewRedis(n.cfg.RedisAccess); err != nil {
+		return err
+	}
+	// Then the listeners: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
 		return err
@@ -235,7 +246,7 @@ func orNone(n int) int {
 // to be one.
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
-		Name: "kansei " + n.url, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
+		Name: "kansei " + n.url, Prefix: n.cfg.Prefix, Domain: n.cfg.NATSDomain, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
 		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
@@ -254,7 +265,7 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 		cfg.URLs = []string{"nats://embedded"} // a name for the log; nothing resolves it
 		cfg.Options = []nats.Option{server.Option()}
 	} else {
-		cfg.URLs = n.cfg.NATSServers()
+		cfg.URLs, cfg.Options, cfg.NKey = n.cfg.NATSServers(), n.nats.Options(), n.nats.NKey()
 	}
 	l, err := natslog.Open(cfg)
 	if err != nil {
@@ -273,13 +284,13 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 		client = redisroster.Inside(server.Dial)
 	} else {
 		var err error
-		if client, err = redisroster.Connect(n.cfg.Redis); err != nil {
+		if client, err = n.access().Connect(n.cfg.Redis); err != nil {
 			return nil, err
 		}
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
-		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Tell: tell,
+		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
 		// Secrets that this node has made for itself are its own.
 		Pins: []redisroster.Pin{
 			redisroster.PinOf("--auth-secret", []byte(n.cfg.AuthSecret)), redisroster.PinOf("--node-secret", n.cfg.NodeSecrets()...),
@@ -288,6 +299,11 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 	})
 	n.onStop("the roster", r.Close)
 	return r, nil
+}
+
+// access is as whom the node connects to Redis.
+func (n *node) access() redisroster.Access {
+	return redisroster.Access{User: n.redis.User(), Sentinel: n.redis.Sentinel(), TLS: n.redis.TLS}
 }
 
 // addPages adds the pages to mux, and the button that stops the demo.

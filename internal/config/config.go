@@ -50,6 +50,9 @@ type Serve struct {
 	NATS  string `group:"engine" name:"nats" list:"," placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
 	Redis string `group:"engine" name:"redis" list:"," placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
 	File
+	NATSAccess
+	RedisAccess
+	Prefix string `group:"engine" default:"kansei" help:"What all names on NATS and in Redis begin with, in capitals those of streams: [a-z0-9_-], up to 32; the same on all nodes, for good."`
 	Auth
 	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
 	NodeSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`

@@ -58,6 +58,11 @@ func (s *Serve) Validate() error {
 		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes")
 	}
 	s.validateNodeSecret(&p)
+	s.NATSAccess.validate(&p, s.NATS)
+	s.RedisAccess.validate(&p, s.Redis)
+	if !isPrefix.MatchString(s.Prefix) {
+		p.add("prefix", "must be 1 to 32 of a-z, 0-9, _ and -, not %q", s.Prefix)
+	}
 	if s.DataDir == "" && (s.NATS == "" || s.AuthSecret == "") {
 		p.add("data-dir", "is needed: there is no home directory to take for it")
 	}

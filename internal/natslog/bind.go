@@ -60,7 +60,7 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 
 // info asks the stream's leader who it is and where it ends.
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	answer, err := api(ctx, s.l.caller, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, leaderless)
+	answer, err := api(ctx, s.l.caller, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
 		return nil, fmt.Errorf("ask for stream %s: %w", s.name, explained(err, 0))
 	}
@@ -103,7 +103,7 @@ func endOf(info *jetstream.StreamInfo) hub.Position {
 // create makes the stream. That another node was faster is no error.
 func (s *stream) create(ctx context.Context) error {
 	epoch := newEpoch()
-	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, "$JS.API.STREAM.CREATE."+s.name, s.wanted(epoch), nil)
+	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
 	switch {
 	case isCode(err, codeStreamNameInUse):
 		return nil

@@ -21,6 +21,10 @@ type Config struct {
 	URLs    []string      // of the NATS servers; default nats://127.0.0.1:4222
 	Options []nats.Option // applied after the log's own: credentials, TLS, a server in process
 	Name    string        // of the connection, as NATS reports it; default kansei
+	// NKey returns the public key of the node's user, which is asked for before every
+	// attempt to connect; nil for what Options say.
+	NKey   func() string
+	Domain string // of JetStream, [A-Za-z0-9_-]+; default that of the server
 
 	Prefix     string // of subjects; in capitals, of streams; [a-z0-9_-]{1,32}; default kansei
 	Partitions int    // 1 to 256; default 1; every node must have the same
@@ -73,7 +77,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RequestTimeout, 2*time.Second)
 	setDefault(&c.MaxPending, 8192)
 	setDefault(&c.LiveBuffer, 8192)
-	setDefault(&c.directGet, "$JS.API.DIRECT.GET.")
+	setDefault(&c.directGet, c.api()+"DIRECT.GET.")
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
@@ -83,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 
 	if len(c.Prefix) > 32 || strings.Trim(c.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		return c, fmt.Errorf("natslog: prefix %q: it must be [a-z0-9_-]{1,32}", c.Prefix)
+	}
+	if strings.ContainsAny(c.Domain, ".*> \t\r\n") {
+		return c, fmt.Errorf("natslog: %q is not the name of a JetStream domain", c.Domain)
 	}
 	if c.Partitions < 1 || c.Partitions > maxPartitions {
 		return c, fmt.Errorf("natslog: %d partitions: there must be 1 to %d", c.Partitions, maxPartitions)
@@ -112,6 +119,14 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
+}
+
+// api is what the subjects of the JetStream API begin with.
+func (c *Config) api() string {
+	if c.Domain == "" {
+		return "$JS.API."
+	}
+	return "$JS." + c.Domain + ".API."
 }
 
 func setDefault[T comparable](v *T, d T) {

@@ -28,6 +28,7 @@ const (
 type dialer struct {
 	net.Dialer
 	refused func(error) // is told of each such refusal
+	before  func()      // is called before every attempt, on the goroutine that has the connection's lock
 }
 
 // greetings is how many reads of a connection may be a refusal: a server greets, and then
@@ -36,6 +37,7 @@ const greetings = 4
 
 // Dial implements nats.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.before()
 	nc, err := d.Dialer.Dial(network, address)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ type storedMessage struct {
 // leaderGet asks the stream's leader for one message; nil when there is none. No
 // other server tells of one.
 func (s *stream) leaderGet(ctx context.Context, r getRequest) (*record, error) {
-	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, "$JS.API.STREAM.MSG.GET."+s.name, r, nil)
+	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, s.l.cfg.api()+"STREAM.MSG.GET."+s.name, r, nil)
 	if isCode(err, codeNoMessage) {
 		return nil, nil
 	}

@@ -59,7 +59,7 @@ func TestDocumentedGrants(t *testing.T) {
 	port, dir := freePorts(t, 1)[0], t.TempDir()
 	s := startGranted(t, port, dir, block)
 	var out lines
-	l := openReady(t, Config{URLs: []string{grantedURL(s)}, Partitions: 2, Logger: out.logger()})
+	l := openReady(t, Config{URLs: []string{grantedURL(s)}, Partitions: 2, Logger: out.debug()})
 	room, other := roomIn(0, 2), roomIn(1, 2)
 	o, _ := followRoom(t, l, room, 10)
 	ids := names("a", 300) // more than one batch

@@ -158,7 +158,7 @@ func (l *Log) options() []nats.Option {
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}, l.connectFailed}),
+		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}, l.connectFailed, l.identify}),
 		// What could not be written is dropped by the connection, subscriptions
 		// too; connecting again makes them anew.
 		nats.FlusherTimeout(l.cfg.RequestTimeout),
@@ -176,6 +176,15 @@ func (l *Log) options() []nats.Option {
 		nats.ErrorHandler(l.asyncError),
 	}
 	return append(o, l.cfg.Options...)
+}
+
+// identify gives the connection the public key that the node's user has now. The client asks
+// for all else that it shows to a server by itself. It has the lock of its options while it
+// dials.
+func (l *Log) identify() {
+	if nc := l.nc.Load(); nc != nil && l.cfg.NKey != nil {
+		nc.Opts.Nkey = l.cfg.NKey()
+	}
 }
 
 // up is told of every connection that was made, once or twice.

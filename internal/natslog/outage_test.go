@@ -21,7 +21,7 @@ func TestOutageIsToldOnceAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out lines
-		l := &Log{log: out.logger(), quiet: quiet.New(out.logger())}
+		l := &Log{log: out.debug(), quiet: quiet.New(out.debug())}
 		attempts := func(d time.Duration) {
 			for i := range int(d / (100 * time.Millisecond)) {
 				time.Sleep(100 * time.Millisecond)
@@ -76,7 +76,7 @@ func TestOutageOfServers(t *testing.T) {
 	for _, p := range ports {
 		servers = append(servers, fmt.Sprintf("nats://127.0.0.1:%d", p))
 	}
-	l := openReady(t, Config{URLs: servers, Logger: out.logger()})
+	l := openReady(t, Config{URLs: servers, Logger: out.debug()})
 	mustAppend(t, l, "r", "a")
 	stopServer(s)
 	eventually(t, 10*time.Second, "it is lost", func() error {
@@ -109,7 +109,7 @@ func TestOutageOfServers(t *testing.T) {
 func TestRefusedAppendsAreLogged(t *testing.T) {
 	t.Parallel()
 	var out lines
-	l := open(t, Config{URLs: []string{fmt.Sprintf("nats://127.0.0.1:%d", freePorts(t, 1)[0])}, Logger: out.logger()})
+	l := open(t, Config{URLs: []string{fmt.Sprintf("nats://127.0.0.1:%d", freePorts(t, 1)[0])}, Logger: out.debug()})
 	began := time.Now()
 	for range 100 {
 		if a := appendAll(t, l, "r", draft1("a"))[0]; !errors.Is(a.err, hub.ErrUnavailable) {
@@ -146,7 +146,7 @@ func TestTokensAreNotShown(t *testing.T) {
 				}
 			}
 			none := fmt.Sprintf("nats://%s@127.0.0.1:%d", token, freePorts(t, 1)[0])
-			l := open(t, Config{URLs: []string{c.url, none}, Logger: out.logger()})
+			l := open(t, Config{URLs: []string{c.url, none}, Logger: out.debug()})
 			readySays(t, l, "not connected to nats://***@127.0.0.1:", "refused")
 			safe("Ready", l.Ready().Error())
 			safe("an append", appendAll(t, l, "r", draft1("a"))[0].err.Error())

@@ -1,10 +1,8 @@
 package natslog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,40 +15,6 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 )
-
-// lines is what a log has written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// with are the lines that contain something.
-func (l *lines) with(what string) []string {
-	var out []string
-	for line := range strings.Lines(l.String()) {
-		if strings.Contains(line, what) {
-			out = append(out, line)
-		}
-	}
-	return out
-}
-
-func (l *lines) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
 
 // guarded is a server with a user kansei of some permissions, which can be changed.
 type guarded struct {
@@ -141,7 +105,7 @@ func TestMissingPermissions(t *testing.T) {
 			t.Parallel()
 			g := startGuarded(t, c.permissions)
 			var out lines
-			l := open(t, Config{URLs: []string{g.url()}, Partitions: 2, Logger: out.logger()})
+			l := open(t, Config{URLs: []string{g.url()}, Partitions: 2, Logger: out.debug()})
 			readySays(t, l, c.want...)
 			room := roomIn(0, 2)
 			o := new(observer)
@@ -230,7 +194,7 @@ func TestPermissionTakenAway(t *testing.T) {
 	t.Parallel()
 	g := startGuarded(t, "")
 	var out lines
-	l := openReady(t, Config{URLs: []string{g.url()}, Logger: out.logger()})
+	l := openReady(t, Config{URLs: []string{g.url()}, Logger: out.debug()})
 	o, _ := followRoom(t, l, "r", 10)
 	mustAppend(t, l, "r", "a")
 	waitEvents(t, o, 10*time.Second, "a")

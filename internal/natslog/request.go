@@ -166,7 +166,7 @@ func (c *caller) exchange(ctx context.Context, op string, request *nats.Msg, mos
 				return c.whyRefused(request.Subject)
 			}
 			if nobody(m) {
-				return errNoResponders
+				return c.l.unanswered()
 			}
 			if !each(m) {
 				c.l.metrics.asked(op, start)
@@ -194,6 +194,14 @@ func (c *caller) whyRefused(subject string) error {
 		return err
 	}
 	return errNotConnected // there is another connection by now
+}
+
+// unanswered is the error of a request that nobody takes.
+func (l *Log) unanswered() error {
+	if l.cfg.Domain != "" {
+		return fmt.Errorf("%w in the JetStream domain %s (--nats-domain)", errNoResponders, l.cfg.Domain)
+	}
+	return errNoResponders
 }
 
 // apiError is how the JetStream API refuses.
