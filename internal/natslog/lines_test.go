@@ -54,4 +54,3 @@ func (l *lines) once(parts ...string) error {
 	}
 	return nil
 }
-
