@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,7 @@ import (
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/reload"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 	"github.com/kansei-live/kansei/web"
@@ -52,13 +54,16 @@ type node struct {
 	cfg    config.Serve
 	log    *slog.Logger
 	quiet  *quiet.Logger // of what clients cause
-	secret []byte
 	url    string // of the public listener
 	ops    string // of the operators'
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
 	leave  chan struct{} // has something when an operator has asked the node to leave
+
+	files       *reload.Set
+	certificate *reload.Certificate // of the public listener; nil without
+	secrets     *secrets
 
 	mu    sync.Mutex
 	crowd *demo.Crowd
@@ -98,7 +103,10 @@ func (n *node) start(ctx context.Context) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
-	// The listeners first: a port in use is the commonest mistake.
+	if err := n.loadFiles(reg); err != nil {
+		return err
+	}
+	// The listeners next: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
 		return err
@@ -109,27 +117,13 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.onStop("the operators' listener", func(context.Context) error { return ignoreClosed(ops.Close()) })
-	certificate, err := loadCertificate(n.cfg.TLSCert, n.cfg.TLSKey)
-	if err != nil {
-		return err
-	}
 	scheme := "http"
-	if certificate != nil {
-		scheme = "https"
+	var certificate *tls.Config
+	if n.certificate != nil {
+		scheme, certificate = "https", n.certificate.Config()
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
 
-	if n.secret, err = loadSecret(n.cfg.Auth); err != nil {
-		return err
-	}
-	tokens, err := auth.NewVerifier(n.secret)
-	if err != nil {
-		return err
-	}
-	guests, err := loadGuests(n.cfg)
-	if err != nil {
-		return err
-	}
 	roomLog, err := n.startLog(reg)
 	if err != nil {
 		return err
@@ -156,8 +150,8 @@ func (n *node) start(ctx context.Context) error {
 	}
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
-		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
+		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: n.secrets.tokens,
+		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: n.secrets.guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
@@ -287,7 +281,7 @@ func (n *node) drain() (viewers int, left time.Duration) {
 }
 
 func (n *node) viewerToken(user, name string) (string, error) {
-	return auth.Mint(n.secret, auth.Claims{Subject: user, Name: name, Role: protocol.RoleViewer, Rooms: []string{lobby}}, tokenLife)
+	return n.secrets.sign(auth.Claims{Subject: user, Name: name, Role: protocol.RoleViewer, Rooms: []string{lobby}}, tokenLife)
 }
 
 func (n *node) demoRunning() bool {

@@ -40,26 +40,15 @@ func (c *tokenCommand) Run(stdout io.Writer) error {
 	return err
 }
 
-// loadGuests returns what the ids of guests are made with: the secrets of the settings,
-// or that of the data directory, made if there is none. A node of a cluster has none of
-// its own, and needs none where guests are not let in.
-func loadGuests(c config.Serve) (*auth.Guests, error) {
-	secrets := c.NodeSecrets()
-	if len(secrets) == 0 && c.NATS == "" {
-		made, err := auth.LoadOrMakeSecret(c.DataDir, auth.NodeSecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("--data-dir: %w", err)
-		}
-		secrets = append(secrets, made)
-	}
-	return auth.NewGuests(secrets...)
-}
-
-// loadSecret returns the secret of the settings, or that of the data directory,
-// made if there is none.
+// loadSecret returns the secret of the settings or their file, of two the one in use, or that
+// of the data directory, made if there is none.
 func loadSecret(c config.Auth) ([]byte, error) {
-	if c.AuthSecret != "" {
-		return []byte(c.AuthSecret), nil
+	secrets, err := authSecrets(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(secrets) > 0 {
+		return secrets[0], nil
 	}
 	secret, err := auth.LoadOrMakeSecret(c.DataDir, auth.SecretFile)
 	if err != nil {
