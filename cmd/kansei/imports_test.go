@@ -18,7 +18,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	adapters := []string{
 		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
-		"internal/redisroster", "internal/socket",
+		"internal/redisroster", "internal/reload", "internal/socket",
 	}
 	tools := []string{"internal/descriptors", "internal/health", "internal/private", "internal/quiet", "internal/redact", "internal/text"}
 	allowed := map[string][]string{
