@@ -224,6 +224,7 @@ func running(t *testing.T, test func(t *testing.T, r *rig, hup chan<- os.Signal)
 		hup := make(chan os.Signal, 1)
 		var all sync.WaitGroup
 		all.Go(func() { r.Run(ctx, hup) }) // ends with cancel
+		time.Sleep(Interval / 4)           // so that no test writes just when Run looks
 		test(t, r, hup)
 		cancel()
 		all.Wait()
