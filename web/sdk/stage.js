@@ -16,7 +16,7 @@
 // prefers-reduced-motion nothing flies: comments stand in their rows for a while,
 // a few at a time.
 
-export { connect, KanseiError } from "./kansei.js";
+export { connect, KanseiError, measure } from "./kansei.js";
 
 const ROWS = 44; // of the stage's height, but none thinner than this:
 const ROW_MIN_PX = 8;

@@ -244,8 +244,12 @@ test("getToken that fails or hangs is tried again", async () => {
 });
 
 test("a token that no header can carry ends it", async () => {
-  const { of } = await join({ token: "not a token" });
-  assert.equal(of("status").at(-1).reason, "malformed");
+  for (const token of ["not a token", "", "  ", 7, {}, "a,b"]) {
+    const { world, of } = await join({ token });
+    assert.equal(of("status").at(-1).reason, "token", `${token}`);
+    assert.equal(of("error").at(-1).code, "token");
+    assert.deepEqual([world.sockets.length, world.warned.length], [0, 1]);
+  }
 });
 
 test("an overloaded server is left alone for as long as it says", async () => {
