@@ -1,6 +1,6 @@
 // Package web holds what Kansei serves to people: the viewer page, the studio
 // page and the browser SDK, embedded in the binary. There is no build step: the
-// files in sdk/ and static/ are what the browser runs.
+// files in sdk/ and static/ are what the browser runs, the SDK's put together by bundle.go.
 //
 // [New] makes a handler of these routes:
 //

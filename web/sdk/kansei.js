@@ -15,7 +15,7 @@
 
 import { Addresses } from "./addresses.js";
 import { Outbox } from "./outbox.js";
-import { browser, clock } from "./platform.js";
+import { browser, steadyClock } from "./platform.js";
 import { KanseiError, asToken, commentRequest, whole } from "./request.js";
 import { Seen } from "./seen.js";
 import { measure } from "./text.js";
@@ -90,7 +90,7 @@ class Connection {
     if (!platform.WebSocket) throw new Error("kansei: there is no WebSocket here");
     this.#o = options;
     const date = () => platform.now();
-    this.#p = Object.assign(Object.create(platform), { now: clock(platform), date });
+    this.#p = Object.assign(Object.create(platform), { now: steadyClock(platform), date });
     this.#addresses = new Addresses(options, this.#p);
     this.#token = options.token ?? undefined; // looked at when it is used
     this.#session = options.session;

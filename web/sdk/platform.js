@@ -21,10 +21,10 @@ export function browser() {
 }
 
 /**
- * clock returns a function that tells the time since it was made, in milliseconds. It goes on while the device sleeps,
+ * steadyClock returns a function that tells the time since it was made, in milliseconds. It goes on while the device sleeps,
  * when some monotonic clocks stand still, and when the time of day is set back.
  */
-export function clock(platform) {
+export function steadyClock(platform) {
   let wall = platform.now();
   let monotonic = platform.monotonic?.() ?? 0;
   let at = 0;

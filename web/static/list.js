@@ -13,7 +13,7 @@ const ALOUD_MS = 3_000; // between two comments read aloud
 const ALOUD_MAX = 160; // characters of one
 const AT_END_PX = 48;
 
-const STAFF = new Set(["broadcaster", "moderator"]);
+const CREW = new Set(["broadcaster", "moderator"]);
 
 export class List {
   /** The id of the user whose comments are marked and never left out. */
@@ -60,7 +60,7 @@ export class List {
     if (!this.#held) this.#list.scrollTop = this.#list.scrollHeight;
   }
 
-  #always(e) { return e.gap !== undefined || e.comment.user?.id === this.self || STAFF.has(e.comment.user?.role); }
+  #always(e) { return e.gap !== undefined || e.comment.user?.id === this.self || CREW.has(e.comment.user?.role); }
 
   // limit leaves out the oldest of what waits, ordinary comments first.
   #limit() {
@@ -111,7 +111,7 @@ export class List {
     const role = c.user?.role;
     const own = this.self !== "" && c.user?.id === this.self;
     if (own) li.classList.add("own");
-    if (STAFF.has(role)) li.classList.add("staff");
+    if (CREW.has(role)) li.classList.add("staff");
     const head = make("span", "who");
     const name = make("bdi", "name", c.user?.name || say("somebody"));
     head.append(name);

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { clock } from "../sdk/platform.js";
+import { steadyClock } from "../sdk/platform.js";
 import { again, join, live, welcome } from "./fakes.mjs";
 
 test("the clock goes on through sleep and steps of the time of day", () => {
   const p = { wall: 1e12, mono: 50, now: () => p.wall, monotonic: () => p.mono };
-  const now = clock(p);
+  const now = steadyClock(p);
   const passes = (wall, mono) => { p.wall += wall; p.mono += mono; return now(); };
   assert.equal(now(), 0);
   assert.equal(passes(100, 100), 100);
@@ -15,7 +15,7 @@ test("the clock goes on through sleep and steps of the time of day", () => {
   assert.equal(passes(-3_600_000, 10), 600_110, "set back");
   assert.equal(passes(10, 10), 600_120);
   const alone = { wall: 1e12, now: () => alone.wall }; // without a second clock
-  const then = clock(alone);
+  const then = steadyClock(alone);
   alone.wall -= 5000;
   assert.equal(then(), 0);
   alone.wall += 7;
