@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -176,8 +177,8 @@ func (c *Client) Session() string {
 
 // Run keeps the client in its room until ctx ends, whose error it then returns,
 // or until there is no use in coming back: the error is then the *[CloseError],
-// the *[RefusedError], [ErrSubprotocol] or [ErrStaleToken] that ended it. It may
-// be called once.
+// the *[RefusedError], [ErrSubprotocol] or [ErrStaleToken] that ended it. What an address
+// refuses for good ends it when all addresses have. It may be called once.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	again := c.started
@@ -259,6 +260,9 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 		token, err := c.cfg.Token(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("client: token: %w", err)
+		}
+		if token = strings.TrimSpace(token); token == "" {
+			return nil, errNoToken
 		}
 		if token == c.refused && c.refusal != nil {
 			return nil, fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)

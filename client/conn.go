@@ -81,8 +81,8 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if header == nil {
 		header = http.Header{}
 	}
-	if o.Token != "" {
-		header.Set("Authorization", "Bearer "+o.Token)
+	if token := strings.TrimSpace(o.Token); token != "" { // files end with a line feed
+		header.Set("Authorization", "Bearer "+token)
 	}
 	mode := websocket.CompressionDisabled
 	if o.Compress {
@@ -135,7 +135,9 @@ func (o *Options) target() (string, error) {
 	if u.Host == "" {
 		return "", fmt.Errorf("client: address %q has no host", o.URL)
 	}
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/v1/rooms/" + o.Room + "/ws"
+	// As it was written: a prefix may have an escaped slash, which Path alone forgets.
+	u.RawPath = strings.TrimRight(u.EscapedPath(), "/") + "/v1/rooms/" + o.Room + "/ws"
+	u.Path = strings.TrimRight(u.Path, "/") + "/v1/rooms/" + o.Room + "/ws"
 	q := u.Query()
 	if o.Since != "" {
 		q.Set("since", o.Since)
