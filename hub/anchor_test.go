@@ -147,7 +147,7 @@ func TestCursorsOfAnotherPast(t *testing.T) {
 				v, s := o.join("r", c)
 				o.expect(s, "welcome(false) state history[new77 new78 new79]")
 				v.Leave()
-				if _, recovered := v.room.Poll(t.Context(), c); recovered {
+				if _, recovered := v.room.polls(t.Context(), c); recovered {
 					t.Errorf("%s: a poll from %s is recovered", name, at)
 				}
 			}
@@ -230,7 +230,7 @@ func TestPollsDoNotHoldUpViewers(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 2 * keepAnswers {
 			all.Go(func() {
-				if _, recovered := first.room.Poll(t.Context(), makeCursor(cursorTag("e1", "r"), Position{uint64(1000 + i), 5})); recovered {
+				if _, recovered := first.room.polls(t.Context(), makeCursor(cursorTag("e1", "r"), Position{uint64(1000 + i), 5})); recovered {
 					t.Error("recovered from nowhere")
 				}
 			})

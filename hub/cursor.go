@@ -12,6 +12,10 @@ import (
 // A cursor is a tag, which tells the room and the epoch of its log, and behind it the
 // position of the last event that it covers: its sequence and its time, in base 36,
 // with a dash between them. A position without a time has no dash: nobody can follow it.
+//
+// Where somebody reads backwards an edge stands for a cursor: the same with an underscore
+// for the dash. It lies right before the event at its position, and not behind it. So every
+// cursor and every edge is a place between two events.
 
 const tagLen = 8
 
@@ -29,6 +33,26 @@ func makeCursor(tag string, p Position) string {
 		c = strconv.AppendInt(append(c, '-'), p.At, 36)
 	}
 	return string(c)
+}
+
+// makeEdge is the place before the event at a position; empty where its time is not known.
+func makeEdge(tag string, p Position) string {
+	seq, at, ok := strings.Cut(makeCursor(tag, p)[tagLen:], "-")
+	if !ok {
+		return ""
+	}
+	return tag + seq + "_" + at
+}
+
+// parsePlace returns the position in a cursor or an edge, and which it is; ok is false where
+// parseCursor says so.
+func parsePlace(tag, place string) (p Position, edge, ok bool) {
+	if at := strings.IndexByte(place[min(tagLen, len(place)):], '_'); at >= 0 {
+		edge = true
+		place = place[:tagLen+at] + "-" + place[tagLen+at+1:]
+	}
+	p, ok = parseCursor(tag, place)
+	return p, edge, ok
 }
 
 // parseCursor returns the position in a cursor; false when the cursor is not of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -34,6 +35,8 @@ type fakeLog struct {
 	slow    time.Duration // of each Read
 	reading func(n int)   // is called in the middle of the nth Read
 	asked   int           // how often Has was
+	pages   int           // how often Before was
+	pageErr error         // of Before
 	hasErr  error         // of Has
 	unsure  bool          // it may have lost its end
 	behind  time.Duration // its clock, behind this node's
@@ -169,6 +172,31 @@ func (l *fakeLog) Read(ctx context.Context, room, epoch string, after Position, 
 		return nil, false, fmt.Errorf("fake: %w", ErrForgotten)
 	}
 	return out, more, nil
+}
+
+func (l *fakeLog) Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Stretch, error) {
+	time.Sleep(l.slow)
+	if err := ctx.Err(); err != nil {
+		return Stretch{}, fmt.Errorf("fake: %w: %w", ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pages++
+	if l.pageErr != nil {
+		return Stretch{}, l.pageErr
+	}
+	all := l.events[room]
+	n := sort.Search(len(all), func(i int) bool { return all[i].Seq > at.Seq || !with && all[i].Seq == at.Seq })
+	switch {
+	case l.epoch == epoch && (at.Seq == EndSeq || at.Seq < l.first):
+	case l.has(room, epoch, at) == AnchorNone:
+		return Stretch{}, fmt.Errorf("fake: %w", ErrForgotten)
+	}
+	if n == 0 {
+		return Stretch{}, nil
+	}
+	from := max(0, n-limit)
+	return Stretch{Events: slices.Clone(all[from:n]), From: all[from].Position(), More: from > 0}, nil
 }
 
 // has is what the log has at a position. l.mu is held.
@@ -387,6 +415,15 @@ func (w *world) read(room string) *Room {
 		w.t.Fatalf("%s cannot be read", room)
 	}
 	return r
+}
+
+// polls asks for what came after a cursor, if there is one.
+func (r *Room) polls(ctx context.Context, since string) ([]byte, bool) {
+	message, recovered, err := r.Comments(ctx, Ask{Since: since})
+	if err != nil {
+		panic(err)
+	}
+	return message, recovered
 }
 
 // brief writes messages so that they can be compared at a glance.

@@ -12,7 +12,7 @@ import (
 // poll polls and returns the new cursor.
 func (w *world) poll(r *Room, since string, recovered bool, want string) string {
 	w.t.Helper()
-	msg, ok := r.Poll(w.t.Context(), since)
+	msg, ok := r.polls(w.t.Context(), since)
 	m, err := protocol.Decode(msg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -371,7 +371,7 @@ func TestReadBackOfTheViews(t *testing.T) {
 		r := v0.room
 		var n []int
 		for len(n) < 4 {
-			msg, ok := r.Poll(t.Context(), at)
+			msg, ok := r.polls(t.Context(), at)
 			m, err := protocol.Decode(msg)
 			if err != nil || !ok {
 				t.Fatal(ok, err)

@@ -26,6 +26,9 @@
 // become another one, is not: the viewer starts anew, or, if it is there, is told of a
 // gap.
 //
+// Who reads over HTTP asks [Room.Comments] (poll.go): from the room's items where they reach
+// back far enough, and otherwise in pages that are read from the log and not kept (page.go).
+//
 // # Who owns what
 //
 // Room.mu guards everything in a room and its views but the rings, which viewers
@@ -38,7 +41,10 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // Config is what a [Hub] is made of. Log, Roster and Frame are needed; the rest
@@ -122,12 +128,15 @@ type Hub struct {
 	wg        sync.WaitGroup // rounds and questions under way and rooms that are being shut
 
 	asking [askers]chan struct{} // full while as many questions are being asked as may be
+	paging chan struct{}         // the same of pages: see page.go
+	pagers atomic.Int64          // pages that are read or wait for their turn
 }
 
 // New makes a Hub without rooms.
 func New(cfg Config) *Hub {
 	cfg.setDefaults()
 	h := &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}}
+	h.paging = make(chan struct{}, maxPaging)
 	h.asking = [askers]chan struct{}{comer: make(chan struct{}, maxAsking), poller: make(chan struct{}, maxAsking)}
 	return h
 }
@@ -159,15 +168,30 @@ func (h *Hub) Rate(room string) uint32 {
 	return r.pace.rate(time.Now())
 }
 
-// Ready waits until the room has heard from its log, or for the context, or for
-// as long as a join waits; it tells which.
+// Status returns the state of a room; false when this node does not know it, because the
+// room is not open here or has not heard from its log.
+func (h *Hub) Status(room string) (protocol.State, bool) {
+	h.mu.Lock()
+	r := h.rooms[room]
+	h.mu.Unlock()
+	if r == nil || !r.isReady() {
+		return protocol.State{}, false
+	}
+	state, _ := r.Status()
+	return state, true
+}
+
+// Ready waits until the room has heard from its log what was said and what its state is, or
+// for the context, or for as long as a join waits; it tells which.
 func (r *Room) Ready(ctx context.Context) bool { return wait(ctx, r.warm, r.hub.cfg.JoinWait) }
 
-// Counted waits in the same way, for a second at most, until the roster has
-// reported the room's counts.
-func (r *Room) Counted(ctx context.Context) bool {
+// Count has the roster report the room's counts from now on, if it does not yet: see
+// [Room.Status]. It does not wait for them.
+func (r *Room) Count() {
 	r.membership()
-	return wait(ctx, r.counted, time.Second)
+	r.mu.Lock()
+	r.asked = true
+	r.mu.Unlock()
 }
 
 func (r *Room) isReady() bool {

@@ -367,7 +367,7 @@ func TestPoll(t *testing.T) {
 		}
 		poll := func(since string, recovered bool, want string) string {
 			t.Helper()
-			msg, ok := r.Poll(t.Context(), since)
+			msg, ok := r.polls(t.Context(), since)
 			m, err := protocol.Decode(msg)
 			if err != nil {
 				t.Fatal(err)

@@ -13,6 +13,9 @@ const (
 	// readLinger is how long a room that is only read stays open: who polls comes
 	// every second, or with a cache in between every other one.
 	readLinger = 3 * time.Second
+	// countLinger is the same for one of which nothing is known but that somebody has asked
+	// for its counts: they come within a second, and are there for who asks again.
+	countLinger = 2 * time.Second
 	// maxLingering is how many rooms that everybody has left stay open. With more of
 	// them those who leave next are not waited for: one connection can visit thousands
 	// of rooms one after the other.
@@ -86,8 +89,10 @@ func (r *Room) Release() {
 	}
 	linger := h.cfg.Linger
 	switch {
-	case h.lingering >= maxLingering, r.read && r.blank():
+	case h.lingering >= maxLingering:
 		linger = 0
+	case r.read && r.blank():
+		linger = min(linger, r.recount())
 	case r.read:
 		linger = min(linger, readLinger)
 	}
@@ -112,6 +117,16 @@ func (h *Hub) drop(r *Room) {
 	h.mu.Unlock()
 	defer h.wg.Done()
 	r.shut()
+}
+
+// recount is how long a room stays open only for its counts.
+func (r *Room) recount() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked {
+		return countLinger
+	}
+	return 0
 }
 
 // blank reports whether nothing is known of a room: it has no comments and no state,

@@ -34,20 +34,25 @@ func TestReadingLeavesNothing(t *testing.T) {
 			if !r.Ready(t.Context()) {
 				t.Fatal("not ready")
 			}
-			r.Poll(t.Context(), "")
+			r.polls(t.Context(), "")
 			r.Release()
 		}
 		time.Sleep(time.Millisecond)
 		if n, read, _ := w.open(); n+read > 0 || w.log.stopped != 100 || len(w.roster.report) > 0 {
 			t.Errorf("%d rooms, %d read, %d stopped, %d in the roster", n, read, w.log.stopped, len(w.roster.report))
 		}
-		r := w.read("r")
-		go w.roster.told("r")
-		if !r.Counted(t.Context()) {
-			t.Error("not counted")
+		// The counts are not waited for, and are there for who asks again.
+		for i := range 3 {
+			r := w.read("r")
+			r.Count()
+			if _, c := r.Status(); (c.At > 0) != (i > 0) {
+				t.Errorf("asked %d times before, counts %+v", i, c)
+			}
+			w.roster.told("r")
+			r.Release()
+			time.Sleep(countLinger - time.Millisecond)
 		}
-		r.Release()
-		time.Sleep(time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		if n, _, _ := w.open(); n > 0 || w.roster.closed != 1 {
 			t.Errorf("%d rooms, %d closed in the roster", n, w.roster.closed)
 		}
@@ -77,9 +82,9 @@ func TestReadRoomsLinger(t *testing.T) {
 		states.Ready(t.Context())
 		states.SetState(State{Rev: 1, Body: []byte(`{"status":"ended"}`)})
 		busy := w.read("busy")
-		go w.roster.told("busy")
 		w.roster.conns["busy"] = 1
-		busy.Counted(t.Context())
+		busy.Count()
+		w.roster.told("busy")
 		said := w.read("said")
 		said.Ready(t.Context())
 		for _, r := range []*Room{states, busy, said} {
@@ -248,3 +253,24 @@ func TestLeaveComesAfterJoin(t *testing.T) {
 }
 
 func welcome(bool) Frame { return frameAsIs(protocol.Encode(&protocol.Welcome{}), false) }
+
+// A room is ready when its state is known too: who reads it then is not told that it is
+// live when it has ended.
+func TestReadyKnowsTheState(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.log.silent = true
+		r := w.read("r")
+		defer r.Release()
+		r.Reset("e1", nil, Position{})
+		if _, known := w.hub.Status("r"); known || r.Ready(t.Context()) {
+			t.Error("ready without the state")
+		}
+		r.SetState(State{Rev: 1, Body: []byte(`{"status":"ended"}`)})
+		if st, known := w.hub.Status("r"); !known || st.Status != protocol.StatusEnded || !r.Ready(t.Context()) {
+			t.Errorf("known %v, %+v", known, st)
+		}
+		if _, known := w.hub.Status("other"); known {
+			t.Error("the state of a room is known that is not open")
+		}
+	})
+}

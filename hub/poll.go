@@ -5,59 +5,123 @@ import (
 	"slices"
 )
 
-// pollItems is how many comments one poll returns at the most.
+// pollItems is how many comments one answer has at most, where no other limit is asked for.
 const pollItems = 200
 
-// Poll returns a comments message for those who poll: what everybody may see after
-// a cursor, at most 200 comments; without a cursor, or with one that cannot be
-// followed (then recovered is false), the recent ones. It waits for the room log for
-// at most Config.JoinWait. The caller has acquired the room and found it ready.
-func (r *Room) Poll(ctx context.Context, cursor string) (message []byte, recovered bool) {
-	v := r.views[audienceView]
-	var (
-		s      spot
-		before []item
-	)
-	if cursor != "" {
-		ctx, cancel := context.WithTimeout(ctx, r.hub.cfg.JoinWait)
-		defer cancel()
-		s, before, recovered = r.pollFrom(ctx, v, cursor)
-	}
-	// The message is made without the lock, which rounds and joins need.
-	items, at, tag, recovered := r.page(v, s, before, recovered)
-	return appendPast(items, makeCursor(tag, at)), recovered
+// Ask is what somebody who reads over HTTP asks of a room's comments: everything that
+// comes after Since, if it can be followed, as one who was here; or a page of what the log
+// keeps, up to Before or behind After; or the latest. At most one of the three is set.
+type Ask struct {
+	Since, Before, After string // cursors, or edges for the last two
+	Limit                int    // of comments; 0: as many as there are by default
 }
 
-// page returns the items of a poll, the position up to which they are all of them,
-// and the tag of its cursor.
-func (r *Room) page(v *view, s spot, before []item, recovered bool) ([]item, Position, string, bool) {
+// limit is how many comments the answer has at most, if it is not the latest.
+func (a Ask) limit() int {
+	if a.Limit > 0 {
+		return a.Limit
+	}
+	return pollItems
+}
+
+// Comments returns a comments message with what everybody may see. recovered is false when
+// a was asked for no place, or for one that cannot be followed: then these are the latest
+// comments. It waits for the room log for at most Config.JoinWait; it fails with
+// ErrUnavailable when it needs the log and the log does not answer, or too many are reading
+// it. The caller has acquired the room and found it ready.
+func (r *Room) Comments(ctx context.Context, a Ask) (message []byte, recovered bool, err error) {
+	v := r.views[audienceView]
+	switch {
+	case a.Before != "" || a.After != "":
+		return r.page(ctx, v, a)
+	case a.Since != "":
+		if message, ok := r.poll(ctx, v, a); ok {
+			return message, true, nil
+		}
+	}
+	return r.latest(ctx, v, a.Limit), false, nil
+}
+
+// poll answers one who was here; false when the cursor cannot be followed.
+func (r *Room) poll(ctx context.Context, v *view, a Ask) ([]byte, bool) {
+	ctx, cancel := context.WithTimeout(ctx, r.hub.cfg.JoinWait)
+	defer cancel()
+	s, before, known := r.pollFrom(ctx, v, a)
+	if !known {
+		return nil, false
+	}
+	// The message is made without the lock, which rounds and joins need.
+	items, at, tag, known := r.since(v, s, before, a.limit())
+	if !known {
+		return nil, false
+	}
+	return pageOf(items, tag, at), true
+}
+
+// since returns the items of a poll and the position up to which they are all of them.
+func (r *Room) since(v *view, s spot, before []item, limit int) (items []item, at Position, tag string, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	items, at := v.items, v.floor
 	switch {
-	case recovered && s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
-		items, at = nil, s.Position
-	case recovered && r.reaches(v, s):
-		items = items[v.after(s.Seq)-v.base:]
-		items = slices.Concat(before, items[:min(len(items), pollItems-len(before))])
-		at = s.Position
+	case s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
+	case r.reaches(v, s):
+		items = v.items[v.after(s.Seq)-v.base:]
+		items = slices.Concat(before, items[:min(len(items), limit-len(before))])
 	default:
-		recovered = false
-		items = slices.Clone(items[max(0, len(items)-r.hub.cfg.Recent):])
+		return nil, Position{}, "", false
 	}
+	return items, r.endOf(items, s.Position), r.tag, true
+}
+
+// latest answers one who was not here. Without a limit these are the comments that a viewer
+// gets on coming. What the room's items do not hold of those that were asked for is read from
+// the log; they are all there is when it does not answer.
+func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
+	r.mu.Lock()
+	items, at, tag := v.items, v.floor, r.tag
+	n := limit
+	if n == 0 {
+		n = r.hub.cfg.Recent
+	}
+	items = slices.Clone(items[max(0, len(items)-n):])
+	at = r.endOf(items, at)
+	r.mu.Unlock()
+	if len(items) < limit {
+		if message, _, err := r.page(ctx, v, Ask{Limit: limit}); err == nil {
+			return message
+		}
+	}
+	return pageOf(items, tag, at)
+}
+
+// endOf is the position of the last item, or at if there is none. Room.mu is held.
+func (r *Room) endOf(items []item, at Position) Position {
 	switch n := len(items); {
 	case n > 0:
-		at = items[n-1].position()
+		return items[n-1].position()
 	case !at.Known(): // there is nothing for everybody up to the end
-		at = r.head
+		return r.head
 	}
-	return items, at, r.tag, recovered
+	return at
+}
+
+// pageOf makes the message of items that are all of them up to a position. Whether the log
+// keeps earlier ones is not known.
+func pageOf(items []item, tag string, at Position) []byte {
+	cursor, before := makeCursor(tag, at), ""
+	switch {
+	case len(items) > 0:
+		before = makeEdge(tag, items[0].position())
+	case at.Known():
+		before = cursor
+	}
+	return appendPage(items, cursor, before)
 }
 
 // pollFrom finds the place from which on a poll goes on in the view's items, and what
 // has to come before: as much of it as one poll returns.
-func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []item, bool) {
-	s, known := r.place(ctx, poller, v, cursor)
+func (r *Room) pollFrom(ctx context.Context, v *view, a Ask) (spot, []item, bool) {
+	s, known := r.place(ctx, poller, v, a.Since)
 	if !known || s.ahead {
 		return s, nil, known
 	}
@@ -69,7 +133,7 @@ func (r *Room) pollFrom(ctx context.Context, v *view, cursor string) (spot, []it
 	}
 	var before []item
 	known = r.readBack(ctx, v, &v.polled, s, func(_ *past, missed []item, upTo Position, _ encoder) {
-		before = slices.Clone(missed[:min(len(missed), pollItems)])
+		before = slices.Clone(missed[:min(len(missed), a.limit())])
 		s.Position = upTo
 	})
 	return s, before, known

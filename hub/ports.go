@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"math"
 )
 
 // This file holds what the hub needs from the rest of the world. Adapters
@@ -31,6 +32,9 @@ type Position struct {
 	Seq uint64 // grows within a room, with holes; 0: before everything
 	At  int64  // when the record there was stored, the log's clock, Unix milliseconds; 0: not known
 }
+
+// EndSeq is, as the sequence of a position, the end of the log, whatever is there.
+const EndSeq uint64 = math.MaxUint64
 
 // Known reports whether a position can be looked for in a log: it has a time, or is the
 // one before everything, which all pasts share.
@@ -74,6 +78,15 @@ type Event struct {
 // Position is where the event is.
 func (e *Event) Position() Position { return Position{e.Seq, e.At} }
 
+// Stretch is a piece of a room's log that ends at a place.
+type Stretch struct {
+	Events []Event // oldest first; fewer than were read where records hold no event
+	// From is the position of the first record that was read; its Seq is 0 when there was
+	// none.
+	From Position
+	More bool // the log keeps records of the room before From
+}
+
 // Draft is an event before the log has taken it.
 type Draft struct {
 	ID       string // the same ID within two minutes is the same event; at most 64 bytes
@@ -116,6 +129,14 @@ type RoomLog interface {
 	// is ErrForgotten, possibly wrapped, when the log may have removed some of them, and
 	// when it has no such position.
 	Read(ctx context.Context, room, epoch string, after Position, limit int) (events []Event, more bool, err error)
+
+	// Before returns the last events of a room, up to limit of them, that come before a
+	// position in the log of an epoch, with it or without it; those at the log's end if the
+	// position's Seq is EndSeq. What was acknowledged before the call began is not missing.
+	// There is at least one record in the answer if the log keeps any there, and when it
+	// has removed them all none, without an error: whether it had the position nobody knows
+	// by then. The error is ErrForgotten, possibly wrapped, when it has no such position.
+	Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Stretch, error)
 
 	// Has asks the leader of the log of an epoch what it has at a position. The error is
 	// not nil when the leader does not answer; a log of another epoch has AnchorNone.

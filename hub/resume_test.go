@@ -155,7 +155,7 @@ func TestEverOlderCursors(t *testing.T) {
 					go func() {
 						at := cursors[400-2*k]
 						if how == "poll" {
-							_, recovered := room.Poll(t.Context(), at)
+							_, recovered := room.polls(t.Context(), at)
 							done <- recovered
 							return
 						}

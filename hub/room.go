@@ -23,8 +23,7 @@ type Room struct {
 	follow  Follow
 	roster  sync.Once     // sets members: see membership
 	members Membership    // nil: nobody has come, or asked for the counts
-	warm    chan struct{} // closed by the first Reset
-	counted chan struct{} // closed by the first counts
+	warm    chan struct{} // closed by the first SetState behind a Reset
 
 	shared atomic.Pointer[shared] // read by viewers without a lock, replaced under mu
 
@@ -38,6 +37,8 @@ type Room struct {
 	state  protocol.State
 	counts Counts
 	held   Counts // reported, but not told while more viewers are here; At is 0: none
+	asked  bool   // somebody who is not here wanted the counts
+	stated bool   // warm is closed
 	closed bool
 
 	window    time.Duration
@@ -46,6 +47,7 @@ type Room struct {
 	dirty     bool // there is something for another one
 
 	questions [askers]map[Position]*question // that the log was asked lately
+	pages     map[Ask]*paging                // that are being read
 
 	pace pace
 	said said
@@ -71,7 +73,7 @@ var _ Follower = (*Room)(nil)
 
 func newRoom(h *Hub, name string) *Room {
 	r := &Room{
-		hub: h, name: name, warm: make(chan struct{}), counted: make(chan struct{}), window: h.cfg.Window,
+		hub: h, name: name, warm: make(chan struct{}), window: h.cfg.Window,
 		views: [2]*view{audienceView: {past: newPast(), polled: newPast()}, staffView: {past: newPast(), staff: true}},
 		state: protocol.State{Status: protocol.StatusLive},
 	}
@@ -144,9 +146,6 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 			v.ring.push(&frame{Frame: f, first: v.framed, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
 		}
 		r.dirty = true
-	}
-	if first {
-		close(r.warm)
 	}
 	if r.dirty && r.kick() {
 		go r.round()
@@ -258,11 +257,14 @@ func (r *Room) SetState(s State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st.Degraded = r.state.Degraded
-	if st == r.state {
-		return
+	if st != r.state {
+		r.state = st
+		r.publishState()
 	}
-	r.state = st
-	r.publishState()
+	if !r.stated && r.epoch != "" {
+		r.stated = true
+		close(r.warm)
+	}
 }
 
 // DecodeState reads a state as the log keeps it: the JSON of a protocol.State.
@@ -313,9 +315,6 @@ func (r *Room) countsFit() {
 		return
 	}
 	r.held = Counts{}
-	if r.counts.At == 0 {
-		close(r.counted)
-	}
 	r.counts = c
 	r.publishCounts(c)
 }

@@ -278,6 +278,12 @@ func appendPast(items []item, cursor string) []byte {
 	return protocol.AppendComments(make([]byte, 0, size), cursor, true, parts)
 }
 
+// appendPage makes the message of one page; before may be empty.
+func appendPage(items []item, cursor, before string) []byte {
+	parts, size := texts(items)
+	return protocol.AppendPage(make([]byte, 0, size), cursor, before, parts)
+}
+
 // texts returns the JSON of items, and about how long their message will be.
 func texts(items []item) (parts [][]byte, size int) {
 	parts = make([][]byte, len(items))

@@ -149,9 +149,24 @@ func AppendItem(dst []byte, id string, at int64, body []byte) []byte {
 
 // AppendComments appends a comments message with items that are encoded already.
 func AppendComments(dst []byte, cursor string, history bool, items [][]byte) []byte {
+	return appendComments(dst, cursor, "", history, items)
+}
+
+// AppendPage is AppendComments for a piece of the past that somebody reads over HTTP:
+// before is where to go on backwards, or empty.
+func AppendPage(dst []byte, cursor, before string, items [][]byte) []byte {
+	return appendComments(dst, cursor, before, true, items)
+}
+
+func appendComments(dst []byte, cursor, before string, history bool, items [][]byte) []byte {
 	dst = append(dst, `{"type":"comments","cursor":"`...)
 	dst = append(dst, cursor...)
 	dst = append(dst, '"')
+	if before != "" {
+		dst = append(dst, `,"before":"`...)
+		dst = append(dst, before...)
+		dst = append(dst, '"')
+	}
 	if history {
 		dst = append(dst, `,"history":true`...)
 	}

@@ -180,7 +180,11 @@ func FuzzAppendComments(f *testing.F) {
 		if got := AppendComments([]byte("x"), "c", history, items); string(got) != "x"+string(Encode(want)) {
 			t.Errorf("AppendComments:\n got %s\nwant %s", got, Encode(want))
 		}
-		want.History = false
+		want.Before, want.History = "b", true
+		if got := AppendPage(nil, "c", "b", items); !bytes.Equal(got, Encode(want)) {
+			t.Errorf("AppendPage:\n got %s\nwant %s", got, Encode(want))
+		}
+		want.Before, want.History = "", false
 		if of > int(n) {
 			want.Shown, want.Of = int(n), of
 		}

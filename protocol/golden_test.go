@@ -63,6 +63,9 @@ var serverMessages = map[string]Message{
 		{ID: "1a", At: 1767225599000, User: User{ID: "u1", Name: "Ken"}, Text: "8888"},
 		{ID: "1b", At: 1767225599500, User: User{ID: "u2", Name: "Yui"}, Text: "www"},
 	}},
+	"comments_page": &Comments{Cursor: cursor, Before: "Zk3vQ0aX1a_mjuohka8", History: true, Items: []Comment{
+		{ID: "1a", At: 1767225599000, User: User{ID: "u1", Name: "Ken"}, Text: "8888"},
+	}},
 	"comments_history_empty": &Comments{Cursor: cursor, History: true},
 	"comments_shown": &Comments{Cursor: cursor, Shown: 1, Of: 120, Items: []Comment{
 		{ID: "2z", At: 1767225601000, User: User{ID: "u1"}, Text: "8888"},
@@ -136,6 +139,9 @@ var httpBodies = map[string]any{
 	"room_unknown_viewers": &Room{Room: "lesson-7", State: State{Status: StatusLive}},
 	"problem": &Problem{
 		Title: "Too Many Requests", Status: 429, Detail: "too many comments", Code: CodeRateLimited, RetryMS: 1200,
+	},
+	"problem_parameter": &Problem{
+		Title: "Bad Request", Status: 400, Detail: `limit must be a whole number from 1 to 1000, not "all"`, Code: CodeBadMessage,
 	},
 	"problem_close": &Problem{
 		Title: "Unauthorized", Status: 401, Detail: "the token has expired", Code: CodeUnauthorized, Close: CloseUnauthorized,

@@ -50,6 +50,7 @@ type Limits struct {
 // Comments carries comments in the room's order.
 type Comments struct {
 	Cursor  string    `json:"cursor"`            // where to resume after these
+	Before  string    `json:"before,omitempty"`  // over HTTP: where to go on backwards; empty where nothing earlier is kept
 	History bool      `json:"history,omitempty"` // they were said before this connection came
 	Items   []Comment `json:"items"`
 	// Shown of Of comments of this stretch are in Items; both are 0 when all are.

@@ -34,6 +34,7 @@ func TestViewerPage(t *testing.T) {
 		"moved":          testMoved,
 		"closed":         testClosed,
 		"watch only":     testWatchOnly,
+		"ended":          testEnded,
 		"unknown things": testUnknownThings,
 		"demo":           testDemo,
 		"embed":          testEmbed,
@@ -312,6 +313,29 @@ func testWatchOnly(t *testing.T, view func(*fakeServer, view) *tab) {
 	s.you.Can = nil
 	p := view(s, desktop)
 	p.wait(`document.getElementById("say").disabled && document.getElementById("say-note").textContent === "Guests can watch here, but not comment."`)
+	p.clean()
+}
+
+// When the broadcast has ended the page says so, and that nobody can comment, and takes
+// comments again when it goes on; the staff notice nothing.
+func testEnded(t *testing.T, view func(*fakeServer, view) *tab) {
+	const closed, note = `document.getElementById("say").disabled && document.getElementById("send").disabled`, `document.getElementById("say-note").textContent`
+	s := newFakeServer(t, Config{})
+	p := view(s, desktop)
+	p.do(chromedp.SetValue(chromedp.ID("say"), "keep me"))
+	s.send(&protocol.State{Rev: 4, Status: protocol.StatusEnded})
+	p.wait(closed + ` && ` + note + ` === "The broadcast has ended: it takes no more comments."`)
+	s.send(&protocol.State{Rev: 5, Status: protocol.StatusLive})
+	p.wait(`!document.getElementById("say").disabled && ` + note + ` === "" && document.getElementById("say").value === "keep me"`)
+	p.clean()
+
+	s = newFakeServer(t, Config{})
+	s.you.Role, s.state.Status = protocol.RoleModerator, protocol.StatusEnded
+	p = view(s, desktop)
+	p.wait(`!document.getElementById("room-status").hidden && document.getElementById("room-status").dataset.status === "ended"`)
+	if eval[bool](p, closed+` || `+note+` !== ""`) {
+		t.Error("the staff cannot comment in a room that has ended")
+	}
 	p.clean()
 }
 

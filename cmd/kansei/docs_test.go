@@ -7,8 +7,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kansei-live/kansei/internal/config"
 )
@@ -60,5 +62,56 @@ func TestMetrics(t *testing.T) {
 		if !bytes.Contains(page, []byte("`"+m[1])) {
 			t.Errorf("docs/OPERATING.md has no %s", m[1])
 		}
+	}
+}
+
+// The alerts of the operators' document are rules as Prometheus reads them, over metrics and
+// labels that a node has.
+func TestAlerts(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```yaml\n(groups:.*?)```").FindSubmatch(page)
+	if block == nil {
+		t.Fatal("no alerts in docs/OPERATING.md")
+	}
+	var file struct {
+		Groups []struct {
+			Name  string
+			Rules []struct {
+				Alert, Expr, For    string
+				Annotations, Labels map[string]string
+			}
+		}
+	}
+	d := yaml.NewDecoder(bytes.NewReader(block[1]))
+	d.KnownFields(true)
+	if err := d.Decode(&file); err != nil {
+		t.Fatal(err)
+	}
+	n := runNode(t)
+	_, body := n.get(n.ops + "/metrics")
+	rules := 0
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			rules++
+			if _, err := time.ParseDuration(r.For); err != nil || r.Alert == "" {
+				t.Errorf("%s: %v", r.Alert, err)
+			}
+			for _, metric := range regexp.MustCompile(`kansei_\w+`).FindAllString(r.Expr, -1) {
+				if !strings.Contains(body, "\n"+metric+"{") && !strings.Contains(body, "\n"+metric+" ") {
+					t.Errorf("%s: a node has no %s", r.Alert, metric)
+				}
+			}
+		}
+	}
+	if rules < 3 {
+		t.Errorf("only %d rules", rules)
+	}
+	for _, part := range []string{"edge", "nats", "redis"} {
+		n.shows(`kansei_ready{part="`+part+`"} 1`, "")
+		n.shows(`kansei_degraded{part="`+part+`"} 0`, "")
 	}
 }

@@ -167,7 +167,7 @@ func TestLogFlood(t *testing.T) {
 	long := strings.Repeat("x", 14_000)
 	before := len(n.logs.String())
 	for i := range 200 {
-		if status, body := n.ask("GET", n.url+"/v1/rooms/r", "", "Origin", fmt.Sprint("https://", i, long)); status != 403 || len(body) > 1000 {
+		if status, body := n.ask("PUT", n.url+"/v1/rooms/r", "", "Origin", fmt.Sprint("https://", i, long)); status != 403 || len(body) > 1000 {
 			t.Fatalf("%d, %d bytes", status, len(body))
 		}
 	}

@@ -36,7 +36,7 @@ func TestDrain(t *testing.T) {
 	if m := w.next("reconnect"); m["after_ms"].(float64) < 0 || m["after_ms"].(float64) > 10_000 {
 		t.Errorf("told %v", m)
 	}
-	if status, body := n.get(n.ops + "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "edge: edge: this node is leaving") {
+	if status, body := n.get(n.ops + "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "edge: this node is leaving\n") {
 		t.Errorf("readyz: %d %s", status, body)
 	}
 	if code, reason := n.mustDial("r", "").closed(); code != 1012 || protocol.RetryMS(reason) < 1 {

@@ -234,7 +234,7 @@ func TestReadRooms(t *testing.T) {
 			t.Fatalf("%d %s", status, body)
 		}
 	}
-	if status, body := n.get(n.url + "/v1/rooms/none"); status != 200 { // after the counts: a second
+	if status, body := n.get(n.url + "/v1/rooms/none"); status != 200 {
 		t.Fatalf("%d %s", status, body)
 	}
 	open(0)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 
 	"github.com/kansei-live/kansei/internal/auth"
@@ -21,7 +22,10 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	logging.Disable() // as serve does
+	goleak.VerifyTestMain(m)
+}
 
 const testSecret = "a secret of more than thirty-two bytes"
 

@@ -24,6 +24,7 @@ import (
 	"github.com/kansei-live/kansei/internal/demo"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
+	"github.com/kansei-live/kansei/internal/health"
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
@@ -134,7 +135,8 @@ func (n *node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	roster, err := n.startRoster(reg)
+	judge := health.NewLog(roomLog.Ready, roomLog.Well)
+	roster, err := n.startRoster(reg, judge.Tell)
 	if err != nil {
 		return err
 	}
@@ -181,9 +183,15 @@ func (n *node) start(ctx context.Context) error {
 		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
 	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
-	operators := edge.Ops(reg, []edge.Check{
-		{Name: "edge", Ready: n.edge.Ready}, {Name: "nats", Ready: roomLog.Ready}, {Name: "redis", Ready: roster.Ready},
-	}, n.drain)
+	judge.Serves(n.edge.Ready)
+	parts := []health.Part{
+		{Name: "edge", Ready: n.edge.Ready},
+		{Name: "nats", Ready: func() error { return judge.Ready(roster.Others()) }},
+		{Name: "redis", Ready: roster.Ready},
+	}
+	checker := health.Start(parts, health.NewMetrics(reg, "edge", "nats", "redis"), n.log)
+	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
+	operators := edge.Ops(reg, parts, n.drain)
 	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
 		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
@@ -237,7 +245,7 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 }
 
 // startRoster does the same for Redis.
-func (n *node) startRoster(reg *prometheus.Registry) (*redisroster.Roster, error) {
+func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool)) (*redisroster.Roster, error) {
 	var client redis.UniversalClient
 	if n.cfg.Redis == "" {
 		server := embedded.StartRedis()
@@ -251,7 +259,11 @@ func (n *node) startRoster(reg *prometheus.Registry) (*redisroster.Roster, error
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
-		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease,
+		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Tell: tell,
+		// Secrets that this node has made for itself are its own.
+		Pins: []redisroster.Pin{
+			redisroster.PinOf("--auth-secret", []byte(n.cfg.AuthSecret)), redisroster.PinOf("--node-secret", n.cfg.NodeSecrets()...),
+		},
 		Metrics: redisroster.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the roster", r.Close)

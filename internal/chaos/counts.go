@@ -31,8 +31,8 @@ func (l *lab) counted(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// countsExact asks all nodes about all rooms at once: to be asked about a room that nobody
-// on a node is in may take it a second.
+// countsExact asks all nodes about all rooms at once. A node that has nobody in a room knows
+// its counts about a second after it was asked first.
 func (l *lab) countsExact(ctx context.Context) error {
 	rooms := l.cfg.rooms()
 	counts := make([]crowd.Counts, len(l.cluster.Edges)*len(rooms))

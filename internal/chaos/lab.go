@@ -219,7 +219,11 @@ func (l *lab) behind(ctx context.Context, stream string) (*localcluster.NATS, er
 
 func (l *lab) ready(ctx context.Context) error {
 	for _, e := range l.cluster.Edges {
-		if _, err := l.get(ctx, e.Ops+"/readyz", ""); err != nil {
+		body, err := l.get(ctx, e.Ops+"/readyz", "")
+		if err == nil && strings.Contains(body, ": degraded: ") {
+			err = errors.New(strings.TrimSpace(body)) // it takes viewers, and has not healed
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", e.Name(), err)
 		}
 	}

@@ -5,7 +5,8 @@
 // (limits, upgrade; refuse.go when it is not let in), becomes a session (session.go),
 // and is taken into its room by the hub. What it sends comes back to the session; a
 // comment goes through publish.go, the one way into the room log, which POST uses too.
-// rest.go has the HTTP entrances and ops.go the operators'; drain.go is how a node
+// rest.go has the HTTP entrances, comments.go the one that
+// reads comments, and ops.go the operators'; drain.go is how a node
 // leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
 // a room or to an address rather than to a connection, and limits.go compares it with what
 // is allowed.
@@ -27,6 +28,7 @@ import (
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
+	"github.com/kansei-live/kansei/internal/health"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -115,9 +117,9 @@ func New(cfg Config) *Server {
 // Register adds the public entrances to mux.
 func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/rooms/{room}/ws", s.serveWS)
-	mux.HandleFunc("GET /v1/rooms/{room}", s.cors(s.getRoom))
+	mux.HandleFunc("GET /v1/rooms/{room}", s.open(s.getRoom))
 	mux.HandleFunc("PUT /v1/rooms/{room}", s.cors(s.putRoom))
-	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.cors(s.getComments))
+	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.open(s.getComments))
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	mux.HandleFunc("/v1/", s.cors(func(w http.ResponseWriter, r *http.Request) {
@@ -135,13 +137,13 @@ func (s *Server) SameOrigins(h http.HandlerFunc) http.Handler { return s.cors(h)
 // Ready says why this node should get no more viewers; nil when it should.
 func (s *Server) Ready() error {
 	if s.leaving() != nil {
-		return errors.New("edge: this node is leaving")
+		return health.Planned(errors.New("edge: this node is leaving"))
 	}
 	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
-		return errors.New("edge: this node is full")
+		return errors.New("edge: this node is full (--max-viewers)")
 	}
 	if s.egress.full() {
-		return errors.New("edge: this node sends as much as it may")
+		return errors.New("edge: this node sends as much as it may (--max-egress)")
 	}
 	return nil
 }

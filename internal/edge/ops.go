@@ -11,22 +11,18 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-)
 
-// Check is one thing that a node needs in order to serve.
-type Check struct {
-	Name  string
-	Ready func() error
-}
+	"github.com/kansei-live/kansei/internal/health"
+)
 
 // Ops is the operators' listener: /metrics, /healthz, /readyz, /drain, /debug/pprof/.
 // drain makes the node leave, returns at once and may be called again; it tells how
 // many viewers are here and how long it takes to send them away.
-func Ops(reg *prometheus.Registry, checks []Check, drain func() (viewers int, left time.Duration)) http.Handler {
+func Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers int, left time.Duration)) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, checks) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { readyz(w, parts) })
 	// A page in an operator's browser must not be able to stop a node.
 	mux.Handle("POST /drain", ownPages(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		viewers, left := drain()
@@ -59,20 +55,14 @@ type draining struct {
 	Seconds float64 `json:"seconds"` // until the last one is to have left
 }
 
-// readyz says line by line what is ready and what is not.
-func readyz(w http.ResponseWriter, checks []Check) {
-	var lines []string
-	status := http.StatusOK
-	for _, c := range checks {
-		line := c.Name + ": ready"
-		if err := c.Ready(); err != nil {
-			status = http.StatusServiceUnavailable
-			line = c.Name + ": " + err.Error()
-		}
-		lines = append(lines, line)
-	}
+// readyz says of each part, in a line, whether it is ready, degraded, or what is wrong. Only the
+// last makes the answer 503.
+func readyz(w http.ResponseWriter, parts []health.Part) {
+	lines, ok := health.Report(parts)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
 	for _, l := range lines {
 		fmt.Fprintln(w, l)
 	}

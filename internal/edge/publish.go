@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -23,6 +24,7 @@ type comment struct {
 	author  *protocol.User // nil: the person
 	user    *entry[user]   // of the person, whose rate it is, also for another author
 	address *address       // of a guest; nil: nobody's
+	ended   bool           // the room is not open on this node, and its broadcast has ended
 	req     *protocol.CommentRequest
 }
 
@@ -36,11 +38,17 @@ type comment struct {
 func (s *Server) publish(c comment, answer func(id string, err *protocol.Error)) {
 	count := func(result string) { s.cfg.Metrics.comments.WithLabelValues(result).Inc() }
 	id := draftID(c)
-	seq, known, sure := s.cfg.Hub.Said(c.room, id)
-	if sure {
-		count("ok")
-		answer(hub.CommentID(seq, id), nil)
-		return
+	known := false
+	if c.req.Ref != "" { // without one its id is new
+		var (
+			seq  uint64
+			sure bool
+		)
+		if seq, known, sure = s.cfg.Hub.Said(c.room, id); sure {
+			count("ok")
+			answer(hub.CommentID(seq, id), nil)
+			return
+		}
 	}
 	var refusal *protocol.Error
 	if !known {
@@ -84,6 +92,9 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	if !c.person.comment {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
+	if !c.person.runs() && s.ended(c) {
+		return hub.Draft{}, &protocol.Error{Code: protocol.CodeLocked, Message: "the broadcast has ended: nobody but the staff may comment"}
+	}
 	clean, err := text.Clean(c.req.Text, s.textLimit(c.person.role))
 	if err != nil {
 		code := protocol.CodeBadMessage
@@ -104,6 +115,22 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	}
 	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style})
 	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
+}
+
+// ended reports whether the broadcast of a comment's room has ended, as far as this node
+// knows. While it does not know, because the room's log cannot be reached, nobody can say
+// anything anyway.
+func (s *Server) ended(c comment) bool {
+	if state, known := s.cfg.Hub.Status(c.room); known {
+		return state.Status == protocol.StatusEnded
+	}
+	return c.ended
+}
+
+// endedInLog is ended for a room that is not open on this node: it asks the log.
+func (s *Server) endedInLog(ctx context.Context, room string) bool {
+	state, err := s.cfg.Log.State(ctx, room)
+	return err == nil && hub.DecodeState(state).Status == protocol.StatusEnded
 }
 
 // quietRate is the rate of a room, in comments a second, below which nobody needs to

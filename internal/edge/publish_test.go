@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -65,6 +66,7 @@ type knowing struct {
 	hub.RoomLog
 	id    string
 	sure  bool
+	state hub.State
 	err   error // of what is appended
 	taken []hub.Draft
 }
@@ -73,8 +75,11 @@ func (l *knowing) Follow(_ string, _ int, f hub.Follower) hub.Follow {
 	body := protocol.EncodeBody(protocol.Comment{User: protocol.User{ID: "u"}, Text: "x"})
 	e := hub.Event{Seq: 5, At: 1, ID: l.id, Kind: hub.KindComment, Body: body}
 	f.Reset("e", []hub.Event{e}, e.Position())
+	f.SetState(l.state)
 	return unfollowed{}
 }
+
+func (l *knowing) State(context.Context, string) (hub.State, error) { return l.state, nil }
 
 func (l *knowing) Sure(string) bool { return l.sure }
 
@@ -134,5 +139,61 @@ func TestSaidAgain(t *testing.T) {
 	who.comment = false
 	if id, code := say("1"); id != "" || code != protocol.CodeUnknownOutcome || len(l.taken) != 1 {
 		t.Errorf("the log is not sure, and it cannot be said any more: %q, %s, and %d drafts", id, code, len(l.taken))
+	}
+}
+
+// In a room whose broadcast has ended nobody but the staff may comment; what is in the log
+// already is answered all the same. No other state keeps anybody from it.
+func TestEndedRoom(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status string
+		role   protocol.Role
+		code   protocol.ErrorCode
+	}{
+		{"ended", protocol.RoleViewer, protocol.CodeLocked},
+		{"ended", protocol.RoleMonitor, protocol.CodeForbidden},
+		{"ended", protocol.RoleModerator, ""},
+		{"ended", protocol.RoleBroadcaster, ""},
+		{"scheduled", protocol.RoleViewer, ""},
+		{"live", protocol.RoleViewer, ""},
+		{"later", protocol.RoleViewer, ""},
+	} {
+		t.Run(c.status+" "+string(c.role), func(t *testing.T) {
+			t.Parallel()
+			who := &person{id: "u", role: c.role, comment: c.role != protocol.RoleMonitor}
+			said := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "said", Text: "x"}}
+			l := &knowing{id: draftID(said), sure: true, state: hub.State{Rev: 1, Body: []byte(`{"status":"` + c.status + `"}`)}}
+			h := hub.New(hub.Config{Log: l, Frame: socket.Prepare})
+			defer h.Close()
+			s := New(Config{Hub: h, Log: l, ViewerRate: Rate{PerS: 1000, Burst: 1000}, StaffRate: Rate{PerS: 1000, Burst: 1000},
+				ViewerText: 10, StaffText: 10, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
+			defer s.Close()
+			room, _ := h.AcquireToRead("r")
+			defer room.Release()
+			for _, ref := range []string{"new", "", "said"} {
+				req := said
+				req.user = s.users.hold(userOf("r", "u"), time.Now())
+				req.req = &protocol.CommentRequest{Ref: ref, Text: "x"}
+				var code protocol.ErrorCode
+				s.publish(req, func(_ string, err *protocol.Error) {
+					if err != nil {
+						code = err.Code
+					}
+				})
+				want := c.code
+				if ref == "said" {
+					want = ""
+				}
+				if code != want {
+					t.Errorf("ref %q is answered with %q, want %q", ref, code, want)
+				}
+			}
+			elsewhere := said
+			elsewhere.room, elsewhere.req, elsewhere.ended = "other", &protocol.CommentRequest{Text: "x"}, s.endedInLog(t.Context(), "other")
+			if _, err := s.draft(elsewhere, "id"); (err == nil) != (c.code == "") {
+				t.Errorf("in a room that is not open: %v, want %q", err, c.code)
+			}
+		})
 	}
 }

@@ -1,19 +1,47 @@
 package edge
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/text"
 	"github.com/kansei-live/kansei/protocol"
 )
+
+// open has h answer who reads without a token, where guests may watch, in the same way
+// whatever page it is, so that a cache in front can give its answer to all: what anybody may
+// read any page may. Other requests pass cors.
+func (s *Server) open(h http.HandlerFunc) http.HandlerFunc {
+	checked := s.cors(h)
+	return func(w http.ResponseWriter, r *http.Request) {
+		head := w.Header()
+		// No cache has what it was told for one token answer for another, or for none.
+		head.Add("Vary", "Authorization")
+		if s.cfg.Guests == GuestsNone || !tokenless(r) {
+			checked(w, r)
+			return
+		}
+		head.Set("X-Content-Type-Options", "nosniff")
+		head.Set("Access-Control-Allow-Origin", "*")
+		head.Set("Access-Control-Expose-Headers", exposed)
+		h(w, r)
+	}
+}
+
+// tokenless reports whether a request carries no token, and does not try to.
+func tokenless(r *http.Request) bool {
+	_, given := token(r)
+	return !given && len(r.Header["Authorization"]) == 0
+}
+
+// exposed is the headers of answers that pages may read.
+const exposed = "ETag, Retry-After, Kansei-Recovered"
 
 // cors lets the pages of allowed origins read what h answers.
 func (s *Server) cors(h http.HandlerFunc) http.HandlerFunc {
@@ -27,7 +55,7 @@ func (s *Server) cors(h http.HandlerFunc) http.HandlerFunc {
 				return
 			}
 			head.Set("Access-Control-Allow-Origin", origin)
-			head.Set("Access-Control-Expose-Headers", "ETag, Retry-After, Kansei-Recovered")
+			head.Set("Access-Control-Expose-Headers", exposed)
 			if r.Method == http.MethodOptions {
 				head.Set("Access-Control-Allow-Methods", "GET, POST, PUT")
 				head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
@@ -74,6 +102,10 @@ func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed p
 // next request goes to another node. It has answered when it returns false.
 func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (string, person, bool) {
 	room := r.PathValue("room")
+	if strings.Count(r.URL.RawQuery, "token=") > 1 && len(r.URL.Query()["token"]) > 1 {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "token appears twice"}, 0)
+		return "", person{}, false
+	}
 	who, no := s.identify(r, room, session)
 	if no != nil {
 		writeVerdict(w, no)
@@ -152,11 +184,11 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer room.Release()
+	room.Count()
 	room.Ready(r.Context())
-	counted := room.Counted(r.Context())
 	state, counts := room.Status()
 	out := protocol.Room{Room: name, State: state}
-	if counted {
+	if counts.At > 0 { // nobody waits for them
 		out.Viewers = &protocol.Viewers{Connections: counts.Connections, Users: counts.Users, PeakUsers: counts.PeakUsers, At: counts.At}
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -215,40 +247,6 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getComments is GET /v1/rooms/{room}/comments: polling, made so that a cache in
-// front answers most of it.
-func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
-	name, _, ok := s.enter(w, r, anyone)
-	if !ok {
-		return
-	}
-	room, ok := s.readRoom(w, name)
-	if !ok {
-		return
-	}
-	defer room.Release()
-	if !room.Ready(r.Context()) {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the room log cannot be reached", RetryMS: 1000}, 0)
-		return
-	}
-	message, recovered := room.Poll(r.Context(), r.URL.Query().Get("since"))
-	sum := sha256.Sum256(message)
-	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-	head := w.Header()
-	head.Set("ETag", etag)
-	head.Set("Cache-Control", "public, max-age=1")
-	if _, given := token(r); given {
-		head.Set("Cache-Control", "private, max-age=1")
-	}
-	head.Set("Kansei-Recovered", strconv.FormatBool(recovered))
-	if r.Header.Get("If-None-Match") == etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	head.Set("Content-Type", "application/json")
-	_, _ = w.Write(message) // the client is gone: nobody to tell
-}
-
 // postComment is POST /v1/rooms/{room}/comments: publishing from a back end.
 func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	name, who, ok := s.enter(w, r, "")
@@ -282,11 +280,17 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	}
 	// Kept open, so that the next ones know the room's rate. Where that is too much, there
 	// is none to know: nobody on this node watches.
+	ended := false
 	if room, ok := s.cfg.Hub.AcquireToRead(name); ok {
 		defer room.Release()
+		if !who.runs() {
+			room.Ready(r.Context())
+		}
+	} else if !who.runs() {
+		ended = s.endedInLog(r.Context(), name)
 	}
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, person: &who, author: post.User, user: u, req: &post.CommentRequest},
+	s.publish(comment{room: name, person: &who, author: post.User, user: u, ended: ended, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {

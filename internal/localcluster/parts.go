@@ -150,8 +150,8 @@ func (c *Cluster) addFront(program string, ports *ports) error {
 		fmt.Fprintf(&servers, "  server %s %s check port %s\n", e.Name(), address, check)
 		fmt.Fprintf(&last, "  server %s-unready %s backup\n", e.Name(), address)
 	}
-	// A node that is not ready gets nobody while another is: but when all say so, as while
-	// Redis is away, all are better than none.
+	// A node that is not ready gets nobody while another is: but when all say so, as when all
+	// are full, all are better than none.
 	most, err := frontConnections()
 	if err != nil {
 		return err

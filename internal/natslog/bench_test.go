@@ -237,3 +237,63 @@ func BenchmarkTick(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkBefore measures a page of 1,000 comments of a room, in a stream with a million
+// records of other rooms: found and read backwards (page), and in turns with it the same
+// records read forwards from a place that is known (plain). In even they lie all over the
+// stream, in burst all of them are in its middle, and in busy the room has 100,000 evenly
+// spread, of which those before the middle are read. Requests are those of both.
+func BenchmarkBefore(b *testing.B) {
+	const n, size = 1_000_000, 1000
+	for _, c := range []struct {
+		name string
+		mine func(i int) bool
+		ends int // the index of the first record behind the page
+	}{
+		{"even", func(i int) bool { return i%(n/size) == 0 }, n},
+		{"burst", func(i int) bool { return i >= n/2 && i < n/2+size }, n},
+		{"busy", func(i int) bool { return i%10 == 0 }, n / 2},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			l := inProcess(b)
+			ctx, epoch := testContext(b), l.epochOf("r")
+			s := l.logs[0]
+			other := names("other", 100)
+			places := storeRooms(b, l, n, func(i int) string {
+				if c.mine(i) {
+					return "r"
+				}
+				return other[i%len(other)]
+			})["r"]
+			last := len(places)
+			for last > 0 && places[last-1].Seq > uint64(c.ends) {
+				last--
+			}
+			at, first := placed(b, l, "r", places[last-1].Seq), places[last-size].Seq
+			var page, plain time.Duration
+			asked := l.caller.count
+			for b.Loop() {
+				start := time.Now()
+				got, err := l.Before(ctx, "r", epoch, at, true, size)
+				if err != nil || len(got.Events) != size {
+					b.Fatal(len(got.Events), err)
+				}
+				page += time.Since(start)
+				start = time.Now()
+				n := 0
+				err = s.read(ctx, "r", hub.Position{Seq: first - 1}, at.Seq, func(records []record, _ hub.Position) error {
+					n += len(records)
+					return nil
+				})
+				if err != nil || n < size {
+					b.Fatal(n, err)
+				}
+				plain += time.Since(start)
+			}
+			b.ReportMetric(float64(page.Microseconds())/1000/float64(b.N), "page-ms")
+			b.ReportMetric(float64(plain.Microseconds())/1000/float64(b.N), "plain-ms")
+			b.ReportMetric(float64(page)/float64(plain), "page/plain")
+			b.ReportMetric(float64(l.caller.count-asked)/float64(b.N), "requests/op")
+		})
+	}
+}

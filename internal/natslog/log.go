@@ -288,6 +288,20 @@ func (l *Log) Ready() error {
 	return nil
 }
 
+// Well reports of each stream whether it can be relied on: that of the states first, then the
+// partitions of the log.
+func (l *Log) Well() []bool {
+	well := make([]bool, 1+len(l.logs))
+	if l.closing.Load() || !l.connected.Load() {
+		return well
+	}
+	well[0] = l.state.ready() == nil
+	for i, s := range l.logs {
+		well[1+i] = s.ready() == nil
+	}
+	return well
+}
+
 // Follow implements [hub.RoomLog].
 func (l *Log) Follow(room string, recent int, follower hub.Follower) hub.Follow {
 	f := newFollow(l, room, recent, follower)

@@ -359,26 +359,48 @@ func (s *stream) recentStart(ctx context.Context, room string, n uint64, since t
 		// No replica that has been asked has anything: the last one alone.
 		return last, err
 	}
-	end := last // from there on there is one
-	for range 32 {
-		if count <= 4*n+64 || end <= start+1 {
+	return s.narrow(ctx, room, stretch{start, last, count, 0}, n, 3*n+64)
+}
+
+// stretch is a piece of the log that begins with a record of a room.
+type stretch struct {
+	start, end uint64
+	count      uint64 // records of the room from start on
+	behind     uint64 // of them, those behind end
+}
+
+// narrow moves the start of a stretch up until a room has n records in it, or more, but
+// not more than spare beyond that; it stays where it is when there are fewer. It returns
+// the start. Each step asks for one record: the first ones look where it would be if the
+// records were spread evenly, and then every other one takes the middle, so that bursts and
+// pauses do not hold it up.
+func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare uint64) (uint64, error) {
+	const even = 6 // steps before the middle is tried: more than evenly spread records need
+	// From end on there are too few, so many behind it and perhaps one at it.
+	end, after := w.end, w.behind
+	for try := range 2 * 64 { // sequences have 64 bits
+		if w.count <= w.behind+n+spare || end <= w.start+1 {
 			break
 		}
-		// Where the rate of the whole stretch would put the last 2n, kept off the
-		// ends so that the stretch shrinks whatever the rate is.
-		span := end - start
-		back := min(max(uint64(float64(span)*float64(2*n)/float64(count)), span/16+1), span-1)
+		span := end - w.start
+		back := span / 2
+		if try < even || try%2 == 0 {
+			// Kept off the ends, so that the stretch shrinks whatever the rate is.
+			part := float64(n+spare/2-(after-w.behind)) / float64(w.count-after)
+			back = min(max(uint64(float64(span)*part), span/16+1), span-1)
+		}
 		found, c, err := s.count(ctx, room, end-back, nil)
 		if err != nil {
 			return 0, err
 		}
-		if c >= n {
-			start, count = found, c
+		if c >= w.behind+n && found <= w.end {
+			w.start, w.count = found, c
 		} else {
 			end -= back
+			after = min(max(c, w.behind), w.behind+n)
 		}
 	}
-	return start, nil
+	return w.start, nil
 }
 
 // count tells the first record of a room at or after a position or a time, and

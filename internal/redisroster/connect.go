@@ -15,7 +15,7 @@ import (
 )
 
 // Timeouts and sizes of the clients that Connect makes, where the URL does not set
-// them. A roster has at most seven requests under way.
+// them. A roster has at most eight requests under way.
 const (
 	dialTimeout = time.Second
 	ioTimeout   = 2 * time.Second // behind the deadline that each request bears
@@ -168,7 +168,8 @@ func client(o *redis.Options) redis.UniversalClient {
 	o.DialTimeout = cmp.Or(o.DialTimeout, dialTimeout)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, ioTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, ioTimeout)
-	o.PoolSize, o.ClientName, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.ClientName, clientName), cmp.Or(o.Protocol, 2)
+	o.PoolSize, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.Protocol, 2)
+	o.OnConnect, o.ClientName = named(cmp.Or(o.ClientName, clientName)), ""
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(o)
@@ -184,7 +185,8 @@ func failover(u *url.URL) (redis.UniversalClient, error) {
 	o.DialTimeout = cmp.Or(o.DialTimeout, dialTimeout)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, ioTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, ioTimeout)
-	o.PoolSize, o.ClientName, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.ClientName, clientName), cmp.Or(o.Protocol, 2)
+	o.PoolSize, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.Protocol, 2)
+	o.OnConnect, o.ClientName = named(cmp.Or(o.ClientName, clientName)), ""
 	o.DisableIdentity = true
 	return redis.NewFailoverClient(o), nil
 }
@@ -202,10 +204,22 @@ func cluster(u *url.URL) (redis.UniversalClient, error) {
 	o.DialTimeout = cmp.Or(o.DialTimeout, dialTimeout)
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, ioTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, ioTimeout)
-	o.PoolSize, o.ClientName, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.ClientName, clientName), cmp.Or(o.Protocol, 2)
+	o.PoolSize, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.Protocol, 2)
+	o.OnConnect, o.ClientName = named(cmp.Or(o.ClientName, clientName)), ""
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClusterClient(o), nil
+}
+
+// named gives each new connection its name, for CLIENT LIST. A user that may not do that
+// connects all the same, which it would not if go-redis did it.
+func named(name string) func(context.Context, *redis.Conn) error {
+	return func(ctx context.Context, c *redis.Conn) error {
+		if err := c.ClientSetName(ctx, name).Err(); !answers(err) {
+			return err
+		}
+		return nil
+	}
 }
 
 // plain takes from an error of go-redis the name that Connect puts before all, and

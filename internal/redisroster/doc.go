@@ -23,7 +23,8 @@
 // there. The version of a bucket is that of its latest change.
 //
 // "kansei:buckets" is the number of buckets, as the first node has pinned it (guard.go).
-// A node with another number writes nothing. No key has a time to live.
+// A node with another number writes nothing. "kansei:2:nodes" is a hash with a record of each
+// node: what must agree, and what it tells the others (nodes.go). No key has a time to live.
 //
 // # Ticks
 //

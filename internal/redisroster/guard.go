@@ -23,9 +23,13 @@ type guard struct {
 	pin    error // why nothing may be written then; nil: it is this node's number
 	policy error // why Redis cannot be relied on; nil: it can, or does not tell
 	looked time.Time
+	told   bool // it has been asked for its policy once
 }
 
-var errPinned = errors.New("the number of presence buckets differs")
+var (
+	errPinned = errors.New("the number of presence buckets differs")
+	errPolicy = errors.New("its maxmemory-policy evicts presence")
+)
 
 // pinKey holds the number of buckets that all nodes have in common. It lies outside of
 // the buckets, in a slot of its own.
@@ -62,7 +66,7 @@ func (r *Roster) pin(ctx context.Context) error {
 		return err
 	}
 	if got != want {
-		err = fmt.Errorf("redis: %w: %.20s by the key %s, %s by --presence-buckets of this node", errPinned, got, r.pinKey(), want)
+		err = fmt.Errorf("redis: %w: %.20s by the key %s, %s by --presence-buckets of this node; it writes no presence", errPinned, got, r.pinKey(), want)
 	}
 	r.guard.mu.Lock()
 	defer r.guard.mu.Unlock()
@@ -86,7 +90,7 @@ func (r *Roster) check(ctx context.Context) error {
 	policy := r.policyOf(ctx)
 	r.guard.mu.Lock()
 	defer r.guard.mu.Unlock()
-	r.guard.policy, r.guard.looked = policy, r.now()
+	r.guard.policy, r.guard.looked, r.guard.told = policy, r.now(), true
 	return nil
 }
 
@@ -102,7 +106,7 @@ func (r *Roster) policyOf(ctx context.Context) error {
 		if p := policy(ctx, c); strings.HasPrefix(p, "allkeys-") {
 			mu.Lock()
 			defer mu.Unlock()
-			wrong = fmt.Errorf("redis: its maxmemory-policy is %.40q, which evicts presence: set noeviction", p)
+			wrong = fmt.Errorf("redis: %w: it is %.40q, set noeviction", errPolicy, p)
 		}
 		return nil
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kansei-live/kansei/internal/health"
 )
 
 // says returns nil when a node is not ready and says all of that.
@@ -41,6 +43,10 @@ func TestNumberOfBucketsIsPinned(t *testing.T) {
 		if left, err := s.raw.Keys(ctx, "*"+other.id+"*").Result(); err != nil || len(left) > 0 {
 			t.Errorf("it has written %q, %v", left, err)
 		}
+		if got := health.StateOf(other.Ready()); got != health.StateUnready {
+			t.Errorf("another number at the start: %v", got)
+		}
+		first.settle(t)
 		if there.reports.Load() > 0 || first.Ready() != nil {
 			t.Errorf("%d reports there; the first says %v", there.reports.Load(), first.Ready())
 		}
@@ -55,6 +61,9 @@ func TestNumberOfBucketsIsPinned(t *testing.T) {
 		}
 		there.want(t, "the other has it", 1, 1)
 		eventually(t, "the first is refused", func() error { return says(first, "--presence-buckets", "8 by the key", "4 by") })
+		if got := health.StateOf(first.Ready()); got != health.StateDegraded {
+			t.Errorf("another number while it runs: %v", got)
+		}
 		if err := s.raw.Set(ctx, first.pinKey(), "4", 0).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -135,6 +144,9 @@ func TestPolicyMakesUnready(t *testing.T) {
 		v := n.open("room")
 		v.Join("ann")
 		eventually(t, "it says so", func() error { return says(n, "allkeys-lru", "noeviction") })
+		if got := health.StateOf(n.Ready()); got != health.StateUnready {
+			t.Errorf("a policy that was wrong at the start: %v", got)
+		}
 		v.want(t, "it counts all the same", 1, 1)
 		if err := s.raw.ConfigSet(ctx, "maxmemory-policy", "noeviction").Err(); err != nil {
 			t.Fatal(err)
@@ -143,6 +155,17 @@ func TestPolicyMakesUnready(t *testing.T) {
 		n.guard.looked = n.guard.looked.Add(-policyEvery)
 		n.guard.mu.Unlock()
 		eventually(t, "ready", n.Ready)
+		n.settle(t)
+		if err := s.raw.ConfigSet(ctx, "maxmemory-policy", "allkeys-lfu").Err(); err != nil {
+			t.Fatal(err)
+		}
+		n.guard.mu.Lock()
+		n.guard.looked = n.guard.looked.Add(-policyEvery)
+		n.guard.mu.Unlock()
+		eventually(t, "it says so", func() error { return says(n, "allkeys-lfu", "noeviction") })
+		if got := health.StateOf(n.Ready()); got != health.StateDegraded {
+			t.Errorf("a policy that was changed: %v", got)
+		}
 	}
 	t.Run("redis", func(t *testing.T) { test(t, dial(t, startProcess(t, freePort(t)))) })
 	t.Run("cluster", func(t *testing.T) { test(t, startCluster(t)) })

@@ -11,6 +11,7 @@ const (
 	opReap  = "reap"  // takes a dead or retired incarnation out
 	opSweep = "sweep" // looks after a bucket in which this node has nothing
 	opPin   = "pin"   // compares the number of buckets with that of the other nodes
+	opNodes = "nodes" // renews the record of the node
 )
 
 // Why a node wrote itself anew: the values of the label reason.
@@ -20,6 +21,14 @@ const (
 	resyncTick   = "tick"   // Redis is at another tick: back at an older state
 	resyncKeys   = "keys"   // Redis has lost some keys: the rooms that these were about
 )
+
+// resyncCause is what each reason means, for the log.
+var resyncCause = map[string]string{
+	resyncLost:   "redis was started empty, or flushed",
+	resyncReaped: "this node was silent for longer than --presence-lease, and the others took it for dead",
+	resyncTick:   "redis is back at an older state, such as that of a replica after a failover",
+	resyncKeys:   "redis has lost some keys: find out what evicts or deletes them",
+}
 
 // Metrics are the metrics of a [Roster].
 type Metrics struct {
@@ -57,7 +66,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Incarnations of dead nodes that this node took out of a bucket.",
 		}),
 	}
-	for _, op := range []string{opTick, opReap, opSweep, opPin} {
+	for _, op := range []string{opTick, opReap, opSweep, opPin, opNodes} {
 		m.errors.WithLabelValues(op)
 	}
 	for _, reason := range []string{resyncLost, resyncReaped, resyncTick, resyncKeys} {

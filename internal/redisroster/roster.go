@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/health"
 )
 
 // Bounds and defaults of a [Config].
@@ -28,11 +31,17 @@ const (
 )
 
 const (
-	workers  = 4                // goroutines for buckets that answer; a script takes a fraction of a millisecond
-	nurses   = 2                // goroutines for buckets that do not
-	linger   = 10               // intervals without a room before a node leaves a bucket
-	sweeping = -1               // stands for the sweep where buckets are numbered
-	quiet    = 10 * time.Second // between two log lines about resyncs
+	workers = 4           // goroutines for buckets that answer; a script takes a fraction of a millisecond
+	nurses  = 2           // goroutines for buckets that do not
+	linger  = 10          // intervals without a room before a node leaves a bucket
+	settle  = 10          // intervals in which a node that is ready meets what is wrong at its start
+	quiet   = time.Minute // between two log lines about resyncs
+)
+
+// What is no bucket, where buckets are numbered.
+const (
+	sweeping  = -1 // the sweep
+	recording = -2 // the record of the node
 )
 
 // Config says how a [Roster] works. Fields left at zero have the default.
@@ -49,6 +58,13 @@ type Config struct {
 	Interval time.Duration // between two ticks of a bucket and two reports of a room
 	Lease    time.Duration // how long a silent node's viewers count; at least three intervals
 	Timeout  time.Duration // of one request
+
+	// Pins are what all nodes must agree about; see [Roster.SetPins].
+	Pins []Pin
+	// Tell returns what other nodes are to know of this one, without blanks, and whether this
+	// one asks for what they tell: see [Roster.Others]. It is called once an interval and
+	// must not wait. nil: nothing.
+	Tell func() (text string, ask bool)
 
 	Metrics *Metrics
 	Logger  *slog.Logger
@@ -71,14 +87,16 @@ type Roster struct {
 	done      chan struct{} // closed when all goroutines have ended
 	closing   atomic.Bool
 	answered  atomic.Bool // Redis has answered once
-
-	guard  guard
-	health struct {
+	guard     guard
+	nodes     nodes
+	health    struct {
 		sync.Mutex
 		failing  map[int]error // by bucket
-		told     bool          // up was logged
-		up       bool
-		resynced time.Time // when a resync was last logged
+		told     bool          // that Redis answers was logged
+		fine     bool          // the roster was ready for a while
+		well     time.Time     // since when it is; zero: it is not
+		resynced time.Time     // when a resync was last logged
+		leftOut  int           // resyncs since
 	}
 }
 
@@ -101,6 +119,7 @@ func New(cfg Config) *Roster {
 		wg.Go(func() { r.work(ctx, r.sick) })
 	}
 	wg.Go(func() { r.sweep(ctx) })
+	wg.Go(func() { r.attend(ctx) })
 	// Ends after the others; Close waits for it.
 	go func() {
 		wg.Wait()
@@ -128,6 +147,9 @@ func newRoster(cfg Config) *Roster {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.Tell == nil {
+		cfg.Tell = func() (string, bool) { return "", false }
+	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
@@ -148,6 +170,7 @@ func newRoster(cfg Config) *Roster {
 		buckets: make([]*bucket, cfg.Buckets),
 	}
 	r.health.failing = make(map[int]error)
+	r.nodes.pins = pinText(cfg.Pins)
 	for i := range r.buckets {
 		r.buckets[i] = &bucket{r: r, n: i, keys: newKeys(cfg.Prefix, i), rooms: make(map[string]*room)}
 	}
@@ -166,30 +189,61 @@ var (
 	errNotAsked = errors.New("redis did not answer before")
 )
 
-// Ready returns nil when Redis answers for every bucket that this node uses and can be
-// relied on, and otherwise what is wrong. One failed request is not yet wrong.
+// Ready returns nil when Redis answers for every bucket that this node uses and can be relied
+// on, and otherwise what is wrong: [health.Degraded] unless it is a mistake in the settings that
+// this node has met since it started. One failed request is not yet wrong.
 func (r *Roster) Ready() error {
+	err := r.trouble()
+	h, now := &r.health, r.now()
+	h.Lock()
+	defer h.Unlock()
+	if err == nil {
+		if h.well.IsZero() {
+			h.well = now
+		}
+		h.fine = h.fine || now.Sub(h.well) >= settle*r.cfg.Interval
+		return nil
+	}
+	h.well = time.Time{}
+	// What was right once is wrong for all nodes now, and what nobody answers is no mistake
+	// of this one.
+	if h.fine || passes(err) {
+		return health.Degraded(err)
+	}
+	return err
+}
+
+func (r *Roster) trouble() error {
 	r.guard.mu.Lock()
-	pin, policy := r.guard.pin, r.guard.policy
+	pin, policy, told := r.guard.pin, r.guard.policy, r.guard.told
 	r.guard.mu.Unlock()
 	if pin != nil {
 		return pin
 	}
+	agreed := r.agrees()
+	if errors.Is(agreed, errDiffers) {
+		return agreed
+	}
 	r.health.Lock()
 	defer r.health.Unlock()
-	for n, err := range r.health.failing {
-		if n == sweeping {
+	if n := len(r.health.failing); n > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(r.health.failing)))
+		err := r.health.failing[first]
+		if first < 0 {
 			return fmt.Errorf("redis: %w", err)
 		}
-		return fmt.Errorf("redis: presence bucket %d (%d of %d failing): %w", n, len(r.health.failing), len(r.buckets), err)
+		return fmt.Errorf("redis: presence bucket %d (%d of %d failing): %w", first, n, len(r.buckets), err)
 	}
-	if !r.answered.Load() {
+	switch {
+	case policy != nil:
+		return policy
+	case !told || agreed != nil:
 		return errNoAnswer
 	}
-	return policy
+	return nil
 }
 
-// note takes in how a round of a bucket, or a sweep, went: how many have failed in
+// note takes in how a round of a bucket, a sweep or a record went: how many have failed in
 // a row, and the last one's error.
 func (r *Roster) note(n, fails int, err error) {
 	h := &r.health
@@ -200,40 +254,34 @@ func (r *Roster) note(n, fails int, err error) {
 	case err == nil:
 		delete(h.failing, n)
 	case fails > 1 || !answered:
-		h.failing[n] = err
+		h.failing[n] = explain(err)
 	}
-	up := answered && len(h.failing) == 0
-	if up == h.up && (h.told || err == nil) {
+	if !answered || len(h.failing) > 0 {
+		r.metrics.up.Set(0)
 		return
 	}
-	h.up, h.told = up, true
-	if up {
-		r.metrics.up.Set(1)
+	r.metrics.up.Set(1)
+	if !h.told { // later changes are logged by whoever asks Ready
+		h.told = true
 		r.log.Info("redis answers")
-		return
-	}
-	r.metrics.up.Set(0)
-	switch {
-	case isFull(err):
-		r.log.Warn("redis is at maxmemory; who leaves is taken out, who comes waits", "error", err)
-	case answers(err):
-		r.log.Warn("redis answers with an error; counts stand still", "error", err)
-	case errors.Is(err, errPinned):
-		r.log.Warn("presence is not written; counts stand still", "error", err)
-	default:
-		r.log.Warn("redis does not answer; counts stand still", "error", err)
 	}
 }
 
 // resynced counts and, not too often, logs that presence is written anew.
 func (r *Roster) resynced(bucket int, reason string) {
 	r.metrics.resyncs.WithLabelValues(reason).Inc()
-	r.health.Lock()
-	defer r.health.Unlock()
-	if now := r.now(); now.Sub(r.health.resynced) >= quiet {
-		r.health.resynced = now
-		r.log.Warn("presence is written to redis anew", "reason", reason, "bucket", bucket)
+	h := &r.health
+	h.Lock()
+	defer h.Unlock()
+	now := r.now()
+	if now.Sub(h.resynced) < quiet {
+		h.leftOut++
+		return
 	}
+	h.resynced = now
+	r.log.Warn("presence is written to redis anew; counts may be wrong for some seconds",
+		"reason", reason, "cause", resyncCause[reason], "bucket", bucket, "left_out", h.leftOut)
+	h.leftOut = 0
 }
 
 // Close hands this node's presence back, so that its viewers stop to count at
@@ -248,7 +296,7 @@ func (r *Roster) Close(ctx context.Context) error {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return fmt.Errorf("redis: presence is not handed back: %w", context.Cause(ctx))
+		return fmt.Errorf("redis: presence is not handed back, and lapses after --presence-lease: %w", context.Cause(ctx))
 	}
 	return r.handBack(ctx)
 }
@@ -268,6 +316,7 @@ func (r *Roster) stop() {
 
 // handBack retires what this node has in Redis.
 func (r *Roster) handBack(ctx context.Context) error {
+	r.unrecord(ctx)
 	queue := make(chan *bucket, len(r.buckets))
 	for _, b := range r.buckets {
 		queue <- b
@@ -290,7 +339,7 @@ func (r *Roster) handBack(ctx context.Context) error {
 	}
 	wg.Wait()
 	if failed > 0 {
-		return fmt.Errorf("redis: presence in %d of %d buckets is not handed back: %w", failed, len(r.buckets), last)
+		return fmt.Errorf("redis: presence in %d of %d buckets is not handed back, and lapses after --presence-lease: %w", failed, len(r.buckets), last)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ const (
 	maxLook   = 100 // rooms that one look takes, for a fraction of a millisecond of Redis
 )
 
-type scripts struct{ tick, sweep, reap, renew *redis.Script }
+type scripts struct{ tick, sweep, reap, renew, nodes *redis.Script }
 
 func newScripts() scripts {
 	return scripts{
@@ -35,6 +35,7 @@ func newScripts() scripts {
 		sweep: redis.NewScript(sweepLua),
 		reap:  redis.NewScript(reapLua),
 		renew: redis.NewScript(renewLua),
+		nodes: redis.NewScript(nodesLua),
 	}
 }
 
@@ -230,18 +231,4 @@ func (r *Roster) call(ctx context.Context, op string, f func(context.Context) er
 	}
 	r.answered.Store(true)
 	return nil
-}
-
-// answers reports whether an error is what Redis has answered.
-func answers(err error) bool {
-	_, ok := errors.AsType[redis.Error](err)
-	return ok
-}
-
-// isFull reports whether Redis has refused a script because it is at maxmemory. The script
-// has written nothing then.
-func isFull(err error) bool {
-	said, ok := errors.AsType[redis.Error](err)
-	// Redis 6 puts the name of the script before what the command answered.
-	return ok && (strings.HasPrefix(said.Error(), "OOM ") || strings.Contains(said.Error(), "-OOM "))
 }

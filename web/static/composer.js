@@ -13,6 +13,8 @@ export class Composer {
   #note = $("say-note");
   #limit = 200; // until the welcome says
   #may = true;
+  #staff = false;
+  #ended = false; // the broadcast: then nobody but the staff may comment
   #busy = false;
   #blockedUntil = 0;
   #timer;
@@ -41,8 +43,16 @@ export class Composer {
     room.on("welcome", (w) => {
       this.#limit = w.limits?.text ?? this.#limit;
       this.#may = w.you?.can?.includes("comment") ?? true;
+      this.#staff = (w.you?.role ?? "viewer") !== "viewer";
       if (!this.#may) setText(this.#note, say(config.guests === "watch" && w.you?.role === "viewer" ? "watch_only" : "not_allowed"));
       this.#measure();
+    });
+    room.on("state", (s) => {
+      const ended = s.status === "ended";
+      if (ended === this.#ended) return;
+      this.#ended = ended;
+      if (this.#may && !this.#staff) this.#say(ended ? say("say_ended") : "");
+      this.#update();
     });
     room.on("status", (s) => {
       if (this.#busy && s.state !== "live") setText(this.#note, say("sending_waits"));
@@ -67,7 +77,7 @@ export class Composer {
   }
 
   #update() {
-    const closed = this.#room.status.state === "closed";
+    const closed = this.#room.status.state === "closed" || (this.#ended && !this.#staff);
     this.#box.disabled = !this.#may || closed;
     this.#send.disabled = !this.#may || closed || this.#busy || this.#waiting() > 0 || this.#length() > this.#limit;
   }
