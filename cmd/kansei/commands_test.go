@@ -97,7 +97,7 @@ func TestTokenCheck(t *testing.T) {
 		"no sub":           {sign(testSecret, `{"rooms":["r"],"exp":9999999999}`), "", 1, []string{"sub: the user id is missing"}},
 		"expired":          {sign(testSecret, `{"sub":"u","rooms":["r"],"exp":1}`), "", 1, []string{"expired"}},
 		"another algorithm": {"eyJhbGciOiJSUzI1NiJ9." + strings.SplitN(sign(testSecret, good), ".", 2)[1], "", 1,
-			[]string{`not signed with HS256, but with "RS256"`}},
+			[]string{"not signed with HS256, but with RS256"}},
 		"steering a terminal": {sign(testSecret, `{"sub":"u","rooms":["\u001b[2J"],"exp":9999999999,"x":"`+"\x7f"+`"}`), "", 0, []string{"take it"}},
 		"nothing":             {"no token", "", 1, []string{"not three parts"}},
 		"too long":            {strings.Repeat("x", 5000), "", 1, []string{"5000 bytes"}},

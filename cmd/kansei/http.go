@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
@@ -66,6 +67,12 @@ func (n *node) serve(what string, l net.Listener, door *edge.Door, certificate *
 		<-done
 		return err
 	})
+}
+
+// door bounds the connections of a listener, and the share of each address if addresses is
+// not nil.
+func (n *node) door(listener string, places int, addresses *clientaddr.Resolver, m *edge.Metrics) *edge.Door {
+	return edge.NewDoor(edge.DoorConfig{Places: places, Listener: listener, Reserve: n.spare, Addresses: addresses, Metrics: m, Log: n.quiet})
 }
 
 // loadCertificate reads the certificate of the public listener; nil when it has none.

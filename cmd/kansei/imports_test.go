@@ -20,7 +20,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
 		"internal/redisroster", "internal/socket",
 	}
-	tools := []string{"internal/health", "internal/private", "internal/quiet", "internal/text"}
+	tools := []string{"internal/descriptors", "internal/health", "internal/private", "internal/quiet", "internal/text"}
 	allowed := map[string][]string{
 		"protocol":       {},
 		"hub":            {"protocol"},

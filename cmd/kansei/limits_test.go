@@ -274,9 +274,12 @@ func TestReadRooms(t *testing.T) {
 
 func TestFullNode(t *testing.T) {
 	t.Parallel()
-	n := runNode(t, "--max-viewers=2")
+	n := runNode(t, "--max-viewers=2", "--max-egress=1000000")
 	n.mustDial("r", "").next("welcome")
 	n.mustDial("r", "").next("welcome")
+	if _, body := n.get(n.ops + "/metrics"); !strings.Contains(body, "\nkansei_max_viewers 2\n") || !strings.Contains(body, "\nkansei_max_egress_bytes 1e+06\n") {
+		t.Error("the limits are in no metric")
+	}
 	_, res, err := n.dial("r", "", nil)
 	if err == nil || res == nil || res.StatusCode != 503 || res.Header.Get("Retry-After") == "" {
 		t.Errorf("a third viewer of two: %v %v", res, err)

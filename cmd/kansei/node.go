@@ -22,6 +22,7 @@ import (
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/demo"
+	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/health"
@@ -54,8 +55,10 @@ type node struct {
 	log    *slog.Logger
 	quiet  *quiet.Logger // of what clients cause
 	secret []byte
-	url    string // of the public listener
-	ops    string // of the operators'
+	url    string               // of the public listener
+	ops    string               // of the operators'
+	uses   descriptors.Uses     // what each part may have open
+	spare  *descriptors.Reserve // for when nothing else can be opened
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
@@ -99,6 +102,9 @@ func (n *node) start(ctx context.Context) error {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 
+	if err := n.divideDescriptors(); err != nil {
+		return err
+	}
 	// The listeners first: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
@@ -156,6 +162,7 @@ func (n *node) start(ctx context.Context) error {
 			n.log.Warn("everybody is a trusted proxy, and can say to be anybody: no address is limited", "flag", "--trusted-proxy="+net.String())
 		}
 	}
+	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
@@ -163,10 +170,10 @@ func (n *node) start(ctx context.Context) error {
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
-		MaxViewers: n.cfg.MaxViewers, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
+		MaxViewers: n.uses.Viewers, MaxRefused: n.uses.Refused, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
 		GuestRate: edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
-		Addresses: clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()}),
-		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat,
+		Addresses: addresses,
+		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
@@ -182,7 +189,7 @@ func (n *node) start(ctx context.Context) error {
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
 		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
-	n.serve("the public listener", public, edge.NewDoor(n.cfg.HTTPConnections(), edge.ListenerPublic, metrics), certificate, pages)
+	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, addresses, metrics), certificate, pages)
 	judge.Serves(n.edge.Ready)
 	parts := []health.Part{
 		{Name: "edge", Ready: n.edge.Ready},
@@ -192,7 +199,7 @@ func (n *node) start(ctx context.Context) error {
 	checker := health.Start(parts, health.NewMetrics(reg, "edge", "nats", "redis"), n.log)
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
 	operators := edge.Ops(reg, parts, n.drain)
-	n.serve("the operators' listener", ops, edge.NewDoor(opsConnections, edge.ListenerOps, metrics), nil,
+	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
 		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
 	// Whoever is here is told to come back elsewhere before anything is taken away.
 	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })

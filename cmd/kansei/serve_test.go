@@ -247,26 +247,27 @@ func TestWhoMayComeIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		name, token string
+		name, query string
 		code        websocket.StatusCode
 		says        string
 	}{
 		{"without a token", "", 4401, "a token is needed"},
-		{"garbage", "garbage", 4401, "not valid"},
-		{"expired", mint(hs256, secret, "r", -time.Hour), 4401, "expired"},
-		{"wrong key", mint(hs256, []byte("another secret of more than thirty-two bytes"), "r", time.Hour), 4401, "not valid"},
-		{"alg none", mint(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "r", time.Hour), 4401, "not valid"},
-		{"another room", mint(hs256, secret, "q", time.Hour), 4401, "not for this room"},
-		{"milliseconds", inMS, 4401, "exp looks like milliseconds"},
+		{"an empty token", "?token=", 4401, "not valid: it is empty"},
+		{"garbage", "?token=garbage", 4401, "not valid"},
+		{"expired", "?token=" + mint(hs256, secret, "r", -time.Hour), 4401, "expired"},
+		{"wrong key", "?token=" + mint(hs256, []byte("another secret of more than thirty-two bytes"), "r", time.Hour), 4401, "not valid"},
+		{"alg none", "?token=" + mint(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "r", time.Hour), 4401, "not valid"},
+		{"another room", "?token=" + mint(hs256, secret, "q", time.Hour), 4401, "not for this room"},
+		{"milliseconds", "?token=" + inMS, 4401, "exp looks like milliseconds"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := n.mustDial("r", "?token="+c.token)
+			w := n.mustDial("r", c.query)
 			code, reason := w.closed()
 			if code != c.code || !strings.Contains(reason, c.says) {
 				t.Errorf("closed with %d %q, want %d %q", code, reason, c.code, c.says)
 			}
-			status, body := n.do("GET", n.url+"/v1/rooms/r", c.token, "")
+			status, body := n.get(n.url + "/v1/rooms/r" + c.query)
 			if status != 401 || !strings.Contains(body, fmt.Sprint(`"close":`, int(c.code))) {
 				t.Errorf("over HTTP: %d %s", status, body)
 			}

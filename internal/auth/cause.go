@@ -73,7 +73,7 @@ func whyUnsigned(token string, err error) error {
 		return errors.New("its header is not a JSON object in base64url")
 	}
 	if header.Alg != jwt.SigningMethodHS256.Alg() {
-		return fmt.Errorf("%w, but with %.20q", errAlgorithm, fmt.Sprint(header.Alg))
+		return fmt.Errorf("%w, but with %.20s", errAlgorithm, fmt.Sprint(header.Alg))
 	}
 	for i, name := range []string{"", "claims", "signature"} {
 		if _, e := base64.RawURLEncoding.DecodeString(segments[i]); e != nil {

@@ -14,6 +14,7 @@
 package clientaddr
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -51,6 +52,18 @@ type Group [16]byte
 // Of returns whom a request counts as; false if it is nobody.
 func (r *Resolver) Of(req *http.Request) (Group, bool) {
 	return r.group(r.client(req))
+}
+
+// OfConn returns whom a connection counts as before anything was read from it; false if it
+// is nobody. Proxies are nobody, whoever's connections they bring.
+func (r *Resolver) OfConn(nc net.Conn) (Group, bool) {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	if _, ok := nc.(*proxied); ok { // which would wait for its header to tell the address
+		return Group{}, false
+	}
+	return r.group(addrOf(nc.RemoteAddr()))
 }
 
 // client is the address of whoever makes a request; not valid if that is unknown.

@@ -1,11 +1,13 @@
 package clientaddr
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func prefixes(list ...string) []netip.Prefix {
@@ -206,3 +208,48 @@ func FuzzNode(f *testing.F) {
 		}
 	})
 }
+
+// A connection counts as its address at once; one of a proxy as nobody, without waiting for
+// what it says.
+func TestOfConn(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	proxies := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	nc, err := Listen(l, proxies, time.Hour, func(net.Addr, error) {}).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	r := New(Config{Trusted: proxies})
+	for name, c := range map[string]net.Conn{"plain": nc, "TLS": tls.Server(nc, &tls.Config{MinVersion: tls.VersionTLS12})} {
+		if g, somebody := r.OfConn(c); somebody {
+			t.Errorf("%s: a proxy that has said nothing is %v", name, g)
+		}
+	}
+	at := func(address string) net.Conn { return addressed{address: netip.MustParseAddrPort(address)} }
+	first, ok1 := r.OfConn(at("198.51.100.7:1"))
+	second, ok2 := r.OfConn(at("198.51.100.7:2"))
+	if !ok1 || !ok2 || first != second {
+		t.Errorf("one address is %v %v and %v %v", first, ok1, second, ok2)
+	}
+	if _, somebody := r.OfConn(at("127.0.0.1:1")); somebody {
+		t.Error("this machine is somebody")
+	}
+}
+
+// addressed is a connection that has an address and nothing else.
+type addressed struct {
+	net.Conn
+	address netip.AddrPort
+}
+
+func (a addressed) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(a.address) }

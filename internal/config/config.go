@@ -27,7 +27,9 @@ import (
 	"time"
 )
 
-// Serve is the settings of kansei serve. [Serve.Validate] must have passed.
+// Serve is the settings of kansei serve. [Serve.Validate] must have passed. A tag list:","
+// is for text that holds several values with commas between them; in the file they may be a
+// list.
 type Serve struct {
 	Listen    string   `group:"network" default:"127.0.0.1:8080" help:"Address of the public listener, host:port."`
 	OpsListen string   `group:"network" default:"127.0.0.1:8081" help:"Address of the operators' listener (metrics, health, profiles), host:port."`
@@ -41,12 +43,12 @@ type Serve struct {
 	ForwardedHeader string   `group:"network" default:"x-forwarded-for" help:"Header in which trusted proxies tell them: x-forwarded-for, forwarded or none."`
 	ProxyProtocol   bool     `group:"network" help:"Trusted proxies begin each connection with the PROXY protocol, version 1 or 2."`
 
-	NATS  string `group:"engine" name:"nats" placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
-	Redis string `group:"engine" name:"redis" placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
+	NATS  string `group:"engine" name:"nats" list:"," placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
+	Redis string `group:"engine" name:"redis" list:"," placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
 	File
 	Auth
 	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
-	NodeSecret Secret `group:"access" placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
+	NodeSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
 	Demo       bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`

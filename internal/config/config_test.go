@@ -163,6 +163,46 @@ ops-listen: "127.0.0.1:9001"
 	}
 }
 
+// Whatever takes several values takes a list in the file, in both forms that YAML has for one.
+func TestLists(t *testing.T) {
+	t.Parallel()
+	one, two := strings.Repeat("1a", 16), strings.Repeat("2b", 16)
+	c, _, err := parse(t, []string{"serve", "--config=FILE"}, []string{"KANSEI_AUTH_SECRET=" + one}, `
+nats: [&first "nats://10.0.0.1:4222", "nats://10.0.0.2:4222"]
+redis:
+  - redis+sentinel://10.0.0.1:26379/?master_name=kansei
+  - redis+sentinel://10.0.0.2:26379
+node-secret: [`+one+`, `+two+`]
+origin: [https://a.example, "b.example:8080"]
+host: [a.example]
+ops-host:
+  - "*"
+trusted-proxy: [10.0.0.1, "10.1.0.0/16"]
+exempt-network: []
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &c.Serve
+	for name, tt := range map[string]struct{ got, want []string }{
+		"nats":           {s.NATSServers(), []string{"nats://10.0.0.1:4222", "nats://10.0.0.2:4222"}},
+		"redis":          {[]string{s.Redis}, []string{"redis+sentinel://10.0.0.1:26379/?master_name=kansei,redis+sentinel://10.0.0.2:26379"}},
+		"node-secret":    {[]string{string(s.NodeSecret)}, []string{one + "," + two}},
+		"origin":         {s.Origin, []string{"https://a.example", "b.example:8080"}},
+		"host":           {s.Host, []string{"a.example"}},
+		"ops-host":       {s.OpsHost, []string{"*"}},
+		"trusted-proxy":  {s.TrustedProxy, []string{"10.0.0.1", "10.1.0.0/16"}},
+		"exempt-network": {s.ExemptNetwork, nil},
+	} {
+		if !slices.Equal(tt.got, tt.want) {
+			t.Errorf("%s is %q, want %q", name, tt.got, tt.want)
+		}
+	}
+	if c, _, err := parse(t, []string{"serve", "--config=FILE"}, nil, "nats: []\nredis: []\norigin: []\n"); err != nil || !c.Serve.Embedded() || len(c.Serve.Origin) != 0 {
+		t.Errorf("empty lists: %v, %+v", err, c.Serve.Serve)
+	}
+}
+
 func TestCommandsShareSettings(t *testing.T) {
 	t.Parallel()
 	// A file for a node serves the other commands too.

@@ -39,6 +39,8 @@ func TestFileThatAnybodyMayWrite(t *testing.T) {
 		{"recent: 3\nauth-secret: " + secret, 0o602, "mode 0602"},
 		{"auth-secret: " + secret, 0o664, ""},
 		{"redis: redis://u:p@h:1\nauth-secret: " + secret, 0o646, ":1: redis: it is a secret"},
+		{"nats:\n  - nats://h:1\n  - nats://u:p@h:2\nauth-secret: " + secret, 0o646, ":1: nats: it is a secret"},
+		{"origin: [https://h]", 0o666, ""},
 		{"recent: 3", 0o666, ""},
 	} {
 		path := filepath.Join(t.TempDir(), "kansei.yaml")

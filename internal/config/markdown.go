@@ -18,6 +18,16 @@ func Markdown(w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var several, repeated []string // values; flags
+	for _, f := range p.Model.Children[0].Flags {
+		if p.settings[f] == nil || !takesList(f) {
+			continue
+		}
+		several = append(several, "`"+f.Name+"`")
+		if f.IsSlice() {
+			repeated = append(repeated, "`--"+f.Name+"`")
+		}
+	}
 	b := bufio.NewWriter(w)
 	_, _ = fmt.Fprintf(b, `# Settings
 
@@ -38,7 +48,12 @@ for every service in the namespace: those of a service named kansei or kansei-â€
 (`+"`%[1]sPORT`, `%[1]sPORT_80_TCP`, `%[1]sSERVICE_HOST`"+` and so on) are left alone.
 Durations are numbers with units, such as `+"`250ms`, `30s` or `2h`"+`. In the file text that looks like a
 number or like true or false stands in quotes.
-`, Prefix)
+
+Some settings take several values: %[2]s.
+They stand with commas between them, in the file also as a list, such as
+`+"`origin: [\"https://a.example\", \"https://b.example\"]`"+`. %[3]s may also be on the command
+line more than once.
+`, Prefix, series(several), series(repeated))
 	group := ""
 	for _, f := range p.Model.Children[0].Flags {
 		if s := p.settings[f]; s != nil {
@@ -58,4 +73,12 @@ number or like true or false stands in quotes.
 		}
 	}
 	return b.Flush()
+}
+
+// series is "a, b and c".
+func series(s []string) string {
+	if len(s) < 2 {
+		return strings.Join(s, "")
+	}
+	return strings.Join(s[:len(s)-1], ", ") + " and " + s[len(s)-1]
 }

@@ -80,7 +80,7 @@ func (p *Parser) choose(f *kong.Flag, s *setting, path string, file map[string]e
 	switch env := p.environ[s.variable]; {
 	case s.variable != "" && env != "":
 		source, v = s.variable, env
-	case inFile && s.key && e.node.Tag != "!!null":
+	case inFile && s.key && !isUnset(e.node, f):
 		source = fmt.Sprintf("%s:%d: %s", path, e.line, f.Name)
 		var err error
 		if v, err = plain(e.node, f); err != nil {
@@ -108,12 +108,28 @@ func checkWritable(path string, info fs.FileInfo, flags []*kong.Flag, file map[s
 		return nil
 	}
 	for _, f := range flags {
-		if e, in := file[f.Name]; in && holdsSecret(f, e.node.Value) {
+		if e, in := file[f.Name]; in && slices.ContainsFunc(values(e.node), func(v string) bool { return holdsSecret(f, v) }) {
 			return fmt.Errorf("%s:%d: %s: it is a secret, and anybody may write the file (mode %04o): run chmod o-w, and make sure that nobody has changed it",
 				path, e.line, f.Name, info.Mode().Perm())
 		}
 	}
 	return nil
+}
+
+// values are the single values of a node.
+func values(n *yaml.Node) []string {
+	if n = resolveAlias(n); n.Kind == yaml.ScalarNode {
+		return []string{n.Value}
+	}
+	var all []string
+	for _, c := range n.Content {
+		if c.Kind != yaml.AliasNode { // which may lead around in circles
+			all = append(all, values(c)...)
+		} else if c.Alias.Kind == yaml.ScalarNode {
+			all = append(all, c.Alias.Value)
+		}
+	}
+	return all
 }
 
 // holdsSecret reports whether the value of a flag is a secret, or a URL with a user in it.
@@ -199,20 +215,34 @@ func resolveAlias(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// takesList reports whether a flag may have a list in the file.
+func takesList(f *kong.Flag) bool { return f.IsSlice() || f.Tag.Has("list") }
+
+// isUnset reports whether the file has a key without a value: nothing, or an empty list.
+func isUnset(n *yaml.Node, f *kong.Flag) bool {
+	return n.Tag == "!!null" || n.Kind == yaml.SequenceNode && len(n.Content) == 0 && takesList(f)
+}
+
 // plain returns the value of a node as it would stand on the command line, if it is
 // of a type that f can have.
 func plain(n *yaml.Node, f *kong.Flag) (string, error) {
-	if n.Kind == yaml.SequenceNode && f.IsSlice() {
-		parts := make([]string, len(n.Content))
-		for i, c := range n.Content {
-			var err error
-			if parts[i], err = scalar(resolveAlias(c), true); err != nil {
-				return "", err
-			}
+	if n.Kind != yaml.SequenceNode || !takesList(f) {
+		return scalar(n, f.IsSlice() || f.Target.Kind() == reflect.String)
+	}
+	parts := make([]string, len(n.Content))
+	for i, c := range n.Content {
+		var err error
+		if parts[i], err = scalar(resolveAlias(c), true); err == nil && parts[i] == "" {
+			err = errors.New("must not be empty")
 		}
+		if err != nil {
+			return "", fmt.Errorf("value %d of the list: %w", i+1, err)
+		}
+	}
+	if f.IsSlice() {
 		return kong.JoinEscaped(parts, f.Tag.Sep), nil
 	}
-	return scalar(n, f.IsSlice() || f.Target.Kind() == reflect.String)
+	return strings.Join(parts, f.Tag.Get("list")), nil
 }
 
 // scalar returns a single value. What must be text is refused when YAML takes it for

@@ -137,6 +137,21 @@ func eventually(t *testing.T, limit time.Duration, what string, f func() bool) {
 	}
 }
 
+// promptly is how long a test waits for what must not hang.
+const promptly = 20 * time.Second
+
+// fetch asks for a page over a connection of its own.
+func fetch(url string) (status int, body string, err error) {
+	c := http.Client{Timeout: promptly, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(b), err
+}
+
 // load is one run of virtual viewers: the recorded audience if there is one.
 type load struct {
 	t    *testing.T

@@ -39,7 +39,7 @@ func (p pipes) dial() net.Conn {
 func doorSite(t *testing.T, places int, h http.HandlerFunc) (pipes, *Door) {
 	l := make(pipes, 1000)
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: bodyTime}
-	d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+	d := NewDoor(DoorConfig{Places: places, Listener: ListenerPublic, Metrics: NewMetrics(prometheus.NewRegistry())})
 	guarded := d.Guard(l, srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(guarded) }() // ends with srv
@@ -184,7 +184,7 @@ func TestDoorEndlessRequests(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusNoContent)
 		})}
-		d := NewDoor(places, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+		d := NewDoor(DoorConfig{Places: places, Listener: ListenerPublic, Metrics: NewMetrics(prometheus.NewRegistry())})
 		done := make(chan error, 1)
 		guarded := d.Guard(l, srv)
 		go func() { done <- srv.Serve(guarded) }() // ends with srv
@@ -292,7 +292,7 @@ func TestDoorTLS(t *testing.T) {
 	t.Parallel()
 	st := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	st.EnableHTTP2 = true
-	d := NewDoor(2, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+	d := NewDoor(DoorConfig{Places: 2, Listener: ListenerPublic, Metrics: NewMetrics(prometheus.NewRegistry())})
 	st.StartTLS()
 	defer st.Close()
 	srv := &http.Server{TLSConfig: st.TLS.Clone(), ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })}
@@ -329,7 +329,7 @@ func TestDoorTLS(t *testing.T) {
 
 // BenchmarkDoor is what a join costs at the door.
 func BenchmarkDoor(b *testing.B) {
-	d := NewDoor(1000, ListenerPublic, NewMetrics(prometheus.NewRegistry()))
+	d := NewDoor(DoorConfig{Places: 1000, Listener: ListenerPublic, Metrics: NewMetrics(prometheus.NewRegistry())})
 	nc, other := net.Pipe()
 	defer func() { _ = errors.Join(nc.Close(), other.Close()) }()
 	b.ReportAllocs()

@@ -10,8 +10,8 @@
 // leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
 // a room or to an address rather than to a connection, and limits.go compares it with what
 // is allowed.
-// In front of both listeners door.go bounds their connections, and hosts.go asks for their
-// names.
+// In front of both listeners door.go bounds their connections, accept.go goes on when the
+// machine is short of something, and hosts.go asks for their names.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is
 // accepted and then closed with a code; see [verdict].
@@ -28,6 +28,7 @@ import (
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
+	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/health"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
@@ -66,6 +67,7 @@ type Config struct {
 	ViewerText, StaffText int // code points
 	MaxMessage            int // bytes
 	MaxViewers            int // on this node
+	MaxRefused            int // WebSockets that wait for their end because they were refused; 0 for 1,000
 	MaxPerUser            int // connections of a user in a room; 0: no limit
 	MaxPerAddress         int // connections from an address; 0: no limit
 	// GuestRate is for the comments of all guests of an address; PerS 0: no limit.
@@ -76,6 +78,8 @@ type Config struct {
 	MaxEgress int64
 	Sent      func() uint64
 	Beat      time.Duration
+	// Reserve knows whether there are descriptors for newcomers; nil: there always are.
+	Reserve *descriptors.Reserve
 
 	Metrics *Metrics
 	Logger  *slog.Logger
@@ -106,6 +110,11 @@ func New(cfg Config) *Server {
 	if cfg.Addresses == nil {
 		cfg.Addresses = clientaddr.New(clientaddr.Config{})
 	}
+	if cfg.MaxRefused == 0 {
+		cfg.MaxRefused = MaxRefused
+	}
+	cfg.Metrics.maxViewers.Set(float64(cfg.MaxViewers))
+	cfg.Metrics.maxEgress.Set(float64(cfg.MaxEgress))
 	s := &Server{
 		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
@@ -141,6 +150,9 @@ func (s *Server) Ready() error {
 	}
 	if n := s.viewers.Load(); n >= int64(s.cfg.MaxViewers) {
 		return errors.New("edge: this node is full (--max-viewers)")
+	}
+	if s.cfg.Reserve.Empty() {
+		return errStarved
 	}
 	if s.egress.full() {
 		return errors.New("edge: this node sends as much as it may (--max-egress)")

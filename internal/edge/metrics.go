@@ -37,6 +37,32 @@ func refusalOf(c protocol.CloseCode) string {
 	return refusedLeaving
 }
 
+// Why this node has closed a viewer's connection. What else ends one is a [socket.Kind].
+const (
+	leftRestart   = "restart"   // the node was leaving, and the viewer had not gone by itself
+	leftToken     = "token"     // its token had ended
+	leftTooMany   = "too_many"  // it sent too many messages
+	leftMalformed = "malformed" // it sent too many that are none
+)
+
+// leaveReason says why a viewer has gone: in more detail than its connection's end where that
+// was this node's doing.
+func leaveReason(c socket.Cause) string {
+	if c.Kind == socket.ClosedByServer {
+		switch protocol.CloseCode(c.Code) {
+		case protocol.CloseRestart:
+			return leftRestart
+		case protocol.CloseUnauthorized:
+			return leftToken
+		case protocol.CloseTooMany:
+			return leftTooMany
+		case protocol.CloseMalformed:
+			return leftMalformed
+		}
+	}
+	return string(c.Kind)
+}
+
 // How somebody comes in.
 const (
 	joinNew       = "new"
@@ -58,6 +84,10 @@ type Metrics struct {
 	open        *prometheus.GaugeVec
 	evicted     *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
+
+	acceptErrors *prometheus.CounterVec
+	maxViewers   prometheus.Gauge
+	maxEgress    prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of an edge.
@@ -70,9 +100,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}
 		return v
 	}
-	var causes []string
+	reasons := []string{leftRestart, leftToken, leftTooMany, leftMalformed}
 	for _, k := range socket.Kinds() {
-		causes = append(causes, string(k))
+		reasons = append(reasons, string(k))
 	}
 	results := []string{"ok"}
 	for _, c := range protocol.ErrorCodes() {
@@ -99,12 +129,20 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		open: open, tokens: tokens,
 		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing, or without end, and were closed to make room for others.",
 			"listener", listeners()...),
+		acceptErrors: counter("kansei_accept_errors_total", "Connections that could not be taken at once, because descriptors or memory were short.",
+			"listener", listeners()...),
+		maxViewers: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_max_viewers", Help: "Viewers that the node takes: --max-viewers, or fewer where the limit of open files is too low.",
+		}),
+		maxEgress: f.NewGauge(prometheus.GaugeOpts{
+			Name: "kansei_max_egress_bytes", Help: "Bytes a second that the node may send to viewers (--max-egress), 0 for no limit; at nine tenths of it it takes nobody in.",
+		}),
 		connections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_connections", Help: "WebSocket connections of viewers that were let in.",
 		}),
 		joins: counter("kansei_joins_total", "Viewers that came in: new, recovered with their cursor, or lost with one that could not be followed.",
 			"result", joinNew, joinRecovered, joinLost),
-		leaves: counter("kansei_leaves_total", "Viewers that went, by reason.", "reason", causes...),
+		leaves: counter("kansei_leaves_total", "Viewers that had been let in and went, by reason.", "reason", reasons...),
 		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedHost, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
 			refusedUser, refusedAddress, refusedProxy),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),

@@ -9,10 +9,11 @@ import (
 )
 
 const (
-	// maxRefused is how many connections that are refused may wait for their close
-	// handshake at once. They cost a descriptor and 2 KiB for 2 s at the most, and those of
-	// honest viewers, all of whose tokens have expired perhaps, a fraction of that.
-	maxRefused = 1000
+	// MaxRefused is how many connections that are refused may wait for their close
+	// handshake at once, unless Config says fewer. They cost a descriptor and 2 KiB for 2 s
+	// at the most, and those of honest viewers, all of whose tokens have expired perhaps, a
+	// fraction of that.
+	MaxRefused = 1000
 	// refusedRetry is when to come back if there are more.
 	refusedRetry = 2 * time.Second
 )
@@ -21,7 +22,7 @@ const (
 // for that already it answers with 503: whoever is honest learns the verdict when it
 // comes again, or from GET /v1/rooms/{room}.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *verdict) {
-	if s.refused.Add(1) > maxRefused {
+	if s.refused.Add(1) > int64(s.cfg.MaxRefused) {
 		s.refused.Add(-1)
 		s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: refusedRetry.Milliseconds(),

@@ -73,12 +73,12 @@ func TestRefusedAreBounded(t *testing.T) {
 		t.Logf("they were held for %v", d) // on a machine that is busy
 	}
 
-	s.refused.Store(maxRefused)
+	s.refused.Store(MaxRefused)
 	res, _ := stranger(t, address)
 	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "2" {
 		t.Errorf("one more than may be refused at a time: %s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
 	}
-	if got := s.refused.Load(); got != maxRefused {
-		t.Errorf("%d are counted, want %d", got, maxRefused)
+	if got := s.refused.Load(); got != MaxRefused {
+		t.Errorf("%d are counted, want %d", got, MaxRefused)
 	}
 }

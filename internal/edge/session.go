@@ -119,6 +119,6 @@ func (v *session) Closed(cause socket.Cause) {
 	v.server.viewers.Add(-1)
 	v.server.part(v.address, v.user, v.role)
 	if v.server.dismiss(v) {
-		v.server.cfg.Metrics.leaves.WithLabelValues(string(cause.Kind)).Inc()
+		v.server.cfg.Metrics.leaves.WithLabelValues(leaveReason(cause)).Inc()
 	}
 }

@@ -42,7 +42,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, func() float64 { return float64(m.slow.Load()) })
 	closes := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "kansei_closes_total",
-		Help: "Connections that ended, by cause.",
+		Help: "WebSocket connections that ended, those that were refused too, by what ended them.",
 	}, []string{"cause"})
 	for _, k := range Kinds() {
 		m.closes[k] = closes.WithLabelValues(string(k))

@@ -59,7 +59,7 @@ kansei_received_messages_total 2
 # HELP kansei_slow_writers Viewers that are behind: something waits until they take it.
 # TYPE kansei_slow_writers gauge
 kansei_slow_writers 0
-# HELP kansei_closes_total Connections that ended, by cause.
+# HELP kansei_closes_total WebSocket connections that ended, those that were refused too, by what ended them.
 # TYPE kansei_closes_total counter
 kansei_closes_total{cause="bad_data"} 0
 kansei_closes_total{cause="binary"} 0

@@ -1,0 +1,97 @@
+package descriptors
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// Reserve holds descriptors back. Whoever must have one when there is none left borrows it:
+// the reserve lets go of one, and whatever is opened next gets it. It takes them back when
+// there are some again. A nil Reserve holds nothing.
+type Reserve struct {
+	mu     sync.Mutex
+	size   int
+	held   []*os.File
+	closed bool
+}
+
+// NewReserve holds back so many descriptors.
+func NewReserve(size int) (*Reserve, error) {
+	r := &Reserve{size: size}
+	for range size {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("descriptors in reserve: %w", err), r.Close())
+		}
+		r.held = append(r.held, f)
+	}
+	return r, nil
+}
+
+// Lend lets go of one descriptor. It returns false if there is none.
+func (r *Reserve) Lend() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := len(r.held) - 1
+	if last < 0 {
+		return false
+	}
+	_ = r.held[last].Close() // nothing was written
+	r.held = r.held[:last]
+	return true
+}
+
+// Refill takes back what was lent, as far as there are descriptors, and reports whether the
+// reserve is whole.
+func (r *Reserve) Refill() bool {
+	if r == nil {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for !r.closed && len(r.held) < r.size {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return false
+		}
+		r.held = append(r.held, f)
+	}
+	return true
+}
+
+// Empty reports whether no descriptor is left for anybody: some are lent and cannot be had
+// back, or there is none beside those in reserve.
+func (r *Reserve) Empty() bool {
+	if r == nil {
+		return false
+	}
+	if !r.Refill() {
+		return true
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return Exhausted(err)
+	}
+	_ = f.Close() // nothing was written
+	return false
+}
+
+// Close lets go of all.
+func (r *Reserve) Close() error {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, f := range r.held {
+		errs = append(errs, f.Close())
+	}
+	r.held, r.closed = nil, true
+	return errors.Join(errs...)
+}
