@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/text/language"
@@ -29,7 +30,7 @@ type locale struct {
 
 type pages struct {
 	cfg          Config
-	assets       string // path of the files, without a slash at the end
+	assets       string // path of the files under the root, without a slash at either end
 	viewerPolicy string
 	studioPolicy string
 	matcher      language.Matcher
@@ -50,6 +51,7 @@ type pageConfig struct {
 type pageData struct {
 	Lang    string
 	T       map[string]string
+	Root    string // of this server, as seen from the page, with a slash at its end
 	Assets  string
 	Room    string
 	Demo    bool
@@ -60,7 +62,7 @@ type pageData struct {
 func newPages(cfg Config, tag string) (*pages, error) {
 	p := &pages{
 		cfg:          cfg,
-		assets:       "/assets/" + tag,
+		assets:       "assets/" + tag,
 		viewerPolicy: pagePolicy(cfg.FrameAncestors),
 		studioPolicy: pagePolicy(nil),
 		matcher:      language.NewMatcher(languages),
@@ -114,6 +116,24 @@ func (p *pages) locale(r *http.Request) locale {
 	return p.locales[i]
 }
 
+// maxDepth is how deep a page may lie: deeper than any does, and so shallow that nobody
+// gets a long answer for a short request.
+const maxDepth = 8
+
+// rootOf is the way from the page that a request is for up to the root of this server. A proxy may
+// have the pages under a path that it takes off and that the server does not know, so that
+// all links are relative.
+func rootOf(r *http.Request) string {
+	switch depth := strings.Count(r.URL.EscapedPath(), "/") - 1; {
+	case depth <= 0:
+		return "./"
+	case depth > maxDepth:
+		return "/"
+	default:
+		return strings.Repeat("../", depth)
+	}
+}
+
 // render answers with a page, or with the one that says there is none if room is
 // not a room's name.
 func (p *pages) render(w http.ResponseWriter, r *http.Request, name, policy, room string) {
@@ -121,17 +141,19 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name, policy, roo
 		name, room = "notfound.html", ""
 	}
 	l := p.locale(r)
+	root := rootOf(r)
 	data := pageData{
 		Lang:    l.Lang,
 		T:       l.Page,
-		Assets:  p.assets,
+		Root:    root,
+		Assets:  root + p.assets,
 		Room:    room,
 		Demo:    p.cfg.Demo != nil && p.cfg.Demo(),
 		Version: p.cfg.Version,
 	}
 	config := pageConfig{Room: room, Lang: l.Lang, Guests: p.cfg.Guests, Demo: data.Demo, Text: l.Script}
 	if data.Demo {
-		config.DemoStopURL = p.cfg.DemoStopPath
+		config.DemoStopURL = root + strings.TrimPrefix(p.cfg.DemoStopPath, "/")
 	}
 	encoded, err := json.Marshal(config)
 	if err != nil {

@@ -12,7 +12,8 @@
 //	                          name that changes with their content
 //
 // The parts: pages.go renders the templates in English or Japanese (locales/),
-// assets.go serves files, headers.go says what a browser may do with them. A page
+// assets.go serves files, headers.go says what a browser may do with them. All links are
+// relative, so that a proxy may have everything under a path. A page
 // gets its settings in the data-config attribute of its body and everything else
 // from the room itself, over sdk/kansei.js. static/viewer.js and static/studio.js
 // put the pages together out of list.js, composer.js, link.js and, for the viewer

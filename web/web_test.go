@@ -166,24 +166,26 @@ func TestPagesHaveNothingInline(t *testing.T) {
 func TestAssets(t *testing.T) {
 	t.Parallel()
 	h := handler(t, Config{})
-	link := regexp.MustCompile(`(?:src|href)="(/assets/[^"]+)"`)
 	seen := 0
 	for _, path := range []string{"/", "/studio/a", "/nothing"} {
-		for _, m := range link.FindAllStringSubmatch(body(t, get(h, path)), -1) {
+		for _, file := range links(t, body(t, get(h, path)), path) {
+			if !strings.HasPrefix(file, "/assets/") {
+				continue
+			}
 			seen++
-			res := get(h, m[1])
+			res := get(h, file)
 			if res.StatusCode != 200 {
-				t.Errorf("GET %s: status %d", m[1], res.StatusCode)
+				t.Errorf("GET %s: status %d", file, res.StatusCode)
 				continue
 			}
 			if got := res.Header.Get("Cache-Control"); !strings.Contains(got, "immutable") {
-				t.Errorf("GET %s: Cache-Control: %q", m[1], got)
+				t.Errorf("GET %s: Cache-Control: %q", file, got)
 			}
 			if got := res.Header.Get("X-Content-Type-Options"); got != "nosniff" {
-				t.Errorf("GET %s: X-Content-Type-Options: %q", m[1], got)
+				t.Errorf("GET %s: X-Content-Type-Options: %q", file, got)
 			}
-			if again := get(h, m[1], "If-None-Match", res.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
-				t.Errorf("GET %s again: status %d, want 304", m[1], again.StatusCode)
+			if again := get(h, file, "If-None-Match", res.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
+				t.Errorf("GET %s again: status %d, want 304", file, again.StatusCode)
 			}
 		}
 	}
@@ -332,7 +334,7 @@ func TestDemoAndGuests(t *testing.T) {
 	playing := true
 	h := handler(t, Config{Guests: GuestsWatch, Demo: func() bool { return playing }, DemoStopPath: "/demo/stop"})
 	page := body(t, get(h, "/"))
-	if c := configOf(t, page); !c.Demo || c.DemoStopURL != "/demo/stop" || c.Guests != GuestsWatch || !strings.Contains(page, `id="stop-demo"`) {
+	if c := configOf(t, page); !c.Demo || c.DemoStopURL != "./demo/stop" || c.Guests != GuestsWatch || !strings.Contains(page, `id="stop-demo"`) {
 		t.Errorf("with a demo: %+v", c)
 	}
 	playing = false

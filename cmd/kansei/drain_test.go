@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -39,8 +42,8 @@ func TestDrain(t *testing.T) {
 	if status, body := n.get(n.ops + "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "edge: this node is leaving\n") {
 		t.Errorf("readyz: %d %s", status, body)
 	}
-	if code, reason := n.mustDial("r", "").closed(); code != 1012 || protocol.RetryMS(reason) < 1 {
-		t.Errorf("a newcomer was closed with %d %q", code, reason)
+	if _, res, err := n.dial("r", "", nil); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" || !res.Close {
+		t.Errorf("a newcomer got %v %v", res, err)
 	}
 	if status, body := n.get(n.url + "/v1/rooms/r"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"close":1012`) || !strings.Contains(body, `"retry_ms":`) {
 		t.Errorf("GET room: %d %s", status, body)
@@ -75,6 +78,23 @@ func TestDrain(t *testing.T) {
 	}
 	if took := time.Since(began); took > 8*time.Second {
 		t.Errorf("the node needed %v to stop without viewers", took)
+	}
+}
+
+// A node with everything inside has no other to send anybody to, and tells newcomers to the end
+// when to come back.
+func TestDrainAlone(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--drain=1s")
+	n.drain()
+	<-n.edge.Noticed()
+	for range 3 {
+		if status, body := n.get(n.url + "/v1/rooms/r"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"close":1012`) {
+			t.Fatalf("GET room: %d %s", status, body)
+		}
+	}
+	if _, res, err := n.dial("r", "", nil); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a newcomer got %v %v", res, err)
 	}
 }
 
@@ -144,6 +164,32 @@ func TestPostDrainEndsTheNode(t *testing.T) {
 	_ = res.Body.Close()
 	r.ended(t, 20*time.Second) // nobody is here
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// A request that does not end, of a client that holds back its body, is cut off in time for
+// the rest of what a node does when it leaves.
+func TestDrainCutsRequests(t *testing.T) {
+	t.Parallel()
+	r := serve(t, "--drain=0s")
+	n := &testNode{node: &node{url: r.url, ops: r.ops}, t: t}
+	n.ready()
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := fmt.Fprintf(c, "POST /v1/rooms/r/comments HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
+		n.token("boss", protocol.RoleBroadcaster, "r")); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("%q %v", line, err) // which says that the body is waited for
+	}
+	r.stop()
+	r.ended(t, time.Minute)
+	if log := r.logs.String(); !strings.Contains(log, "requests took too long and were cut off") {
+		t.Errorf("the log does not say so:\n%s", log)
+	}
 }
 
 // A second signal ends a long drain; one come twice does not.

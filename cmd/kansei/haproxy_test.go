@@ -4,15 +4,11 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/kansei-live/kansei/internal/proxyrig"
 )
 
 // Behind HAProxy a node knows its viewers' addresses, and holds their WebSockets as ever.
@@ -48,24 +44,37 @@ func TestBehindHAProxy(t *testing.T) {
 	}
 }
 
+// HAProxy takes a path off as the operators' document says.
+func TestUnderAPathBehindHAProxy(t *testing.T) {
+	t.Parallel()
+	const document = "../../docs/OPERATING.md"
+	n := runNode(t, "--trusted-proxy=127.0.0.1", "--proxy-protocol")
+	_, ops, _ := strings.Cut(strings.TrimPrefix(n.ops, "http://"), ":")
+	server := strings.TrimPrefix(n.url, "http://") + " port " + ops
+	front := "http://" + proxyrig.HAProxy(t, func(address string) string {
+		return proxyrig.Replace(t, proxyrig.Block(t, document, "haproxy", "backend "),
+			"10.0.0.11:8080", server, "10.0.0.12:8080", server, "bind :443 ssl crt /etc/haproxy/live.example.com.pem", "bind "+address,
+			"  default_backend kansei\n", proxyrig.Block(t, document, "haproxy", "replace-path")+"  default_backend kansei\n")
+	})
+	behind := &testNode{&node{url: front + "/live"}, t, n.logs}
+	for path, want := range map[string]int{"": 200, "/": 200, "/studio/r": 200, "/sdk/kansei.js": 200, "/v1/rooms/r": 200, "/nothing": 404} {
+		if status, body := behind.get(front + "/live" + path); status != want {
+			t.Errorf("/live%s: %d %.200s", path, status, body)
+		}
+	}
+	c, res, err := behind.dial("r", "", http.Header{"Origin": {front}})
+	if err != nil {
+		t.Fatal(res, err)
+	}
+	c.next("welcome")
+}
+
 // startHAProxy runs HAProxy before a node, until the test ends, and returns its address.
 // X-Test-Source says where a request is to come from: all of this machine is nobody.
 func startHAProxy(t *testing.T, node, server string) string {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil { // not in everybody's PATH
-			t.Fatalf("haproxy is not installed: run make setup (%v)", err)
-		}
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := free.Addr().String()
-	_ = free.Close()
-	file := filepath.Join(t.TempDir(), "haproxy.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, `defaults
+	return proxyrig.HAProxy(t, func(front string) string {
+		return fmt.Sprintf(`defaults
   mode http
   timeout connect 5s
   timeout client 10s
@@ -78,23 +87,6 @@ frontend front
   default_backend nodes
 backend nodes
   server node %s %s
-`, front, node, server), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-db", "-f", file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
+`, front, node, server)
 	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if c, err := net.Dial("tcp", front); err == nil {
-			_ = c.Close()
-			return front
-		} else if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
 }

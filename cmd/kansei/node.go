@@ -56,6 +56,7 @@ type node struct {
 	quiet  *quiet.Logger // of what clients cause
 	secret []byte
 	url    string               // of the public listener
+	public string               // where viewers reach it: that, or the first of --public-url
 	ops    string               // of the operators'
 	uses   descriptors.Uses     // what each part may have open
 	spare  *descriptors.Reserve // for when nothing else can be opened
@@ -125,6 +126,10 @@ func (n *node) start(ctx context.Context) error {
 		scheme = "https"
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
+	n.public = n.url
+	if all := n.cfg.PublicURLs(); len(all) > 0 {
+		n.public = all[0]
+	}
 
 	if n.secret, err = loadSecret(n.cfg.Auth); err != nil {
 		return err
@@ -166,7 +171,7 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origin, Loopback: n.cfg.Embedded(),
+		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
@@ -187,9 +192,13 @@ func (n *node) start(ctx context.Context) error {
 	}
 	var pages http.Handler = mux
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
-		pages = edge.Hosts{Names: names(n.cfg.Host, n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
+		pages = edge.Hosts{Names: names(n.cfg.Hosts(), n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
-	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, addresses, metrics), certificate, pages)
+	shut := n.edge.Noticed()
+	if n.cfg.Embedded() { // there is no other node: 503 with Retry-After tells more than silence
+		shut = nil
+	}
+	n.serve("the public listener", public, n.door(edge.ListenerPublic, n.uses.HTTP, addresses, metrics), certificate, pages, shut)
 	judge.Serves(n.edge.Ready)
 	parts := []health.Part{
 		{Name: "edge", Ready: n.edge.Ready},
@@ -200,9 +209,13 @@ func (n *node) start(ctx context.Context) error {
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
 	operators := edge.Ops(reg, parts, n.drain)
 	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
-		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators))
+		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
 	// Whoever is here is told to come back elsewhere before anything is taken away.
-	n.onStop("the viewers", func(ctx context.Context) error { return n.edge.Leave(ctx, n.cfg.Drain) })
+	n.onStop("the viewers", func(ctx context.Context) error {
+		ctx, cancel := sparing(ctx, viewersReserve)
+		defer cancel()
+		return n.edge.Leave(ctx, n.cfg.Drain)
+	})
 	if n.cfg.Demo {
 		n.crowd = demo.Start(ctx, demo.Config{URL: n.url, Room: lobby, Size: demoSize, Token: n.viewerToken, Logger: n.log})
 		n.onStop("the demo", func(context.Context) error { n.stopDemo(); return nil })

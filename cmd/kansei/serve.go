@@ -24,6 +24,11 @@ type serveCommand struct {
 const (
 	// graceAfterDrain is how much longer than --drain a node may take to stop.
 	graceAfterDrain = 10 * time.Second
+	// stopReserve is the part of that which neither viewers nor requests may use up: presence
+	// is handed back and the log closed in it. viewersReserve is that and a second for requests,
+	// which viewers may not use up.
+	stopReserve    = 3 * time.Second
+	viewersReserve = stopReserve + time.Second
 	// hurriedGrace is how long a node may take that was told twice.
 	hurriedGrace = 3 * time.Second
 	// sameSignal is how long another signal is taken for the first one, come twice, as
@@ -48,7 +53,7 @@ func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 			return err
 		}
 	}
-	log.Info("the node runs", "version", version(), "listen", n.url, "ops", n.ops, "embedded", c.Embedded())
+	log.Info("the node runs", "version", version(), "listen", n.url, "public", n.public, "ops", n.ops, "embedded", c.Embedded())
 	select {
 	case <-ctx.Done():
 		viewers, _ := n.drain()
@@ -128,6 +133,6 @@ Kansei %s is running with everything inside. Its data is in %s.
 
 Ctrl-C stops it.
 
-`, version(), n.cfg.DataDir, n.url, n.url, lobby, token, token, n.url, lobby, n.ops, n.ops)
+`, version(), n.cfg.DataDir, n.public, n.public, lobby, token, token, n.public, lobby, n.ops, n.ops)
 	return err
 }

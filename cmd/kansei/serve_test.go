@@ -318,8 +318,10 @@ func TestWhoMayComeIn(t *testing.T) {
 				t.Errorf("%s: refused with %v", origin, res)
 			}
 		}
-		if !strings.Contains(n.logs.String(), "--origin=https://evil.example") {
-			t.Error("the log does not name the flag that permits an origin")
+		for _, want := range []string{"origin=https://evil.example host=" + host, "--origin=https://evil.example", "--public-url=https://evil.example"} {
+			if !strings.Contains(n.logs.String(), want) {
+				t.Errorf("the log of a refused origin has no %s", want)
+			}
 		}
 	})
 }

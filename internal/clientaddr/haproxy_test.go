@@ -4,27 +4,18 @@ package clientaddr
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kansei-live/kansei/internal/proxyrig"
 )
 
 // HAProxy tells the address of its clients in each of the ways that there are, and its
 // health checks pass.
 func TestHAProxy(t *testing.T) {
 	t.Parallel()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil { // not in everybody's PATH
-			t.Fatalf("haproxy is not installed: run make setup (%v)", err)
-		}
-	}
 	// HAProxy is at 127.0.0.1, its client at 127.0.0.5.
 	const client = "127.0.0.5"
 	address, asked, refused := site(t, 10*time.Second, netip.MustParsePrefix("127.0.0.1/32"))
@@ -33,7 +24,21 @@ func TestHAProxy(t *testing.T) {
 			for len(asked) > 0 { // the one before is not meant
 				<-asked
 			}
-			front := startHAProxy(t, program, fmt.Sprintf("server node %s %s check check-send-proxy", address, way))
+			front := proxyrig.HAProxy(t, func(front string) string {
+				return fmt.Sprintf(`defaults
+  mode http
+  timeout connect 5s
+  timeout client 10s
+  timeout server 10s
+frontend front
+  bind %s
+  default_backend nodes
+backend nodes
+  option httpchk GET /check
+  default-server inter 50ms fall 1 rise 1
+  server node %s %s check check-send-proxy
+`, front, address, way)
+			})
 			// The checks are HAProxy's own: that is what their header says.
 			for checks := 0; checks < 3; {
 				select {
@@ -55,40 +60,4 @@ func TestHAProxy(t *testing.T) {
 	for len(refused) > 0 {
 		t.Errorf("refused: %v", <-refused)
 	}
-}
-
-// startHAProxy runs HAProxy before a server, until the test ends, and returns its address.
-func startHAProxy(t *testing.T, program, server string) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	front := free.Addr().String()
-	_ = free.Close()
-	file := filepath.Join(t.TempDir(), "haproxy.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, `defaults
-  mode http
-  timeout connect 5s
-  timeout client 10s
-  timeout server 10s
-frontend front
-  bind %s
-  default_backend nodes
-backend nodes
-  option httpchk GET /check
-  default-server inter 50ms fall 1 rise 1
-  %s
-`, front, server), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-db", "-f", file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	})
-	return front
 }

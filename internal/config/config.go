@@ -24,6 +24,9 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,6 +39,7 @@ type Serve struct {
 	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
 	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
+	PublicURL []string `group:"network" name:"public-url" placeholder:"URL" help:"Addresses at which viewers reach this node, such as https://live.example.com or https://example.com/live/: pages from there are its own, and links that it prints begin with the first."`
 	Host      []string `group:"network" placeholder:"NAME" help:"Names that the public listener answers to beside localhost and addresses, while all is embedded and it listens on loopback; * for any."`
 	OpsHost   []string `group:"network" placeholder:"NAME" help:"Names that the operators' listener answers to beside localhost and addresses; * for any."`
 
@@ -171,6 +175,37 @@ func (s *Serve) NodeSecrets() [][]byte {
 	var out [][]byte
 	for _, one := range split(string(s.NodeSecret)) {
 		out = append(out, []byte(one))
+	}
+	return out
+}
+
+// PublicURLs returns the addresses of --public-url without slashes at their ends.
+func (s *Serve) PublicURLs() []string {
+	var out []string
+	for _, u := range s.PublicURL {
+		out = append(out, strings.TrimRight(u, "/"))
+	}
+	return out
+}
+
+// Origins returns those of --origin and --public-url.
+func (s *Serve) Origins() []string {
+	out := slices.Clone(s.Origin)
+	for _, p := range s.PublicURL {
+		if u, err := url.Parse(p); err == nil {
+			out = append(out, u.Scheme+"://"+u.Host)
+		}
+	}
+	return out
+}
+
+// Hosts returns the names of --host and --public-url.
+func (s *Serve) Hosts() []string {
+	out := slices.Clone(s.Host)
+	for _, p := range s.PublicURL {
+		if u, err := url.Parse(p); err == nil {
+			out = append(out, u.Hostname())
+		}
 	}
 	return out
 }

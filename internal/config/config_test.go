@@ -349,6 +349,19 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	for in, want := range map[string]bool{
+		"https://a.example": true, "http://a.example:8080/live/": true, "https://[::1]": true, "https://a.example/a/b": true,
+		"": false, "a.example": false, "ftp://a": false, "https://": false, "https:///live": false, "https://u:p@a": false, "https://a?q": false,
+		"https://a/?": false, "https://a/#x": false, "https://a/#": false, "https://*.a": false, "https://a:b": false, "*": false,
+	} {
+		if s.PublicURL = []string{in}; check("public-url") != want {
+			t.Errorf("--public-url=%s: allowed is %v", in, !want)
+		}
+	}
+	s.PublicURL, s.Origin, s.Host = []string{"https://a.example/live//", "http://b.example:8080"}, []string{"null"}, []string{"c"}
+	if got := fmt.Sprint(s.PublicURLs(), s.Origins(), s.Hosts()); got != "[https://a.example/live http://b.example:8080] [null https://a.example http://b.example:8080] [c a.example b.example]" {
+		t.Error(got)
+	}
+	for in, want := range map[string]bool{
 		":8080": true, "127.0.0.1:0": true, "[::1]:80": true, "host:65535": true,
 		"": false, "host": false, "host:http": false, "host:65536": false, "a:b:1": false,
 	} {

@@ -127,6 +127,11 @@ func (s *Serve) validateNetwork(p *Problems) {
 			p.add("origin", "must be an origin such as https://example.com, a host such as example.com:8080, null, or * for any, not %q", o)
 		}
 	}
+	for _, u := range s.PublicURL {
+		if !isPublicURL(u) { // it may hold a password and is not quoted
+			p.add("public-url", "must be an address such as https://live.example.com or https://example.com/live/, without a user, ? and #")
+		}
+	}
 	hosts(p, "host", s.Host)
 	hosts(p, "ops-host", s.OpsHost)
 	// Addresses may hold passwords and are not quoted.
@@ -226,6 +231,13 @@ func isOrigin(s string) bool {
 	u, err := url.Parse(strings.TrimSuffix(s, "/"))
 	return err == nil && u.Host != "" && u.Hostname() != "" && u.User == nil && u.Path == "" && u.RawQuery == "" &&
 		!u.ForceQuery && u.Fragment == "" && u.Opaque == "" && !strings.ContainsAny(u.Host, "*, ")
+}
+
+// isPublicURL reports whether s is an address that pages can lie under.
+func isPublicURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.User == nil && u.RawQuery == "" &&
+		!u.ForceQuery && u.Fragment == "" && !strings.HasSuffix(s, "#") && !strings.ContainsAny(u.Host, "*, ")
 }
 
 // hosts checks that all are names of hosts.

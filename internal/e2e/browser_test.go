@@ -3,12 +3,16 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // newBrowser starts one headless Chromium, which ends with the test.
@@ -26,7 +30,7 @@ func newBrowser(t *testing.T) context.Context {
 	}
 	ctx, cancelAlloc := chromedp.NewExecAllocator(t.Context(),
 		chromedp.ExecPath(path), chromedp.Flag("headless", "new"), chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck,
-		chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-background-timer-throttling", true),
 		chromedp.Flag("disable-backgrounding-occluded-windows", true), chromedp.Flag("disable-renderer-backgrounding", true),
@@ -119,5 +123,55 @@ func TestTwoTabsOnTwoNodes(t *testing.T) {
 	}
 	for i := range tabs {
 		eventually(t, 10*time.Second, "both tabs count two viewers again", func() bool { return text(t, tabs[i], "#count-n") == "2" })
+	}
+}
+
+// Pages behind nginx stay connected through a rolling restart, because the SDK leaves a node
+// only when it is in at another.
+func TestPagesInARollingRestart(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, "--guests=watch", "--drain=4s", "--trusted-proxy=127.0.0.1")
+	front := documentedNGINX(t, []string{strings.TrimPrefix(c.Edges[0].URL, "http://"), strings.TrimPrefix(c.Edges[1].URL, "http://")}, nil)
+	tok := token(t, c, "boss", protocol.RoleBroadcaster)
+	browser := newBrowser(t)
+	tabs := []context.Context{tab(t, browser, front+"/r/rolling"), tab(t, browser, front+"/r/rolling")}
+	for _, one := range tabs {
+		eventually(t, 20*time.Second, "a tab is connected", func() bool {
+			s, err := chromedp.Run(one, chromedp.Evaluate[string](`document.getElementById("link").dataset.state`))
+			return err == nil && s == "live"
+		})
+		if _, err := chromedp.Run(one, chromedp.Evaluate[bool](`window.states = [];
+			const link = document.getElementById("link");
+			new MutationObserver(() => link.dataset.state === "live" || states.push(link.dataset.state))
+				.observe(link, { attributes: true, attributeFilter: ["data-state"] }); true`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, e := range c.Edges {
+		if status, err := e.End(t.Context(), nil); status != 0 || err != nil {
+			t.Errorf("%s ended with %d, %v", e.Name(), status, err)
+		}
+		say := fmt.Sprint("without node ", i)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, front+"/v1/rooms/rolling/comments", strings.NewReader(`{"text":"`+say+`"}`))
+		req.Header.Set("Authorization", "Bearer "+tok)
+		res, err := insecure().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusCreated {
+			t.Errorf("POST: %s", res.Status)
+		}
+		for _, one := range tabs {
+			eventually(t, 20*time.Second, "a tab shows "+say, func() bool { return strings.Contains(text(t, one, "#list"), say) })
+		}
+		if err := e.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, one := range tabs {
+		if s, err := chromedp.Run(one, chromedp.Evaluate[string](`states.join()`)); err != nil || s != "" {
+			t.Errorf("tab %d was not connected, but: %q %v", i, s, err)
+		}
 	}
 }

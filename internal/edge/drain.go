@@ -10,12 +10,19 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// A node leaves like this. From one moment on it is not ready and takes nobody in.
-// Everybody who is here is told a moment of its own to come back at, somewhere else;
-// the moments are spread evenly, so that the other nodes get a stream and no wave. Who
-// is still here a little after its moment is closed with 1012. A comment that is under
-// way is answered first.
+// A node leaves like this. From one moment on it is not ready and takes nobody in:
+// newcomers get 503, which a proxy may take elsewhere. When those who asked whether it is
+// ready have had the time to learn, it is to be reached no more (see [Server.Noticed]), so
+// that a proxy that asks nobody, and cannot read 503 either, goes elsewhere too.
+// From then on everybody who is here comes back somewhere else, at a moment of its own
+// that it was told at the beginning; the moments are spread evenly, so that the other nodes get a
+// stream and no wave. Who is still here a little after its moment is closed with 1012. A
+// comment that is under way is answered first.
 const (
+	// noticeShare is the part of the spread that is notice, one in so many: a quarter,
+	// 5 s by default, is enough for checks every second or two, and leaves most of it to
+	// the viewers. Who needs longer makes the spread longer.
+	noticeShare = 4
 	// linger is how long after its moment a viewer is closed: time enough to come in
 	// elsewhere before it leaves. It is no longer than all the moments together.
 	linger = 2 * time.Second
@@ -48,6 +55,7 @@ type drain struct {
 	at     []time.Duration // their moments, since began
 
 	gone    chan struct{} // closed by the server when nobody is left
+	noticed *time.Timer   // until the notice is over
 	done    chan struct{} // closed when run has ended
 	counted chan struct{} // closed when discount has ended
 	rush    func()        // has everybody closed at once
@@ -64,25 +72,32 @@ type departure struct {
 	discount func()
 }
 
-func newDrain(all []leaver, spread time.Duration) *drain {
+// newDrain begins a drain, which calls noticed when its notice is over.
+func newDrain(all []leaver, spread time.Duration, noticed func()) *drain {
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	now := make(chan struct{})
 	return &drain{
 		began: time.Now(), spread: spread, all: all, at: moments(len(all), spread),
 		gone: make(chan struct{}), done: make(chan struct{}), counted: make(chan struct{}),
-		rush: sync.OnceFunc(func() { close(now) }), now: now,
+		noticed: time.AfterFunc(noticeOf(spread), noticed),
+		rush:    sync.OnceFunc(func() { close(now) }), now: now,
 	}
 }
 
-// moments are n times within spread, in order: one at random in each n-th of it. So
-// many of them as make an average second, and two more, are the most in any second.
+// moments are n times between the notice and the end of spread, in order: one at random
+// in each n-th of that. So many of them as make an average second of it, and two more, are
+// the most in any second.
 func moments(n int, spread time.Duration) []time.Duration {
+	notice := noticeOf(spread)
 	at := make([]time.Duration, n)
 	for i := range at {
-		at[i] = time.Duration((float64(i) + rand.Float64()) / float64(n) * float64(spread))
+		at[i] = notice + time.Duration((float64(i)+rand.Float64())/float64(n)*float64(spread-notice))
 	}
 	return at
 }
+
+// noticeOf is how long whoever asks for it has to learn that the node is leaving.
+func noticeOf(spread time.Duration) time.Duration { return spread / noticeShare }
 
 // toCome is how much of the spread there is still to come.
 func (d *drain) toCome() time.Duration { return max(0, d.spread-time.Since(d.began)) }
@@ -149,6 +164,7 @@ func (d *drain) later(f func()) {
 // end ends run and discount.
 func (d *drain) end() {
 	d.rush()
+	d.noticed.Stop()
 	d.mu.Lock()
 	d.stopped = true
 	d.mu.Unlock()
@@ -211,7 +227,7 @@ func (s *Server) beginDrain(spread time.Duration) (*drain, int) {
 		for v := range s.sessions {
 			all = append(all, v)
 		}
-		s.drain = newDrain(all, spread)
+		s.drain = newDrain(all, spread, func() { close(s.noticed) })
 		s.cfg.Metrics.draining.Set(1)
 		if len(all) == 0 {
 			close(s.drain.gone)
@@ -242,6 +258,11 @@ func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
 	<-d.done
 	return err
 }
+
+// Noticed is closed when the node is leaving and whoever asks whether it is ready has
+// had the time to learn. From then on its public listener is to be closed: the refusal of
+// a connection sends on every proxy, and browsers to the next address.
+func (s *Server) Noticed() <-chan struct{} { return s.noticed }
 
 // Hurry closes at once whoever is here still, if the node is leaving.
 func (s *Server) Hurry() {

@@ -39,7 +39,7 @@ func guests(n int, spread time.Duration, busy func(int) time.Duration) (*drain, 
 		}
 		all[i] = list[i]
 	}
-	d := newDrain(all, spread)
+	d := newDrain(all, spread, func() {})
 	for _, g := range list {
 		g.drain = d
 	}
@@ -85,13 +85,14 @@ func TestDrainIsSpreadEvenly(t *testing.T) {
 					}
 					told, closed = append(told, g.told...), append(closed, g.closed...)
 				}
-				average := float64(c.viewers) / c.spread.Seconds()
+				notice := c.spread / noticeShare
+				average := float64(c.viewers) / (c.spread - notice).Seconds()
 				for what, at := range map[string][]time.Duration{"told": told, "closed": closed} {
 					if most := float64(busiest(at)); most > max(3, 1.1*average+2) {
 						t.Errorf("%s: %v in one second, %v on average", what, most, average)
 					}
 				}
-				if first, last := slices.Min(told), slices.Max(told); c.viewers > 10 && (first > c.spread/10 || last < c.spread*9/10 || last > c.spread) {
+				if first, last := slices.Min(told), slices.Max(told); first < notice || last > c.spread || c.viewers > 10 && (first > notice+c.spread/10 || last < c.spread*9/10) {
 					t.Errorf("the moments are from %v to %v", first, last)
 				}
 			})
@@ -154,6 +155,31 @@ func TestDrainEndsEarly(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// The notice is over after a part of the spread, once, and not behind the end.
+func TestDrainNotice(t *testing.T) {
+	t.Parallel()
+	for spread, ends := range map[time.Duration]bool{20 * time.Second: false, 0: false, time.Minute: true} {
+		synctest.Test(t, func(t *testing.T) {
+			var noticed []time.Duration
+			began := time.Now()
+			d := newDrain(nil, spread, func() { noticed = append(noticed, time.Since(began)) })
+			close(d.gone)
+			go d.run()      // ends by itself, and is waited for
+			go d.discount() // the same
+			if ends {
+				d.end()
+			}
+			time.Sleep(2 * spread)
+			synctest.Wait()
+			<-d.done
+			<-d.counted
+			if ends && len(noticed) > 0 || !ends && (len(noticed) != 1 || noticed[0] != spread/noticeShare) {
+				t.Errorf("spread %v: noticed after %v", spread, noticed)
+			}
 		})
 	}
 }

@@ -1,7 +1,7 @@
 // Package edge is the public face of one node: HTTP and WebSocket entrances,
 // admission, who somebody is and what they may do, and the operators' listener.
 //
-// A viewer's request passes who.go (token, guest, origin) and entrance.go
+// A viewer's request passes origins.go (whose page), who.go (token, guest) and entrance.go
 // (limits, upgrade; refuse.go when it is not let in), becomes a session (session.go),
 // and is taken into its room by the hub. What it sends comes back to the session; a
 // comment goes through publish.go, the one way into the room log, which POST uses too.
@@ -88,6 +88,7 @@ type Config struct {
 // Server is the public face of one node.
 type Server struct {
 	cfg     Config
+	origins []origin // of the settings
 	egress  *egress
 	quiet   *quiet.Logger // of what clients cause
 	tokens  *quiet.Logger // of tokens that are refused
@@ -101,6 +102,7 @@ type Server struct {
 	sessions map[*session]struct{} // let in and not closed
 	expiry   expiry                // of those whose token ends
 
+	noticed chan struct{} // see Noticed
 	quit    chan struct{} // closed by Close
 	running sync.WaitGroup
 }
@@ -116,8 +118,9 @@ func New(cfg Config) *Server {
 	cfg.Metrics.maxViewers.Set(float64(cfg.MaxViewers))
 	cfg.Metrics.maxEgress.Set(float64(cfg.MaxEgress))
 	s := &Server{
-		cfg: cfg, egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
-		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{}, quit: make(chan struct{}),
+		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
+		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
+		noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
 	return s

@@ -1,12 +1,10 @@
 package edge
 
 import (
-	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -18,6 +16,10 @@ const fullRetry = 5 * time.Second
 func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	room := r.PathValue("room")
+	if no := s.closed(); no != nil {
+		s.sendElsewhere(w, no)
+		return
+	}
 	if !s.originAllowed(r) {
 		s.refuseOrigin(w, r)
 		return
@@ -37,9 +39,6 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	id := s.sessionOf(query)
 	who, no := s.identify(r, room, id)
-	if no == nil {
-		no = s.closed()
-	}
 	var u *entry[user]
 	if no == nil {
 		if u, no = s.admit(room, who); u != nil {
@@ -60,7 +59,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := &session{server: s, conn: conn, room: room, id: id, person: who, user: u, address: a}
-	if !s.enroll(v) {
+	if !s.enroll(v) { // the node has begun to leave meanwhile
 		s.viewers.Add(-1)
 		s.part(a, u, who.role)
 		s.refused.Add(1)
@@ -99,15 +98,6 @@ func (s *Server) closed() *verdict {
 		return nil
 	}
 	return &verdict{protocol.CloseRestart, protocol.CodeUnavailable, "this node is leaving", comeBack.Milliseconds()}
-}
-
-func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
-	origin := r.Header.Get("Origin")
-	shown := quiet.Cut(origin, maxShown)
-	s.cfg.Metrics.refused.WithLabelValues(refusedOrigin).Inc()
-	s.quiet.Log(slog.LevelWarn, "refused a page of another origin; to permit it start with --origin", origin, "origin", shown, "flag", "--origin="+shown)
-	writeProblem(w, http.StatusForbidden, &protocol.Error{
-		Code: protocol.CodeForbidden, Message: `pages of the origin "` + shown + `" may not connect to this node`}, 0)
 }
 
 func (s *Server) textLimit(role protocol.Role) int {

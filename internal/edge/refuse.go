@@ -38,6 +38,15 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *verdict) {
 	s.turnAway(conn, no)
 }
 
+// sendElsewhere refuses a newcomer because the node is leaving, whoever it is: before
+// the upgrade, so that a proxy can ask another node. A browser without one cannot read
+// that; it learns it from GET /v1/rooms/{room}.
+func (s *Server) sendElsewhere(w http.ResponseWriter, no *verdict) {
+	s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
+	w.Header().Set("Connection", "close")
+	writeVerdict(w, no)
+}
+
 // turnAway closes a connection that counts as refused.
 func (s *Server) turnAway(conn *socket.Conn, no *verdict) {
 	s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()

@@ -1,11 +1,8 @@
 package edge
 
 import (
-	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -85,41 +82,4 @@ func (s *Server) sessionOf(q url.Values) string {
 		return id
 	}
 	return s.cfg.GuestIDs.Session()
-}
-
-// maxOrigin is how many bytes an origin may have: a host has at most 253.
-const maxOrigin = 300
-
-// originAllowed reports whether the page that makes a request may. Who is no browser
-// names no origin.
-func (s *Server) originAllowed(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return true
-	}
-	if len(origin) > maxOrigin { // no browser's, and the answer would repeat it
-		return false
-	}
-	u, err := url.Parse(origin)
-	if err != nil || u.Host == "" {
-		return slices.Contains(s.cfg.Origins, "*") || slices.Contains(s.cfg.Origins, origin) // "null"
-	}
-	if strings.EqualFold(u.Host, r.Host) {
-		return true
-	}
-	if s.cfg.Loopback && isLoopback(u.Hostname()) {
-		return true
-	}
-	for _, o := range s.cfg.Origins {
-		// With a scheme it must be the same, without any is.
-		if o == "*" || strings.EqualFold(strings.TrimSuffix(o, "/"), u.Scheme+"://"+u.Host) || strings.EqualFold(o, u.Host) {
-			return true
-		}
-	}
-	return false
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }

@@ -374,6 +374,11 @@ func (a *appender) finish(ctx context.Context) error {
 	a.settle()
 	a.mu.Unlock()
 	select {
+	case <-a.idle: // also when ctx is over
+		return nil
+	default:
+	}
+	select {
 	case <-a.idle:
 		return nil
 	case <-ctx.Done():

@@ -454,3 +454,16 @@ func TestLiveChannelOverflows(t *testing.T) {
 		t.Error("nothing was dropped, so nothing was tested")
 	}
 }
+
+// A log without anything in flight is finished, also when there is no time left.
+func TestFinishWithoutTime(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 100 { // a select takes either
+		a := &appender{idle: make(chan struct{})}
+		if err := a.finish(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -342,7 +342,7 @@ class Connection {
     if (attempt !== this.#attempt) return;
     if (why.told > 0) {
       const wait = this.#addresses.wait(now);
-      if (wait > 0) this.#retry(wait, "overloaded", undefined, wait);
+      if (wait > 0) this.#retry(wait, why.leaving ? "restart" : "overloaded", undefined, wait);
     } else if (why.cause && this.#status.reason === "lost") {
       this.#retry(Math.max(0, this.#retryAt - now), "lost", this.#status.code, Math.max(0, this.#notBefore - now));
     }

@@ -3,6 +3,15 @@
 /** The settings that the server put into the page; see pageConfig in pages.go. */
 export const config = JSON.parse(document.body.dataset.config);
 
+/**
+ * root is the address of the server, with a slash at its end: this file lies at
+ * assets/{tag}/static/ of it. A proxy may have it under a path.
+ */
+export const root = new URL("../../../", import.meta.url).href;
+
+// under is what keeps apart what servers under several paths of one host have remembered.
+const under = new URL(root).pathname.slice(1);
+
 const plural = new Intl.PluralRules(config.lang);
 const numbers = new Intl.NumberFormat(config.lang);
 
@@ -39,15 +48,15 @@ export function setText(e, text) {
 export const remembered = {
   get(key) {
     try {
-      return sessionStorage.getItem(`kansei.${key}`) ?? undefined;
+      return sessionStorage.getItem(`kansei.${under}${key}`) ?? undefined;
     } catch {
       return undefined;
     }
   },
   set(key, value) {
     try {
-      if (value === undefined) sessionStorage.removeItem(`kansei.${key}`);
-      else sessionStorage.setItem(`kansei.${key}`, value);
+      if (value === undefined) sessionStorage.removeItem(`kansei.${under}${key}`);
+      else sessionStorage.setItem(`kansei.${under}${key}`, value);
     } catch {
       // Then it lasts as long as the page.
     }

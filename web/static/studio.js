@@ -5,12 +5,12 @@ import { connect } from "../sdk/kansei.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
-import { $, config, forgetToken, lastSession, number, remembered, rememberSession, say, setText, showState, takeToken } from "./page.js";
+import { $, config, forgetToken, lastSession, number, remembered, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
 const SECONDS = 60; // of the line of comments per second
 
 const token = takeToken();
-const room = connect({ url: location.origin, room: config.room, token, session: lastSession() });
+const room = connect({ room: config.room, token, session: lastSession() });
 const list = new List();
 
 rememberSession(room);
@@ -112,7 +112,7 @@ $("settings").addEventListener("submit", async (e) => {
   $("save").disabled = false;
 });
 
-const address = `/v1/rooms/${encodeURIComponent(config.room)}`;
+const address = `${root}v1/rooms/${encodeURIComponent(config.room)}`;
 const authorization = token ? { Authorization: `Bearer ${token}` } : {};
 
 function ask(init) {

@@ -4,9 +4,9 @@ import { Stage, connect } from "../sdk/stage.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
-import { $, config, number, lastSession, rememberSession, say, setText, showState, takeToken } from "./page.js";
+import { $, config, number, lastSession, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
-const room = connect({ url: location.origin, room: config.room, token: takeToken(), session: lastSession() });
+const room = connect({ room: config.room, token: takeToken(), session: lastSession() });
 const phone = matchMedia("(max-width: 640px)").matches;
 const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
 const list = new List();
@@ -58,7 +58,7 @@ toggle("read-aloud", false, (on) => { list.readAloud = on; });
 $("embed-code").textContent = [
   `<div id="kansei" style="position: relative; aspect-ratio: 16/9; background: #15121f"></div>`,
   `<script type="module">`,
-  `  import { Stage, connect } from "${location.origin}/sdk/stage.js";`,
+  `  import { Stage, connect } from "${root}sdk/stage.js";`,
   `  connect({ room: "${config.room}" }).on("comments", new Stage(document.getElementById("kansei")).show);`,
   `</script>`,
 ].join("\n");

@@ -252,6 +252,21 @@ test("a token that no header can carry ends it", async () => {
   }
 });
 
+test("a node that is leaving, and is the only one, is asked again when it said", async () => {
+  const world = new World();
+  const { of } = await join({}, world);
+  world.verdict = async () => new Response(JSON.stringify({ status: 503, code: "unavailable", retry_ms: 1000, close: 1012 }), { status: 503, headers: { "Retry-After": "1" } });
+  world.socket.end(); // 503 before the upgrade, which a browser does not show
+  await world.pass(0);
+  const s = of("status").at(-1);
+  assert.deepEqual([s.state, s.reason, s.retryInMs], ["reconnecting", "restart", 2000]);
+  await world.pass(s.retryInMs);
+  assert.equal(world.sockets.length, 2);
+  world.socket.open();
+  world.socket.say(welcome());
+  assert.equal(of("status").at(-1).state, "live");
+});
+
 test("an overloaded server is left alone for as long as it says", async () => {
   for (const [headers, body, want] of [
     [{ "Retry-After": "20" }, "", 21_000],
