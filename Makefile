@@ -37,13 +37,20 @@ chaos: bin/nats-server ## Break a cluster on purpose, in an order drawn from a s
 	@go build -o bin/chaos ./deploy/chaos
 	@bin/chaos --out bin/chaos.md $(ARGS)
 
-setup: ## Install what the tests need: browsers, fonts, Redis, a NATS server, npm packages.
+setup: ## Install what the tests need: browsers, fonts, Redis, NATS servers, npm packages.
 	@.ci/setup
 
 # Without flags of its own: lint has compiled most of it then.
 bin/nats-server: go.mod go.sum
 	go build -o $@ github.com/nats-io/nats-server/v2
 	@touch $@
+
+# One that is too old, for the tests of what a node says of it.
+OLD_NATS := v2.10.29
+bin/nats-server-2.10:
+	@mkdir -p bin/.old
+	GOBIN=$(CURDIR)/bin/.old go install github.com/nats-io/nats-server/v2@$(OLD_NATS)
+	@mv bin/.old/nats-server $@ && rmdir bin/.old
 
 test: setup test-go test-web ## Run all tests, with the race detector.
 

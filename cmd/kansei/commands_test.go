@@ -139,6 +139,10 @@ func TestDataDirectoryThatIsNone(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(open, auth.NodeSecretFile), []byte(testSecret), 0o644); err != nil { // #nosec G306 -- it is to be refused
 		t.Fatal(err)
 	}
+	store := t.TempDir()
+	if err := os.WriteFile(filepath.Join(store, "nats"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	serve := []string{"serve", "--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0"}
 	for _, args := range [][]string{
 		{"token", "--room=r", "--user=u", "--data-dir=" + file},
@@ -146,6 +150,7 @@ func TestDataDirectoryThatIsNone(t *testing.T) {
 		append(serve, "--data-dir="+file, "--auth-secret="+testSecret),
 		append(serve, "--data-dir="+file, "--auth-secret="+testSecret, "--node-secret="+testSecret),
 		append(serve, "--data-dir="+open),
+		append(serve, "--data-dir="+store),
 	} {
 		if status, _, errs := command(t, args...); status != 1 || !strings.Contains(errs, "--data-dir: ") {
 			t.Errorf("%v: %d %s", args, status, errs)

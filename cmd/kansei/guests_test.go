@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/config"
 )
 
 // guest joins as a guest and returns its id and session.
@@ -55,6 +57,14 @@ func TestGuestsAreTheSameOnAllNodes(t *testing.T) {
 // been started again.
 func TestNodeSecretOfADataDirectory(t *testing.T) {
 	t.Parallel()
+	loadGuests := func(cfg config.Serve) (*auth.Guests, error) {
+		s := &secrets{cfg: cfg, log: slog.New(slog.DiscardHandler), guests: &auth.Guests{}}
+		apply, err := s.Load()
+		if err == nil {
+			apply()
+		}
+		return s.guests, err
+	}
 	cfg := parse(t)
 	g, err := loadGuests(cfg)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/edge"
-	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
 )
 
@@ -29,8 +28,6 @@ const (
 	// opsConnections is how many connections the operators' listener holds: scrapers,
 	// health checks and people.
 	opsConnections = 256
-	// maxPEM bounds a file with a certificate or a key, in bytes: many times what a chain takes.
-	maxPEM = 1 << 20
 )
 
 // httpServer makes a server of h. Whoever sends or reads too slowly is cut off;
@@ -127,27 +124,4 @@ func sparing(ctx context.Context, spared time.Duration) (context.Context, contex
 		return context.WithCancel(ctx)
 	}
 	return context.WithDeadline(ctx, end.Add(-spared))
-}
-
-// loadCertificate reads the certificate of the public listener; nil when it has none.
-func loadCertificate(cert, key string) (*tls.Config, error) {
-	if cert == "" {
-		return nil, nil
-	}
-	c, _, err := private.Read(cert, maxPEM)
-	if err != nil {
-		return nil, fmt.Errorf("--tls-cert: %w", err)
-	}
-	k, info, err := private.Read(key, maxPEM)
-	if err != nil {
-		return nil, fmt.Errorf("--tls-key: %w", err)
-	}
-	if private.Writable(info) {
-		return nil, fmt.Errorf("--tls-key: %s: anybody may write it (mode %04o): run chmod o-w, and make sure that nobody has changed it", key, info.Mode().Perm())
-	}
-	pair, err := tls.X509KeyPair(c, k)
-	if err != nil {
-		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }

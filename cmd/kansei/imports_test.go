@@ -18,9 +18,9 @@ func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	adapters := []string{
 		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
-		"internal/redisroster", "internal/socket",
+		"internal/redisroster", "internal/reload", "internal/socket",
 	}
-	tools := []string{"internal/descriptors", "internal/health", "internal/private", "internal/quiet", "internal/text"}
+	tools := []string{"internal/descriptors", "internal/health", "internal/private", "internal/quiet", "internal/redact", "internal/text"}
 	allowed := map[string][]string{
 		"protocol":       {},
 		"hub":            {"protocol"},
@@ -33,6 +33,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/demo":  {"protocol", "client", "loadtest"},
 		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
+		"internal/credentials": {"internal/config", "internal/private"},
 		"internal/conformance": {}, // tests alone
 		"internal/proxyrig":    {}, // for tests
 		"internal/skew":        {}, // the same

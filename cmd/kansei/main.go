@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -31,6 +32,11 @@ type commands struct {
 }
 
 func main() {
+	if slices.Contains(os.Args[1:], "serve") {
+		// A node reads its files again on SIGHUP. One that comes before it listens to the signal
+		// must not end it: it has not read them yet.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second signal ends the process at once, unless a command makes something else of
@@ -44,6 +50,7 @@ func main() {
 // 2 when it could not be understood.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var all commands
+	all.Serve.Again = func() (config.Serve, error) { return readAgain(args) }
 	exit := -1
 	parser, err := config.NewParser(&all,
 		kong.Name("kansei"),
@@ -74,6 +81,19 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return u.ExitCode()
 	}
 	return 1
+}
+
+// readAgain returns the settings of kansei serve, from where they came from at first.
+func readAgain(args []string) (config.Serve, error) {
+	var all commands
+	parser, err := config.NewParser(&all)
+	if err != nil {
+		return config.Serve{}, err
+	}
+	if _, err := parser.Parse(args); err != nil {
+		return config.Serve{}, err
+	}
+	return all.Serve.Serve, nil
 }
 
 type loadCommand struct {

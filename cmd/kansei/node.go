@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/demo"
 	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/edge"
@@ -30,6 +32,7 @@ import (
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/reload"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 	"github.com/kansei-live/kansei/web"
@@ -53,17 +56,22 @@ var forwardedHeader = map[string]clientaddr.Header{
 type node struct {
 	cfg    config.Serve
 	log    *slog.Logger
-	quiet  *quiet.Logger // of what clients cause
-	secret []byte
+	quiet  *quiet.Logger        // of what clients cause
 	url    string               // of the public listener
 	public string               // where viewers reach it: that, or the first of --public-url
 	ops    string               // of the operators'
 	uses   descriptors.Uses     // what each part may have open
 	spare  *descriptors.Reserve // for when nothing else can be opened
+	nats   *credentials.NATS
+	redis  *credentials.Redis
 	edge   *edge.Server
 	stops  []func(context.Context) error
 	failed chan error    // a listener that ended by itself
 	leave  chan struct{} // has something when an operator has asked the node to leave
+
+	files       *reload.Set
+	certificate *reload.Certificate // of the public listener; nil without
+	secrets     *secrets
 
 	mu    sync.Mutex
 	crowd *demo.Crowd
@@ -106,7 +114,10 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.divideDescriptors(); err != nil {
 		return err
 	}
-	// The listeners first: a port in use is the commonest mistake.
+	if err := n.loadFiles(reg); err != nil {
+		return err
+	}
+	// The listeners next: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
 		return err
@@ -117,13 +128,10 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.onStop("the operators' listener", func(context.Context) error { return ignoreClosed(ops.Close()) })
-	certificate, err := loadCertificate(n.cfg.TLSCert, n.cfg.TLSKey)
-	if err != nil {
-		return err
-	}
 	scheme := "http"
-	if certificate != nil {
-		scheme = "https"
+	var certificate *tls.Config
+	if n.certificate != nil {
+		scheme, certificate = "https", n.certificate.Config()
 	}
 	n.url, n.ops = scheme+"://"+reachable(public), "http://"+reachable(ops)
 	n.public = n.url
@@ -131,17 +139,6 @@ func (n *node) start(ctx context.Context) error {
 		n.public = all[0]
 	}
 
-	if n.secret, err = loadSecret(n.cfg.Auth); err != nil {
-		return err
-	}
-	tokens, err := auth.NewVerifier(n.secret)
-	if err != nil {
-		return err
-	}
-	guests, err := loadGuests(n.cfg)
-	if err != nil {
-		return err
-	}
 	roomLog, err := n.startLog(reg)
 	if err != nil {
 		return err
@@ -170,8 +167,8 @@ func (n *node) start(ctx context.Context) error {
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
-		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
+		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: n.secrets.tokens,
+		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
@@ -235,8 +232,8 @@ func orNone(n int) int {
 // to be one.
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
-		Name: "kansei " + n.url, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
-		MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
+		Name: "kansei " + n.url, Prefix: n.cfg.Prefix, Domain: n.cfg.NATSDomain, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
+		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {
@@ -248,13 +245,13 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 			SyncInterval: time.Duration(n.cfg.LogSync), SyncAlways: n.cfg.LogSync.Always(),
 		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--data-dir: %w", err)
 		}
 		n.onStop("the embedded NATS", func(context.Context) error { return server.Close() })
-		cfg.URLs = []string{"nats://inside"} // a name for the log; nothing resolves it
+		cfg.URLs = []string{"nats://embedded"} // a name for the log; nothing resolves it
 		cfg.Options = []nats.Option{server.Option()}
 	} else {
-		cfg.URLs = n.cfg.NATSServers()
+		cfg.URLs, cfg.Options, cfg.NKey = n.cfg.NATSServers(), n.nats.Options(), n.nats.NKey()
 	}
 	l, err := natslog.Open(cfg)
 	if err != nil {
@@ -273,21 +270,30 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 		client = redisroster.Inside(server.Dial)
 	} else {
 		var err error
-		if client, err = redisroster.Connect(n.cfg.Redis); err != nil {
+		if client, err = n.access().Connect(n.cfg.Redis); err != nil {
 			return nil, err
 		}
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	r := redisroster.New(redisroster.Config{
-		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Tell: tell,
-		// Secrets that this node has made for itself are its own.
-		Pins: []redisroster.Pin{
-			redisroster.PinOf("--auth-secret", []byte(n.cfg.AuthSecret)), redisroster.PinOf("--node-secret", n.cfg.NodeSecrets()...),
-		},
+		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
+		Pins:    pins(n.secrets.given.tokens, n.secrets.given.guests),
 		Metrics: redisroster.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the roster", r.Close)
+	n.secrets.onChange = func(tokens, guests [][]byte) { r.SetPins(pins(tokens, guests)...) }
 	return r, nil
+}
+
+// pins are the secrets that all nodes must have. Those that this node has made for itself are
+// its own.
+func pins(tokens, guests [][]byte) []redisroster.Pin {
+	return []redisroster.Pin{redisroster.PinOf("--auth-secret", tokens...), redisroster.PinOf("--node-secret", guests...)}
+}
+
+// access is as whom the node connects to Redis.
+func (n *node) access() redisroster.Access {
+	return redisroster.Access{User: n.redis.User(), Sentinel: n.redis.Sentinel(), TLS: n.redis.TLS}
 }
 
 // addPages adds the pages to mux, and the button that stops the demo.
@@ -319,7 +325,7 @@ func (n *node) drain() (viewers int, left time.Duration) {
 }
 
 func (n *node) viewerToken(user, name string) (string, error) {
-	return auth.Mint(n.secret, auth.Claims{Subject: user, Name: name, Role: protocol.RoleViewer, Rooms: []string{lobby}}, tokenLife)
+	return n.secrets.sign(auth.Claims{Subject: user, Name: name, Role: protocol.RoleViewer, Rooms: []string{lobby}}, tokenLife)
 }
 
 func (n *node) demoRunning() bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/config"
+	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -44,10 +45,14 @@ func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorSt
 		log.Warn("one engine is inside this process: right for one node only, counts or comments of others do not reach it",
 			"nats", c.NATS != "", "redis", c.Redis != "")
 	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	n, err := start(ctx, c.Serve, log)
 	if err != nil {
 		return err
 	}
+	defer n.watchFiles(hup)()
 	if c.Embedded() {
 		if err := n.greet(stdout); err != nil {
 			return err
@@ -111,19 +116,23 @@ func secondSignal(told context.Context, done <-chan struct{}) bool {
 	}
 }
 
-// greet tells a newcomer what to do next.
+// greet tells a newcomer what to do next. A token is for a terminal alone.
 func (n *node) greet(w io.Writer) error {
-	token, err := auth.Mint(n.secret, auth.Claims{
-		Subject: "broadcaster", Name: "Broadcaster", Role: protocol.RoleBroadcaster, Rooms: []string{lobby},
-	}, tokenLife)
-	if err != nil {
-		return err
+	token, studio := "TOKEN", fmt.Sprintf("%s/studio/%s#token=TOKEN\n  A TOKEN     %s", n.public, lobby, tokenCommandLine(n.cfg, lobby))
+	if private.Terminal(w) {
+		var err error
+		if token, err = n.secrets.sign(auth.Claims{
+			Subject: "broadcaster", Name: "Broadcaster", Role: protocol.RoleBroadcaster, Rooms: []string{lobby},
+		}, tokenLife); err != nil {
+			return err
+		}
+		studio = n.public + "/studio/" + lobby + "#token=" + token
 	}
-	_, err = fmt.Fprintf(w, `
+	_, err := fmt.Fprintf(w, `
 Kansei %s is running with everything inside. Its data is in %s.
 
   Watch       %s/
-  Run a room  %s/studio/%s#token=%s
+  Run a room  %s
 
   Say something from a back end:
   curl -H 'Authorization: Bearer %s' \
@@ -133,6 +142,6 @@ Kansei %s is running with everything inside. Its data is in %s.
 
 Ctrl-C stops it.
 
-`, version(), n.cfg.DataDir, n.public, n.public, lobby, token, token, n.public, lobby, n.ops, n.ops)
+`, version(), n.cfg.DataDir, n.public, studio, token, n.public, lobby, n.ops, n.ops)
 	return err
 }

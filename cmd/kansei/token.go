@@ -73,12 +73,18 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 // secret returns the secret that tokens are signed with, and which one it is. It makes
 // none: no node would know it.
 func (c *tokenCommand) secret() (secret []byte, where string, err error) {
-	if c.AuthSecret != "" {
-		return []byte(c.AuthSecret), "the secret of --auth-secret, its variable or the file of settings", nil
+	given, err := authSecrets(c.Auth)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case len(given) > 0 && c.AuthSecretFile != "":
+		return given[0], "the secret in " + c.AuthSecretFile, nil
+	case len(given) > 0:
+		return given[0], "the secret of --auth-secret, its variable or the file of settings", nil
 	}
 	secret, err = auth.LoadSecret(c.DataDir, auth.SecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("there is no secret in %s: give the --auth-secret of the nodes, or the --data-dir of a node that made its own",
+		return nil, "", fmt.Errorf("there is no secret in %s: give the --auth-secret or --auth-secret-file of the nodes, or the --data-dir of a node that made its own",
 			filepath.Join(c.DataDir, auth.SecretFile))
 	}
 	if err != nil {
@@ -142,32 +148,4 @@ func printable(s string) string {
 		}
 		return utf8.RuneError
 	}, s)
-}
-
-// loadGuests returns what the ids of guests are made with: the secrets of the settings,
-// or that of the data directory, made if there is none. A node of a cluster has none of
-// its own, and needs none where guests are not let in.
-func loadGuests(c config.Serve) (*auth.Guests, error) {
-	secrets := c.NodeSecrets()
-	if len(secrets) == 0 && c.NATS == "" {
-		made, err := auth.LoadOrMakeSecret(c.DataDir, auth.NodeSecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("--data-dir: %w", err)
-		}
-		secrets = append(secrets, made)
-	}
-	return auth.NewGuests(secrets...)
-}
-
-// loadSecret returns the secret of the settings, or that of the data directory,
-// made if there is none.
-func loadSecret(c config.Auth) ([]byte, error) {
-	if c.AuthSecret != "" {
-		return []byte(c.AuthSecret), nil
-	}
-	secret, err := auth.LoadOrMakeSecret(c.DataDir, auth.SecretFile)
-	if err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
-	}
-	return secret, nil
 }

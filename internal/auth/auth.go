@@ -33,6 +33,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -52,6 +53,9 @@ const (
 	// MinSecret is how long a secret must be, in bytes: the size of the hash, as RFC 7518
 	// demands.
 	MinSecret = 32
+	// MaxSecrets is how many secrets count at a time: one, or two while one replaces the
+	// other.
+	MaxSecrets = 2
 	// AllRooms among the rooms of a token stands for all.
 	AllRooms = "*"
 )
@@ -71,6 +75,19 @@ var (
 
 // ErrSecret is the error of a secret that is too short.
 var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", MinSecret)
+
+// checkSecrets says what is wrong with secrets that are to count at a time.
+func checkSecrets(secrets [][]byte) error {
+	if len(secrets) > MaxSecrets {
+		return fmt.Errorf("auth: there are %d secrets, at most %d are taken", len(secrets), MaxSecrets)
+	}
+	for _, s := range secrets {
+		if len(s) < MinSecret {
+			return fmt.Errorf("%w, not %d", ErrSecret, len(s))
+		}
+	}
+	return nil
+}
 
 // Claims is what a token says.
 type Claims struct {
@@ -126,18 +143,24 @@ func CheckUser(s string) error {
 	return nil
 }
 
-// Verifier checks tokens. Its method may be called from any goroutine.
+// Verifier checks tokens. Its methods may be called from any goroutine.
 type Verifier struct {
-	key    any // a []byte, as the library wants it
+	ring   atomic.Pointer[ring]
 	parser *jwt.Parser
-	desks  sync.Pool // *desk
+}
+
+// ring is the secrets that count at one time, in the order in which they are tried.
+type ring struct {
+	keys  jwt.VerificationKeySet // each a []byte, as the library wants it
+	desks sync.Pool              // *desk
 }
 
 // desk is what checking one token needs.
 type desk struct {
-	mac hash.Hash
-	buf []byte
-	sum []byte
+	macs  []hash.Hash // one for each secret
+	buf   []byte
+	sum   []byte
+	given []byte // the signature of the token
 }
 
 // usualHeaders are those with which nearly all libraries begin a token, in base64. Whose
@@ -148,19 +171,41 @@ var usualHeaders = [...]string{
 	"eyJhbGciOiJIUzI1NiJ9",                 // {"alg":"HS256"}
 }
 
-// NewVerifier makes a Verifier for tokens that were signed with secret. Its error is
-// [ErrSecret].
-func NewVerifier(secret []byte) (*Verifier, error) {
-	if len(secret) < MinSecret {
-		return nil, ErrSecret
+// NewVerifier makes a Verifier for tokens that were signed with one of the secrets, of
+// which there are one or two. Its error is that of [Verifier.Prepare].
+func NewVerifier(secrets ...[]byte) (*Verifier, error) {
+	// The claims are readClaims's to judge.
+	v := &Verifier{parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithoutClaimsValidation())}
+	apply, err := v.Prepare(secrets...)
+	if err != nil {
+		return nil, err
 	}
-	key := slices.Clone(secret)
-	return &Verifier{
-		key: key,
-		// The claims are readClaims's to judge.
-		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithoutClaimsValidation()),
-		desks:  sync.Pool{New: func() any { return &desk{mac: hmac.New(sha256.New, key)} }},
-	}, nil
+	apply()
+	return v, nil
+}
+
+// Prepare checks one or two secrets, and returns what puts them in the place of those that
+// v has. Tokens that are being checked meanwhile are checked with either. Its error is
+// [ErrSecret], or that there are none or too many.
+func (v *Verifier) Prepare(secrets ...[]byte) (apply func(), err error) {
+	if err := checkSecrets(secrets); err != nil {
+		return nil, err
+	}
+	if len(secrets) == 0 {
+		return nil, errors.New("auth: there is no secret to check tokens with")
+	}
+	r := &ring{}
+	for _, s := range secrets {
+		r.keys.Keys = append(r.keys.Keys, slices.Clone(s))
+	}
+	r.desks.New = func() any {
+		d := &desk{}
+		for _, k := range r.keys.Keys {
+			d.macs = append(d.macs, hmac.New(sha256.New, k.([]byte)))
+		}
+		return d
+	}
+	return func() { v.ring.Store(r) }, nil
 }
 
 // Verify returns what a token says, if it holds for room. Its errors never contain
@@ -169,8 +214,9 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	if len(token) > MaxToken {
 		return Claims{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, len(token), MaxToken)
 	}
-	d := v.desks.Get().(*desk)
-	defer v.desks.Put(d)
+	r := v.ring.Load()
+	d := r.desks.Get().(*desk)
+	defer r.desks.Put(d)
 	signed, ok := v.usual(token, d)
 	if !ok {
 		var err error
@@ -201,14 +247,11 @@ func (v *Verifier) usual(token string, d *desk) ([]byte, bool) {
 		return nil, false
 	}
 	d.buf = append(d.buf[:0], token...) // a hash takes no strings
-	d.mac.Reset()
-	_, _ = d.mac.Write(d.buf[:end]) // never fails
-	d.sum = d.mac.Sum(d.sum[:0])
 	var err error
-	if d.sum, err = base64.RawURLEncoding.AppendDecode(d.sum, d.buf[end+1:]); err != nil {
+	if d.given, err = base64.RawURLEncoding.AppendDecode(d.given[:0], d.buf[end+1:]); err != nil {
 		return nil, false
 	}
-	if n := d.mac.Size(); !hmac.Equal(d.sum[n:], d.sum[:n]) {
+	if !d.signed(d.buf[:end]) {
 		return nil, false
 	}
 	at := len(d.buf)
@@ -218,6 +261,19 @@ func (v *Verifier) usual(token string, d *desk) ([]byte, bool) {
 	return d.buf[at:], true
 }
 
+// signed reports whether the signature that was given is one of text.
+func (d *desk) signed(text []byte) bool {
+	for _, mac := range d.macs {
+		mac.Reset()
+		_, _ = mac.Write(text) // never fails
+		d.sum = mac.Sum(d.sum[:0])
+		if hmac.Equal(d.given, d.sum) {
+			return true
+		}
+	}
+	return false
+}
+
 // unusual returns the claims of a token as the library judges it.
 func (v *Verifier) unusual(token string) ([]byte, error) {
 	header, _, _ := strings.Cut(token, ".")
@@ -225,7 +281,7 @@ func (v *Verifier) unusual(token string) ([]byte, error) {
 		return nil, err
 	}
 	var c asSigned
-	if _, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.key, nil }); err != nil {
+	if _, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.ring.Load().keys, nil }); err != nil {
 		return nil, err
 	}
 	return c.json, nil

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // GuestPrefix begins the id of every guest.
@@ -40,28 +41,45 @@ const (
 // secret, and another id when that changes. The zero value has no secret, for where no
 // guests are let in.
 type Guests struct {
-	first *guestKey
-	known []*guestKey // first, and the one before it, if any
+	// known is the secrets that count, the first in use; nil without any.
+	known atomic.Pointer[[]*guestKey]
 }
 
 // guestKey is one secret; a hash.Hash is for one user at a time.
 type guestKey struct{ macs sync.Pool }
 
-// NewGuests makes a Guests. New sessions are made under the first secret. Its error is
-// [ErrSecret].
+// NewGuests makes a Guests with one or two secrets, or none. New sessions are made under the
+// first. Its error is that of [Guests.Prepare].
 func NewGuests(secrets ...[]byte) (*Guests, error) {
 	g := &Guests{}
-	for _, s := range secrets {
-		if len(s) < MinSecret {
-			return nil, fmt.Errorf("%w: that of guests has %d", ErrSecret, len(s))
-		}
-		key := slices.Clone(s)
-		g.known = append(g.known, &guestKey{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}})
+	apply, err := g.Prepare(secrets...)
+	if err != nil {
+		return nil, err
 	}
-	if len(g.known) > 0 {
-		g.first = g.known[0]
-	}
+	apply()
 	return g, nil
+}
+
+// Prepare checks secrets and returns what puts them in the place of those that g has. Its
+// error is [ErrSecret], or that there are too many.
+func (g *Guests) Prepare(secrets ...[]byte) (apply func(), err error) {
+	if err := checkSecrets(secrets); err != nil {
+		return nil, fmt.Errorf("guests: %w", err)
+	}
+	known := make([]*guestKey, len(secrets))
+	for i, s := range secrets {
+		key := slices.Clone(s)
+		known[i] = &guestKey{sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	}
+	return func() { g.known.Store(&known) }, nil
+}
+
+// keys returns the secrets that count now.
+func (g *Guests) keys() []*guestKey {
+	if known := g.known.Load(); known != nil {
+		return *known
+	}
+	return nil
 }
 
 // sum returns a hash of s for one purpose.
@@ -85,32 +103,32 @@ func (k *guestKey) mark(random string) []byte {
 func (g *Guests) Session() string {
 	var b [sessionRandom + sessionMark]byte
 	_, _ = rand.Read(b[:]) // never fails
-	if g.first != nil {
-		copy(b[sessionRandom:], g.first.mark(string(b[:sessionRandom])))
+	if known := g.keys(); len(known) > 0 {
+		copy(b[sessionRandom:], known[0].mark(string(b[:sessionRandom])))
 	}
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
 // Guest returns the id and the name of the guest with a session. There must be a secret.
 func (g *Guests) Guest(session string) (id, name string) {
-	sum := g.keyOf(session).sum("guest", session)
+	sum := keyOf(g.keys(), session).sum("guest", session)
 	h := hex.EncodeToString(sum[:guestID])
 	return GuestPrefix + h, "Guest " + strings.ToUpper(h[:4])
 }
 
-// keyOf is the secret that a session was made under; the first if that is not known.
-func (g *Guests) keyOf(session string) *guestKey {
-	if len(g.known) < 2 || len(session) != base64.RawURLEncoding.EncodedLen(sessionRandom+sessionMark) {
-		return g.first
+// keyOf is the secret among known that a session was made under; the first if none is.
+func keyOf(known []*guestKey, session string) *guestKey {
+	if len(known) < 2 || len(session) != base64.RawURLEncoding.EncodedLen(sessionRandom+sessionMark) {
+		return known[0]
 	}
 	b, err := base64.RawURLEncoding.DecodeString(session)
 	if err != nil {
-		return g.first
+		return known[0]
 	}
-	for _, k := range g.known {
+	for _, k := range known {
 		if hmac.Equal(k.mark(string(b[:sessionRandom])), b[sessionRandom:]) {
 			return k
 		}
 	}
-	return g.first
+	return known[0]
 }

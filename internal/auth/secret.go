@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"unicode/utf8"
 
 	"github.com/kansei-live/kansei/internal/private"
 )
@@ -76,6 +77,57 @@ func load(path string) ([]byte, error) {
 		return nil, fmt.Errorf("it has %d bytes: %w", len(secret), ErrSecret)
 	}
 	return secret, nil
+}
+
+// ReadSecrets returns the secrets in a file that somebody else has written: one a line,
+// [MaxSecrets] at most, the first in use. Others may read it, as mounted volumes are often
+// for all of a container, but not write it. Its errors name the file, and hold no secret.
+func ReadSecrets(path string) ([][]byte, error) {
+	content, info, err := private.Read(path, maxSecret)
+	if err != nil {
+		return nil, err
+	}
+	if err := private.Owned(info); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if private.Writable(info) {
+		return nil, fmt.Errorf("%s: anybody may write it (mode %04o): run chmod o-w, and make sure that nobody has changed it", path, info.Mode().Perm())
+	}
+	var secrets [][]byte
+	number := 0
+	for line := range bytes.SplitSeq(content, []byte("\n")) {
+		number++
+		line = bytes.TrimSuffix(line, []byte("\r"))
+		if len(line) == 0 {
+			continue
+		}
+		if err := checkLine(line); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
+		}
+		secrets = append(secrets, line)
+	}
+	switch n := len(secrets); {
+	case n == 0:
+		return nil, fmt.Errorf("%s: there is no secret in it; openssl rand -hex 32 makes one", path)
+	case n > MaxSecrets:
+		return nil, fmt.Errorf("%s: there are %d secrets in it, one a line; at most %d are taken", path, n, MaxSecrets)
+	}
+	return secrets, nil
+}
+
+// checkLine refuses what one reader would take for the secret and another would not.
+func checkLine(line []byte) error {
+	switch {
+	case bytes.IndexByte(line, ',') >= 0:
+		return errors.New("there is a comma in it; a file has one secret a line, and a secret no comma")
+	case len(bytes.TrimSpace(line)) != len(line):
+		return errors.New("there are blanks around the secret")
+	case !utf8.Valid(line) || bytes.HasPrefix(line, []byte("\ufeff")):
+		return errors.New("it is not UTF-8 text without a mark at its beginning; openssl rand -hex 32 makes a secret")
+	case len(line) < MinSecret:
+		return fmt.Errorf("it has %d bytes: %w", len(line), ErrSecret)
+	}
+	return nil
 }
 
 // create writes a new secret to path, whole or not at all, unless somebody else is

@@ -36,8 +36,8 @@ import (
 type Serve struct {
 	Listen    string   `group:"network" default:"127.0.0.1:8080" help:"Address of the public listener, host:port."`
 	OpsListen string   `group:"network" default:"127.0.0.1:8081" help:"Address of the operators' listener (metrics, health, profiles), host:port."`
-	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM; with --tls-key."`
-	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM; with --tls-cert."`
+	TLSCert   string   `group:"network" name:"tls-cert" placeholder:"FILE" help:"Certificate of the public listener, PEM, read again when it changes; with --tls-key."`
+	TLSKey    string   `group:"network" name:"tls-key" placeholder:"FILE" help:"Private key of the public listener, PEM, read again when it changes; with --tls-cert."`
 	Origin    []string `group:"network" placeholder:"ORIGIN" help:"Origins of pages that may connect beside the node's own, and this machine's when embedded; * for any."`
 	PublicURL []string `group:"network" name:"public-url" placeholder:"URL" help:"Addresses at which viewers reach this node, such as https://live.example.com or https://example.com/live/: pages from there are its own, and links that it prints begin with the first."`
 	Host      []string `group:"network" placeholder:"NAME" help:"Names that the public listener answers to beside localhost and addresses, while all is embedded and it listens on loopback; * for any."`
@@ -50,13 +50,19 @@ type Serve struct {
 	NATS  string `group:"engine" name:"nats" list:"," placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
 	Redis string `group:"engine" name:"redis" list:"," placeholder:"URL,..." help:"Redis, its sentinels or its cluster; empty for one inside this process."`
 	File
+	NATSAccess
+	RedisAccess
+	Prefix string `group:"engine" default:"kansei" help:"What all names on NATS and in Redis begin with, in capitals those of streams: [a-z0-9_-], up to 32; the same on all nodes, for good."`
 	Auth
 	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
 	NodeSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
-	Demo       bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
+	// NodeSecretFile holds what NodeSecret does, one secret a line.
+	NodeSecretFile string `group:"access" placeholder:"FILE" help:"File with the secret that the ids of guests are made with, in the place of --node-secret, read again when it changes; two, one a line, while one replaces the other."`
+	Demo           bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
 	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
+	LogCreate     string        `group:"log" default:"auto" help:"Whether this node creates streams that are not there: auto, or never, to wait for them while they are restored."`
 	LogMaxAge     time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
 	LogSync       LogSync       `group:"log" default:"1s" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
 	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
@@ -94,6 +100,10 @@ type Serve struct {
 	PresenceLease   time.Duration `group:"presence" default:"6s" help:"Silence after which the viewers of a node no longer count, 3s to 1m."`
 
 	Log
+
+	// Again reads the settings once more, from the same command line, environment and file;
+	// nil where they came from none.
+	Again func() (Serve, error) `kong:"-"`
 }
 
 // File is the setting that names the file of settings.
@@ -104,7 +114,9 @@ type File struct {
 // Auth is the settings of whoever makes or checks tokens.
 type Auth struct {
 	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of generated secrets (the user's state directory)."`
-	AuthSecret Secret `group:"access" placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable (embedded: made once, in --data-dir)."`
+	AuthSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable or in --auth-secret-file; two with a comma between them while one replaces the other (embedded: made once, in --data-dir)."`
+	// AuthSecretFile holds what AuthSecret does, one secret a line.
+	AuthSecretFile string `group:"access" placeholder:"FILE" help:"File with the secret that signs tokens, in the place of --auth-secret, read again when it changes; two, one a line, while one replaces the other."`
 }
 
 // Log is the settings of a command's own log.
@@ -169,11 +181,23 @@ func (s *Serve) Buckets() int {
 	return 64
 }
 
+// AuthSecrets returns the one or two secrets of --auth-secret; tokens are made with the
+// first. What has no comma in it is the secret as it is.
+func (a *Auth) AuthSecrets() [][]byte {
+	if a.AuthSecret != "" && !strings.Contains(string(a.AuthSecret), ",") {
+		return [][]byte{[]byte(a.AuthSecret)}
+	}
+	return secrets(a.AuthSecret)
+}
+
 // NodeSecrets returns the one or two secrets of --node-secret; sessions are made under the
 // first.
-func (s *Serve) NodeSecrets() [][]byte {
+func (s *Serve) NodeSecrets() [][]byte { return secrets(s.NodeSecret) }
+
+// secrets returns what commas separate in s.
+func secrets(s Secret) [][]byte {
 	var out [][]byte
-	for _, one := range split(string(s.NodeSecret)) {
+	for _, one := range split(string(s)) {
 		out = append(out, []byte(one))
 	}
 	return out

@@ -41,6 +41,7 @@ func TestFileThatAnybodyMayWrite(t *testing.T) {
 		{"redis: redis://u:p@h:1\nauth-secret: " + secret, 0o646, ":1: redis: it is a secret"},
 		{"nats:\n  - nats://h:1\n  - nats://u:p@h:2\nauth-secret: " + secret, 0o646, ":1: nats: it is a secret"},
 		{"origin: [https://h]", 0o666, ""},
+		{"nats: t0ken@h:4222\nauth-secret: " + secret, 0o646, ":1: nats: it is a secret"},
 		{"recent: 3", 0o666, ""},
 	} {
 		path := filepath.Join(t.TempDir(), "kansei.yaml")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/kansei-live/kansei/internal/redact"
 )
 
 // Parser parses the command line of kansei, with the environment and the file of
@@ -46,8 +48,8 @@ func (Environ) Apply(*kong.Kong) error { return nil }
 // used.
 type UsageError struct{ err error }
 
-// Error has one line for each thing that is wrong.
-func (e *UsageError) Error() string { return e.err.Error() }
+// Error has one line for each thing that is wrong, without the passwords of URLs.
+func (e *UsageError) Error() string { return redact.Text(e.err.Error()) }
 
 // Unwrap returns what is wrong.
 func (e *UsageError) Unwrap() error { return e.err }

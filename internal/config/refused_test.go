@@ -74,6 +74,7 @@ func TestRefused(t *testing.T) {
 		{"guests", serve, []string{"KANSEI_GUESTS=all"}, "", "KANSEI_GUESTS: must be none, watch or comment, not \"all\""},
 		{"level", []string{"serve", "--log-level=trace"}, nil, "", "--log-level: must be debug, info, warn or error, not \"trace\""},
 		{"sync", []string{"serve", "--log-sync=never"}, nil, "", "--log-sync: must be always or a duration of 10ms to 1h0m0s, not \"never\""},
+		{"create", []string{"serve", "--log-create=sometimes"}, nil, "", "--log-create: must be auto or never, not \"sometimes\""},
 		{"path in an origin", []string{"serve", "--origin=https://a.example/page"}, nil, "", "--origin: must be an origin such as https://example.com"},
 		{"port in a name", []string{"serve", "--ops-host=a.example:80"}, nil, "", "--ops-host: must be the name of a host without a port"},
 		{"URL for a name", serve, []string{"KANSEI_HOST=https://a.example"}, "", "KANSEI_HOST: must be the name of a host without a port"},
@@ -105,6 +106,37 @@ func TestRefused(t *testing.T) {
 				t.Errorf("error\n%v\nwant\n%s", err, tt.want)
 			}
 		})
+	}
+}
+
+// What is wrong with an address is told without what is secret in it.
+func TestErrorsTellNoSecrets(t *testing.T) {
+	t.Parallel()
+	secret := "KANSEI_AUTH_SECRET=" + strings.Repeat("s", 32)
+	for _, c := range []struct {
+		args []string
+		env  []string
+		file string
+	}{
+		{[]string{"serve", "nats://sw0rdfish@a:4222"}, nil, ""},
+		{[]string{"serve", "--nats=nats://sw0rdfish@"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=nats://ann:sw0rdfish%zz@a"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=nats://ann:sw0rdfish/x@a"}, []string{secret}, ""},
+		{[]string{"serve", "--nats=http://sw0rdfish@a"}, []string{secret}, ""},
+		{[]string{"serve", "--redis=http://:sw0rdfish@a"}, []string{secret}, ""},
+		{[]string{"serve", "--recent=redis://:sw0rdfish@a"}, nil, ""},
+		{[]string{"serve", "--listen=nats://sw0rdfish@a:4222"}, nil, ""},
+		{[]string{"serve", "--origin=https://ann:sw0rdfish@a.example/"}, nil, ""},
+		{serve, []string{"KANSEI_GUESTS=redis://:sw0rdfish@a"}, ""},
+		{serve, []string{secret, "KANSEI_REDIS=:sw0rdfish@a"}, ""},
+		{[]string{"serve", "--config=FILE"}, nil, "nats: [nats://sw0rdfish@a]"},
+		{[]string{"serve", "--config=FILE"}, nil, "nats://sw0rdfish@a:4222: x"},
+		{[]string{"serve", "--config=FILE"}, nil, "recent: nats://sw0rdfish@a:4222"},
+		{[]string{"serve", "--config=FILE"}, nil, "auth-secret: [sw0rdfish]"},
+	} {
+		if _, _, err := parse(t, c.args, c.env, c.file); err == nil || strings.Contains(err.Error(), "sw0rd") {
+			t.Errorf("%q %q %q: %v", c.args, c.env, c.file, err)
+		}
 	}
 }
 

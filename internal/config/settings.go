@@ -54,11 +54,16 @@ func (s *Serve) Validate() error {
 	s.validateNetwork(&p)
 	s.Auth.validate(&p)
 	s.Log.validate(&p)
-	if !s.Embedded() && s.AuthSecret == "" {
-		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes")
+	if !s.Embedded() && !s.givesAuthSecret() {
+		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes; or --auth-secret-file")
 	}
 	s.validateNodeSecret(&p)
-	if s.DataDir == "" && (s.NATS == "" || s.AuthSecret == "") {
+	s.NATSAccess.validate(&p, s.NATS)
+	s.RedisAccess.validate(&p, s.Redis)
+	if !isPrefix.MatchString(s.Prefix) {
+		p.add("prefix", "must be 1 to 32 of a-z, 0-9, _ and -, not %q", s.Prefix)
+	}
+	if s.DataDir == "" && (s.NATS == "" || !s.givesAuthSecret()) {
 		p.add("data-dir", "is needed: there is no home directory to take for it")
 	}
 	oneOf(&p, "guests", s.Guests, "", "none", "watch", "comment")
@@ -68,6 +73,7 @@ func (s *Serve) Validate() error {
 	if s.NATS == "" && s.LogReplicas > 1 {
 		p.add("log-replicas", "must be 0 or 1 without --nats, not %d: an embedded log has one copy", s.LogReplicas)
 	}
+	oneOf(&p, "log-create", s.LogCreate, "auto", "never")
 	within(&p, "log-max-age", s.LogMaxAge, time.Minute, 100*365*24*time.Hour)
 	within(&p, "append-timeout", s.AppendTimeout, 100*time.Millisecond, time.Minute)
 	within(&p, "live-buffer", s.LiveBuffer, 16, 1<<20)
@@ -136,7 +142,7 @@ func (s *Serve) validateNetwork(p *Problems) {
 	hosts(p, "ops-host", s.OpsHost)
 	// Addresses may hold passwords and are not quoted.
 	if s.NATS != "" && !areNATSServers(s.NATSServers()) {
-		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss")
+		p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them; schemes are nats, tls, ws and wss, and special characters in user and password are percent-encoded")
 	}
 	if s.Redis != "" && !isRedisURL.MatchString(s.Redis) {
 		p.add("redis", "must be a URL such as redis://10.0.0.1:6379, with more hosts behind commas; schemes are redis, rediss, unix, redis+sentinel and redis+cluster")
@@ -144,19 +150,26 @@ func (s *Serve) validateNetwork(p *Problems) {
 }
 
 func (s *Serve) validateNodeSecret(p *Problems) {
-	if s.NodeSecret == "" {
-		if s.NATS != "" && s.GuestMode() != "none" {
-			p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
-		}
+	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.GuestMode() != "none" {
+		p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
+	}
+	validateSecrets(p, "node-secret", s.NodeSecret, s.NodeSecrets(), s.NodeSecretFile)
+}
+
+// validateSecrets checks a setting that holds one or two secrets, or the file that does.
+func validateSecrets(p *Problems, name string, value Secret, secrets [][]byte, file string) {
+	if value == "" {
 		return
 	}
-	secrets := s.NodeSecrets()
+	if file != "" {
+		p.add(name+"-file", "must not be given together with --%s: they may differ", name)
+	}
 	if n := len(secrets); n < 1 || n > 2 {
-		p.add("node-secret", "must be one secret, or two with a comma between them, not %d", n)
+		p.add(name, "must be one secret, or two with a comma between them, not %d", n)
 	}
 	for _, one := range secrets {
 		if n := len(one); n < minSecret {
-			p.add("node-secret", "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", minSecret, n)
+			p.add(name, "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", minSecret, n)
 		}
 	}
 }
@@ -169,10 +182,11 @@ func (a *Auth) Validate() error {
 }
 
 func (a *Auth) validate(p *Problems) {
-	if n := len(a.AuthSecret); n > 0 && n < minSecret {
-		p.add("auth-secret", "must have at least %d bytes, not %d; openssl rand -hex 32 makes one", minSecret, n)
-	}
+	validateSecrets(p, "auth-secret", a.AuthSecret, a.AuthSecrets(), a.AuthSecretFile)
 }
+
+// givesAuthSecret reports whether the settings hold the secret of tokens, or name its file.
+func (a *Auth) givesAuthSecret() bool { return a.AuthSecret != "" || a.AuthSecretFile != "" }
 
 // Validate says what is wrong with the settings: [Problems].
 func (l *Log) Validate() error {

@@ -132,13 +132,13 @@ func values(n *yaml.Node) []string {
 	return all
 }
 
-// holdsSecret reports whether the value of a flag is a secret, or a URL with a user in it.
+// holdsSecret reports whether the value of a flag is a secret, or an address with a user in it.
 func holdsSecret(f *kong.Flag, value string) bool {
 	t := f.Target.Type()
 	if t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	return t == reflect.TypeFor[Secret]() || strings.Contains(value, "://") && strings.Contains(value, "@")
+	return t == reflect.TypeFor[Secret]() || strings.Contains(value, "@")
 }
 
 // resolve gives kong the value of a flag that is not on the command line; nil for its

@@ -36,11 +36,15 @@ func Start(ctx context.Context, cfg Config) *Crowd {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &Crowd{cancel: cancel, done: make(chan struct{})}
 	var wg sync.WaitGroup
+	var once sync.Once // what has sent one away has sent the others, too
 	for i := range cfg.Size {
 		// Ends with ctx; the goroutine below waits for it.
 		wg.Go(func() {
 			if err := visit(ctx, cfg, i); err != nil && ctx.Err() == nil {
-				cfg.Logger.Warn("a viewer of the demo crowd has left", "error", err)
+				once.Do(func() {
+					cfg.Logger.Warn("viewers of the demo crowd (--demo) are sent away, and do not come back: the comments of the demo become fewer, nobody else is concerned",
+						"error", err)
+				})
 			}
 		})
 	}

@@ -17,6 +17,8 @@ const (
 	// restart that has not helped.
 	mendEvery    = 5 * time.Second
 	mendEveryMax = time.Minute
+	// sayEvery is how often it is logged that the disk takes nothing, while that lasts.
+	sayEvery = time.Minute
 	// mendRoom is how many bytes the disk must take before a server is started anew.
 	mendRoom = 1 << 20
 	mendFile = "kansei.room"
@@ -34,20 +36,27 @@ func (n *NATS) mend() {
 		case <-n.quit:
 			return
 		}
+		var said time.Time
 		for wait := mendEvery; ; {
 			why := n.ill()
 			if why == nil {
 				break
 			}
 			if err := n.room(); err != nil {
-				n.cfg.Logger.Error("the embedded log cannot be written", "error", err)
-			} else {
-				n.cfg.Logger.Warn("starting the embedded log anew", "because", why)
-				n.stopServer()
-				if err := n.startServer(); err != nil {
-					n.cfg.Logger.Error("the embedded log does not start", "error", err)
+				if now := time.Now(); now.Sub(said) >= sayEvery {
+					said = now
+					n.cfg.Logger.Error("the disk of the embedded log takes nothing: comments are refused, viewers stay and see what there is; make room in the data directory, the log then goes on by itself",
+						"directory", n.dir, "error", err, "because", why)
 				}
+			} else {
+				n.cfg.Logger.Warn("the embedded log has failed, and is started anew: nothing that was acknowledged is lost, comments under way may have to be sent again",
+					"directory", n.dir, "because", why)
+				n.stopServer()
 				wait = min(2*wait, mendEveryMax)
+				if err := n.startServer(); err != nil {
+					n.cfg.Logger.Error("the embedded log does not start: comments are neither taken nor shown, viewers stay; it is tried again",
+						"directory", n.dir, "in", wait, "error", err)
+				}
 			}
 			select {
 			case <-time.After(wait):

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/internal/private"
+	"github.com/kansei-live/kansei/internal/quiet"
 )
 
 // NATSConfig configures an embedded NATS server.
@@ -44,6 +45,7 @@ const (
 // connect to.
 type NATS struct {
 	cfg       NATSConfig
+	quiet     *quiet.Logger
 	dir       string // of the store
 	lock      *os.File
 	temporary string // the directory to remove; empty if there is none
@@ -68,7 +70,7 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	n := &NATS{cfg: cfg, failed: make(chan struct{}, 1), quit: make(chan struct{})}
+	n := &NATS{cfg: cfg, quiet: quiet.New(cfg.Logger), failed: make(chan struct{}, 1), quit: make(chan struct{})}
 	n.close = sync.OnceValue(n.stop)
 	if err := n.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded nats: %w", err), n.close())
@@ -93,7 +95,7 @@ func (n *NATS) start() error {
 		return fmt.Errorf("store directory %s: %w", n.dir, err)
 	}
 	if err := n.startServer(); err != nil {
-		return err
+		return fmt.Errorf("store directory %s: %w", n.dir, err)
 	}
 	// Ends when stop says so, and stop waits for it.
 	n.mending.Go(n.mend)
@@ -102,7 +104,7 @@ func (n *NATS) start() error {
 
 // startServer starts a server on the store.
 func (n *NATS) startServer() error {
-	log := &natsLogger{log: n.cfg.Logger, failed: n.failed}
+	log := &natsLogger{log: n.quiet, failed: n.failed}
 	s, err := server.NewServer(&server.Options{
 		ServerName:         "kansei-embedded",
 		DontListen:         true,
@@ -186,23 +188,24 @@ func (n *NATS) stop() error {
 	return nil
 }
 
-// natsLogger hands on what the server has to say, its notices as details.
+// natsLogger hands on what the server has to say, its notices as details. A server may say
+// the same all the time, as on a full disk: few lines are written in a while.
 type natsLogger struct {
-	log    *slog.Logger
+	log    *quiet.Logger
 	failed chan struct{} // is told of errors
 
 	mu   sync.Mutex
 	died error
 }
 
-func (l *natsLogger) Noticef(format string, v ...any) { l.write(l.log.Debug, format, v) }
-func (l *natsLogger) Warnf(format string, v ...any)   { l.write(l.log.Warn, format, v) }
+func (l *natsLogger) Noticef(format string, v ...any) { l.write(slog.LevelDebug, format, v) }
+func (l *natsLogger) Warnf(format string, v ...any)   { l.write(slog.LevelWarn, format, v) }
 func (l *natsLogger) Debugf(string, ...any)           {} // the server was not told to debug
 func (l *natsLogger) Tracef(string, ...any)           {} // or to trace
 
 // Errorf also has the store looked at.
 func (l *natsLogger) Errorf(format string, v ...any) {
-	l.write(l.log.Error, format, v)
+	l.write(slog.LevelError, format, v)
 	select {
 	case l.failed <- struct{}{}:
 	default:
@@ -211,7 +214,7 @@ func (l *natsLogger) Errorf(format string, v ...any) {
 
 // Fatalf is the server's last word. It does not end the process.
 func (l *natsLogger) Fatalf(format string, v ...any) {
-	l.write(l.log.Error, format, v)
+	l.write(slog.LevelError, format, v)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.died == nil {
@@ -225,6 +228,11 @@ func (l *natsLogger) fatal() error {
 	return l.died
 }
 
-func (l *natsLogger) write(log func(string, ...any), format string, v []any) {
-	log("nats: " + fmt.Sprintf(format, v...))
+func (l *natsLogger) write(level slog.Level, format string, v []any) {
+	text := fmt.Sprintf(format, v...)
+	kind := "the embedded NATS server says"
+	if level >= slog.LevelError {
+		kind = "the embedded NATS server reports an error"
+	}
+	l.log.Log(level, kind, text, "text", text)
 }

@@ -144,7 +144,7 @@ func TestNATSStoreThatCannotBeRead(t *testing.T) {
 	n, err := StartNATS(NATSConfig{StoreDir: dir})
 	if err == nil {
 		t.Error("it started", n.Close())
-	} else if !strings.Contains(err.Error(), "JetStream") {
-		t.Errorf("error %q does not say what failed", err)
+	} else if !strings.Contains(err.Error(), "JetStream") || !strings.Contains(err.Error(), "store directory "+dir) {
+		t.Errorf("error %q does not say what failed, and where", err)
 	}
 }

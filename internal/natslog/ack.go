@@ -45,8 +45,8 @@ func (a *appender) stranger(d *draft, ack *pubAck) {
 	a.mu.Unlock()
 	a.l.metrics.failed(opStranger)
 	if complain {
-		a.l.log.Warn("another stream stores the room log's subjects too", "stream", d.stream.name,
-			"other", ack.Stream, "domain", ack.Domain)
+		a.l.log.Warn("another stream stores the room log's subjects too, and answers for it: what it says is left out, nobody is told ok by it; take the subjects from it, or have it mirror the log",
+			"stream", d.stream.name, "other", ack.Stream, "domain", ack.Domain)
 	}
 }
 
@@ -79,10 +79,13 @@ func (a *appender) deliver(m *nats.Msg) {
 			d.stream.suspect(d.known) // it gives a position out again
 		}
 		// A duplicate of one's own earlier try is none.
-		a.end(d, hub.Receipt{Seq: ack.Seq, Duplicate: ack.Duplicate && d.open <= 1}, nil)
+		r := hub.Receipt{Seq: ack.Seq, Duplicate: ack.Duplicate && d.open <= 1}
+		d.settle()
+		a.end(d, r, nil)
 	case ack.Error == nil:
 		a.later(d, "an answer without a position")
 	case ack.Error.ErrCode == codeWrongLastSequence:
+		d.settle()
 		a.end(d, hub.Receipt{}, &sequenceError{d.tries})
 	default:
 		again := d.refused(ack.Error)

@@ -56,7 +56,12 @@ type appender struct {
 	answering  int
 	settled    bool
 	complained time.Time // the last time
+	unsaid     int       // appends that have failed since, and were not complained of
 	strange    time.Time // when another stream's answer was complained of last
+	// barred counts, by subject, the tries on this connection that the server did not let
+	// through; strays the tries on it that were not answered when their drafts were over.
+	barred map[string]int
+	strays int
 }
 
 // draft is an append in flight.
@@ -81,20 +86,20 @@ type draft struct {
 
 func newAppender(l *Log) *appender {
 	return &appender{
-		l: l, inbox: nats.NewInbox() + ".",
+		l: l, inbox: naming{l.cfg.Prefix}.newInbox(),
 		ready: make(chan struct{}, 1), alarm: make(chan struct{}, 1),
-		pending: make(map[string]*draft), idle: make(chan struct{}),
+		pending: make(map[string]*draft), idle: make(chan struct{}), barred: make(map[string]int),
 	}
 }
 
 // Append implements [hub.RoomLog].
 func (l *Log) Append(room string, d hub.Draft, done func(hub.Receipt, error)) {
 	if !protocol.ValidRoom(room) {
-		l.appender.refuse(done, fmt.Errorf("natslog: %w: %w: %.80q", hub.ErrUnavailable, errNoRoom, room))
+		l.appender.refuse("", done, fmt.Errorf("natslog: %w: %w: %.80q", hub.ErrUnavailable, errNoRoom, room))
 		return
 	}
 	if wrong := checkDraft(d); wrong != "" {
-		l.appender.refuse(done, fmt.Errorf("natslog: %w: draft for room %s: %s", hub.ErrUnavailable, room, wrong))
+		l.appender.refuse("", done, fmt.Errorf("natslog: %w: draft for room %s: %s", hub.ErrUnavailable, room, wrong))
 		return
 	}
 	s := l.logs[partition(room, len(l.logs))]
@@ -103,13 +108,7 @@ func (l *Log) Append(room string, d hub.Draft, done func(hub.Receipt, error)) {
 
 func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) {
 	now := time.Now()
-	var err error
-	switch {
-	case !a.l.connected.Load():
-		err = errNotConnected
-	case s.identity().epoch == "":
-		err = fmt.Errorf("stream %s: %w", s.name, errUnusable)
-	}
+	err := s.closedTo()
 	a.mu.Lock()
 	switch {
 	case a.closed:
@@ -119,7 +118,7 @@ func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) 
 	}
 	if err != nil {
 		a.mu.Unlock()
-		a.refuse(done, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))
+		a.refuse(s.name, done, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))
 		return
 	}
 	a.count++
@@ -135,6 +134,23 @@ func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) 
 	signal(a.ready)
 }
 
+// closedTo is why the stream takes no appends, as far as this node knows; nil if it does.
+func (s *stream) closedTo() error {
+	if !s.l.connected.Load() {
+		return errNotConnected
+	}
+	if e := s.l.deaf.Load(); e != nil {
+		return e
+	}
+	if s.identity().epoch == "" {
+		return fmt.Errorf("stream %s: %w", s.name, errUnusable)
+	}
+	if e := s.mute.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -143,7 +159,10 @@ func signal(c chan struct{}) {
 }
 
 // refuse answers an append that was not begun, from another goroutine.
-func (a *appender) refuse(done func(hub.Receipt, error), err error) {
+func (a *appender) refuse(stream string, done func(hub.Receipt, error), err error) {
+	if !errors.Is(err, errClosed) {
+		a.complain(stream, err)
+	}
 	answer := func() {
 		a.l.metrics.appends.WithLabelValues(resultUnavailable).Inc()
 		done(hub.Receipt{}, err)
@@ -199,6 +218,10 @@ func (a *appender) publish(d *draft) {
 		a.mu.Unlock()
 		return
 	}
+	if e := d.stream.mute.Load(); e != nil {
+		a.bar(d, e)
+		return
+	}
 	// Counted before it is written: from here on the outcome is unknown.
 	d.tries++
 	d.open++
@@ -241,12 +264,14 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 	a.answering++
 	unknown := err != nil && d.open > 0
 	_, conflict := errors.AsType[*sequenceError](err)
-	complain := err != nil && !conflict && !a.closed && time.Since(a.complained) >= complainEvery
-	if complain {
-		a.complained = time.Now()
-	}
+	complain := err != nil && !conflict && !a.closed
+	a.strays += d.open
+	barred := a.barred[d.msg.Subject] > 0
 	a.mu.Unlock()
 	defer a.answered()
+	if barred {
+		defer a.settleBarred(d.msg.Subject)
+	}
 
 	a.l.metrics.appendSeconds.Observe(time.Since(d.start).Seconds())
 	result := resultOK
@@ -263,9 +288,34 @@ func (a *appender) end(d *draft, r hub.Receipt, err error) {
 	}
 	a.l.metrics.appends.WithLabelValues(result).Inc()
 	if complain {
-		a.l.log.Warn("an append has failed", "stream", d.stream.name, "error", err)
+		a.complain(d.stream.name, err)
 	}
 	d.done(r, err)
+}
+
+// complain logs one of the appends that fail, once in a while.
+func (a *appender) complain(stream string, err error) {
+	a.mu.Lock()
+	if time.Since(a.complained) < complainEvery {
+		a.unsaid++
+		a.mu.Unlock()
+		return
+	}
+	unsaid := a.unsaid
+	a.complained, a.unsaid = time.Now(), 0
+	a.mu.Unlock()
+	what := "a comment or a state was not stored: its sender was told so, and may send it again"
+	if errors.Is(err, hub.ErrUnknownOutcome) {
+		what = "whether a comment or a state was stored is not known: its sender was told so, and may send it again"
+	}
+	args := []any{"error", err}
+	if stream != "" {
+		args = append(args, "stream", stream)
+	}
+	if unsaid > 0 {
+		args = append(args, "left_out", unsaid)
+	}
+	a.l.log.Warn(what, args...)
 }
 
 // answered follows the answer to a draft: whoever closes the log waits for the last one.

@@ -192,7 +192,7 @@ func TestStateWriteThatWasDoneAlready(t *testing.T) {
 	// another subscriber's having the appender's inbox in the meantime.
 	ctx := testContext(t)
 	inbox := l.appender.inbox
-	l.appender.inbox = nats.NewInbox() + "."
+	l.appender.inbox = naming{l.cfg.Prefix}.newInbox()
 	type outcome struct {
 		rev uint64
 		err error

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,31 +14,11 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// What differs, if a flag can make it.
-const (
-	whatPartitions = "partitions"
-	whatReplicas   = "replicas"
-	whatMaxAge     = "max_age"
-)
-
 // What a stream's metadata pin.
 const (
 	metaEpoch      = "kansei_epoch"
 	metaPartitions = "kansei_partitions"
 )
-
-// flag is the setting of a node that a stream's comes from; empty when there is none.
-func flag(what string) string {
-	switch what {
-	case whatPartitions:
-		return "--log-partitions"
-	case whatReplicas:
-		return "--log-replicas"
-	case whatMaxAge:
-		return "--log-max-age"
-	}
-	return ""
-}
 
 // newEpoch is the identity of a stream that is about to be created: 60 random
 // bits, [a-z2-7]{12}.
@@ -79,89 +58,17 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 	return c
 }
 
-// difference is something in which a stream is not what it should be.
-type difference struct {
-	what        string
-	is, want    string
-	survivable  bool // the log works all the same, if not as configured
-	explanation string
-}
-
-// compare names the differences between a stream and what it should be. What
-// operators may set as they like (limits of bytes, placement, compression) is not
-// compared.
-func (s *stream) compare(is jetstream.StreamConfig) []difference {
-	epoch := is.Metadata[metaEpoch]
-	want := s.wanted(epoch)
-	var d []difference
-	differs := func(what string, is, want any, survivable bool) {
-		if a, b := fmt.Sprint(is), fmt.Sprint(want); a != b {
-			d = append(d, difference{what: what, is: a, want: b, survivable: survivable})
-		}
-	}
-	if epoch == "" {
-		d = append(d, difference{what: "no " + metaEpoch + " in its metadata",
-			explanation: "it was not made by kansei"})
-		return d
-	}
-	differs(whatPartitions, is.Metadata[metaPartitions], want.Metadata[metaPartitions], false)
-	differs("subjects", is.Subjects, want.Subjects, false)
-	differs("storage", is.Storage, want.Storage, false)
-	differs("retention", is.Retention, want.Retention, false)
-	differs("discard", is.Discard, want.Discard, true)
-	differs(whatReplicas, is.Replicas, want.Replicas, true)
-	differs(whatMaxAge, is.MaxAge, want.MaxAge, true)
-	differs("duplicate_window", is.Duplicates, want.Duplicates, is.Duplicates >= 2*s.l.cfg.AppendTimeout)
-	differs("max_msgs_per_subject", is.MaxMsgsPerSubject, want.MaxMsgsPerSubject, false)
-	differs("allow_direct", is.AllowDirect, want.AllowDirect, false)
-	differs("no_ack", is.NoAck, want.NoAck, false)
-	differs("sealed", is.Sealed, want.Sealed, false)
-	differs("subject_transform", is.SubjectTransform != nil, false, false)
-	differs("mirror", is.Mirror != nil, false, false)
-	if is.RePublish == nil {
-		differs("republish", "none", want.RePublish.Destination, false)
-	} else {
-		differs("republish source", is.RePublish.Source, want.RePublish.Source, false)
-		differs("republish destination", is.RePublish.Destination, want.RePublish.Destination, false)
-		differs("republish headers_only", is.RePublish.HeadersOnly, false, false)
-	}
-	return d
-}
-
-// mismatch is the error for the differences; nil when there are none.
-func (s *stream) mismatch(d []difference) error {
-	if len(d) == 0 {
-		return nil
-	}
-	parts := make([]string, len(d))
-	for i, x := range d {
-		switch flag := flag(x.what); {
-		case x.explanation != "":
-			parts[i] = x.what + " (" + x.explanation + ")"
-		case flag != "":
-			parts[i] = fmt.Sprintf("%s %s, wanted %s (%s)", x.what, x.is, x.want, flag)
-		default:
-			parts[i] = fmt.Sprintf("%s %s, wanted %s", x.what, x.is, x.want)
-		}
-	}
-	return fmt.Errorf("stream %s has %s", s.name, strings.Join(parts, "; "))
-}
-
-func survivable(d []difference) bool {
-	return !slices.ContainsFunc(d, func(x difference) bool { return !x.survivable })
-}
-
 // info asks the stream's leader who it is and where it ends.
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	answer, err := api(ctx, s.l.caller, opInfo, "$JS.API.STREAM.INFO."+s.name, nil, leaderless)
+	answer, err := api(ctx, s.l.caller, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
-		return nil, fmt.Errorf("ask for stream %s: %w", s.name, err)
+		return nil, fmt.Errorf("ask for stream %s: %w", s.name, explained(err, 0))
 	}
 	if answer.Config.Name != s.name {
 		return nil, fmt.Errorf("ask for stream %s: an answer about %q", s.name, answer.Config.Name)
 	}
 	if leaderless(answer) {
-		return nil, fmt.Errorf("stream %s %w", s.name, errNoLeader)
+		return nil, s.noLeader(answer)
 	}
 	return answer, nil
 }
@@ -196,14 +103,12 @@ func endOf(info *jetstream.StreamInfo) hub.Position {
 // create makes the stream. That another node was faster is no error.
 func (s *stream) create(ctx context.Context) error {
 	epoch := newEpoch()
-	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, "$JS.API.STREAM.CREATE."+s.name, s.wanted(epoch), nil)
+	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
 	switch {
 	case isCode(err, codeStreamNameInUse):
 		return nil
-	case isCode(err, codeNotSupported), isCode(err, codeNoPeers):
-		return fmt.Errorf("create stream %s with %d replicas (%s): %w", s.name, s.l.cfg.Replicas, flag(whatReplicas), err)
 	case err != nil:
-		return fmt.Errorf("create stream %s: %w", s.name, err)
+		return fmt.Errorf("create stream %s: %w", s.name, explained(err, s.l.cfg.Replicas))
 	}
 	s.l.log.Info("stream created", "stream", s.name, "epoch", epoch, "replicas", s.l.cfg.Replicas)
 	return nil
@@ -218,6 +123,8 @@ type identity struct {
 var (
 	errWaiting  = errors.New("waiting for the first partition")
 	errNoLeader = errors.New("has no leader")
+	// errNeverCreate follows the name of the stream.
+	errNeverCreate = errors.New("is not there, and --log-create=never: restore it, or have one node make it with --log-create=auto")
 )
 
 // bind finds the stream, or makes it. A new set of streams is begun with partition
@@ -227,6 +134,10 @@ func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
 	info, err := s.info(ctx)
 	if !isCode(err, codeStreamNotFound) {
 		return info, err
+	}
+	if s.l.cfg.NeverCreate {
+		// What is written to it meanwhile is refused at once.
+		return nil, s.refuse(fmt.Errorf("stream %s %w", s.name, errNeverCreate))
 	}
 	if first := s.l.logs[0]; s != first && first.identity().epoch == "" {
 		return nil, fmt.Errorf("stream %s: %w", s.name, errWaiting)
@@ -238,4 +149,84 @@ func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
 		return nil, err
 	}
 	return s.info(ctx)
+}
+
+// accept takes the stream for what it says it is, if it is what it should be.
+func (s *stream) accept(info *jetstream.StreamInfo) error {
+	differences := s.compare(info.Config)
+	mismatch := s.mismatch(differences)
+	id := identity{info.Config.Metadata[metaEpoch], info.Created}
+	s.tellDifferences(differences)
+	s.tellReplicas(info)
+	if err := checkLeader(info); err != nil {
+		return s.refuse(fmt.Errorf("stream %s: %w", s.name, err))
+	}
+
+	s.mu.Lock()
+	if !survivable(differences) {
+		s.usable = false
+		s.mu.Unlock()
+		return mismatch
+	}
+	// A server that was paused may tell of the stream that was there before.
+	if s.id.epoch != "" && s.id.epoch != id.epoch && id.created.Before(s.id.created) && s.denials < 3 {
+		s.denials++
+		s.mu.Unlock()
+		return fmt.Errorf("stream %s: an answer about one that is older", s.name)
+	}
+	s.denials = 0
+	s.replicated.Store(info.Config.Replicas > 1)
+	first, other := !s.usable, s.id.epoch != id.epoch
+	if other && s.id.epoch != "" {
+		s.l.log.Warn("a stream of the room log was replaced by another one: its rooms begin anew, their viewers get a gap and what the new one has",
+			"stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
+	}
+	s.usable, s.err, s.id = true, mismatch, id
+	s.domain.Store(info.Domain)
+	if other {
+		s.tip = endOf(info)
+		s.pos, s.high, s.gone, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, 0, time.Time{}, 0
+		s.doubted = nil
+	}
+	s.mu.Unlock()
+
+	if other {
+		s.overtaken = make(map[*follow]bool)
+		s.startAnew()
+	}
+	// The others wait for the first partition, rooms for the states.
+	if first && (s == s.l.logs[0] || s.isState()) {
+		for _, t := range s.l.streams() {
+			if t != s {
+				t.hurry()
+			}
+		}
+	}
+	return nil
+}
+
+// refuse has the stream not be used until it is accepted again; it returns the reason.
+func (s *stream) refuse(why error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.usable = false
+	return why
+}
+
+// startAnew has every room begin anew.
+func (s *stream) startAnew() {
+	for _, f := range s.follows() {
+		if !s.isState() {
+			f.pasts.Add(1)
+		}
+		f.wake(s.anew())
+	}
+}
+
+// anew is what a follow has to do when the stream is not the one that it was.
+func (s *stream) anew() task {
+	if s.isState() {
+		return taskStateAnew
+	}
+	return taskWarm
 }

@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kansei-live/kansei/internal/redact"
 )
 
 // Config configures a [Log]. The zero value of a field is its default.
@@ -18,10 +21,16 @@ type Config struct {
 	URLs    []string      // of the NATS servers; default nats://127.0.0.1:4222
 	Options []nats.Option // applied after the log's own: credentials, TLS, a server in process
 	Name    string        // of the connection, as NATS reports it; default kansei
+	// NKey returns the public key of the node's user, which is asked for before every
+	// attempt to connect; nil for what Options say.
+	NKey   func() string
+	Domain string // of JetStream, [A-Za-z0-9_-]+; default that of the server
 
 	Prefix     string // of subjects; in capitals, of streams; [a-z0-9_-]{1,32}; default kansei
 	Partitions int    // 1 to 256; default 1; every node must have the same
 	Replicas   int    // of every stream, 1 to 5; default 1
+	// NeverCreate has the log wait for a stream that is not there, instead of creating it.
+	NeverCreate bool
 	// MaxAge is how long events are kept; default 7 days, at least 1 second.
 	MaxAge time.Duration
 	// HistoryWindow is how old a room's last event may be for a first report to
@@ -68,7 +77,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RequestTimeout, 2*time.Second)
 	setDefault(&c.MaxPending, 8192)
 	setDefault(&c.LiveBuffer, 8192)
-	setDefault(&c.directGet, "$JS.API.DIRECT.GET.")
+	setDefault(&c.directGet, c.api()+"DIRECT.GET.")
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics(prometheus.NewRegistry())
 	}
@@ -78,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 
 	if len(c.Prefix) > 32 || strings.Trim(c.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
 		return c, fmt.Errorf("natslog: prefix %q: it must be [a-z0-9_-]{1,32}", c.Prefix)
+	}
+	if strings.ContainsAny(c.Domain, ".*> \t\r\n") {
+		return c, fmt.Errorf("natslog: %q is not the name of a JetStream domain", c.Domain)
 	}
 	if c.Partitions < 1 || c.Partitions > maxPartitions {
 		return c, fmt.Errorf("natslog: %d partitions: there must be 1 to %d", c.Partitions, maxPartitions)
@@ -103,10 +115,18 @@ func (c Config) withDefaults() (Config, error) {
 			u = "nats://" + u
 		}
 		if p, err := url.Parse(strings.TrimSpace(u)); err != nil || p.Host == "" {
-			return c, fmt.Errorf("natslog: %q is not the address of a NATS server", redact(u))
+			return c, fmt.Errorf("natslog: %q is not the address of a NATS server; special characters in its user and password are percent-encoded", redact.URL(u))
 		}
 	}
 	return c, nil
+}
+
+// api is what the subjects of the JetStream API begin with.
+func (c *Config) api() string {
+	if c.Domain == "" {
+		return "$JS.API."
+	}
+	return "$JS." + c.Domain + ".API."
 }
 
 func setDefault[T comparable](v *T, d T) {
@@ -114,14 +134,6 @@ func setDefault[T comparable](v *T, d T) {
 	if *v == zero {
 		*v = d
 	}
-}
-
-// redact is a URL without the password that may be in it.
-func redact(u string) string {
-	if p, err := url.Parse(strings.TrimSpace(u)); err == nil {
-		return p.Redacted()
-	}
-	return "(unreadable)"
 }
 
 // naming makes the names of streams and subjects.
@@ -144,6 +156,13 @@ func (n naming) stateSubjects() string { return n.prefix + ".state." }
 func (n naming) liveSubjects(epoch, section string) string {
 	return n.prefix + ".live." + epoch + "." + section + "."
 }
+
+// inboxes are the subjects on which NATS answers this node. They begin like those of any
+// client, but are of a prefix's own, so that a user can be granted no others.
+func (n naming) inboxes() string { return "_INBOX." + n.prefix + ".>" }
+
+// newInbox is one of them, without its end: a dot follows, and a token.
+func (n naming) newInbox() string { return "_INBOX." + n.prefix + "." + rand.Text() + "." }
 
 // partition is the partition of a room: FNV-1a of its name, 64 bits, modulo their
 // number. It must never change: it says where the rooms' events are.

@@ -19,6 +19,11 @@
 // for states), so that a subscription never hears another log than the one that it
 // was made for.
 //
+// A node makes the streams that are not there, unless it is told to wait for them, and
+// changes nothing in those that are. It does its work by what a stream is, whatever its own
+// settings say: compare.go judges each difference. Servers older than 2.11 (version.go) and
+// mirrors that answer for a stream (mirror.go) are not relied on.
+//
 // # How a room is followed
 //
 // What is republished is a hint: it may be lost, late or doubled. The log is the

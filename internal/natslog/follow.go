@@ -357,7 +357,7 @@ func (f *follow) park(w work, err error) {
 		f.failing = time.Now()
 	}
 	if f.l.ctx.Err() == nil && !errors.Is(err, errNotConnected) {
-		f.l.quiet.Log(slog.LevelDebug, "room cannot be read", f.room, "room", f.room, "stream", f.log.name, "error", err)
+		f.l.quiet.Log(slog.LevelDebug, "a room cannot be read: it is tried again when its stream answers, and said to be degraded meanwhile", f.room, "room", f.room, "stream", f.log.name, "error", err)
 	}
 	f.mu.Lock()
 	f.tasks |= w.tasks

@@ -41,12 +41,12 @@ type storedMessage struct {
 // leaderGet asks the stream's leader for one message; nil when there is none. No
 // other server tells of one.
 func (s *stream) leaderGet(ctx context.Context, r getRequest) (*record, error) {
-	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, "$JS.API.STREAM.MSG.GET."+s.name, r, nil)
+	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, s.l.cfg.api()+"STREAM.MSG.GET."+s.name, r, nil)
 	if isCode(err, codeNoMessage) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the leader of %s: %w", s.name, err)
+		return nil, fmt.Errorf("ask the leader of %s: %w", s.name, explained(err, 0))
 	}
 	m := answer.Message
 	if m.Seq == 0 {
@@ -101,8 +101,11 @@ func (s *stream) directGet(ctx context.Context, room string, from uint64, since 
 			case "404":
 			default:
 				s.l.metrics.failed(opDirectGet)
-				refusal = fmt.Errorf("direct get from %s: %s", s.name, describe(m))
+				refusal = errors.New(describe(m))
 			}
+			return false
+		}
+		if refusal = s.misanswered(m); refusal != nil {
 			return false
 		}
 		rec, ok := parseRecord(m)
@@ -121,10 +124,13 @@ func (s *stream) directGet(ctx context.Context, room string, from uint64, since 
 		p.records, p.end, unread = append(p.records, rec), rec.seq, false
 		return true
 	})
+	if err == nil {
+		err = refusal
+	}
 	if err != nil {
 		return page{}, fmt.Errorf("direct get from %s: %w", s.name, err)
 	}
-	return p, refusal
+	return p, nil
 }
 
 var errTooMany = errors.New("too many subjects for one request")
@@ -151,6 +157,9 @@ func (s *stream) directLasts(ctx context.Context, rooms []string, from uint64) (
 	err := s.direct(ctx, opTailProbe, r, len(rooms)+1, func(m *nats.Msg) bool {
 		switch status(m) {
 		case "":
+			if refusal = s.misanswered(m); refusal != nil {
+				return false
+			}
 			rec, ok := parseRecord(m)
 			if !ok {
 				s.l.metrics.skip(skipEnvelope)
@@ -158,7 +167,7 @@ func (s *stream) directLasts(ctx context.Context, rooms []string, from uint64) (
 				return true
 			}
 			if rec.previous != end && !p.unread {
-				refusal = fmt.Errorf("tail probe of %s: an answer was lost", s.name)
+				refusal = errors.New("an answer was lost")
 				return false
 			}
 			p.records, end = append(p.records, rec), rec.seq
@@ -173,17 +182,35 @@ func (s *stream) directLasts(ctx context.Context, rooms []string, from uint64) (
 			refusal = errTooMany
 		default:
 			s.l.metrics.failed(opTailProbe)
-			refusal = fmt.Errorf("tail probe of %s: %s", s.name, describe(m))
+			refusal = errors.New(describe(m))
 		}
 		return false
 	})
+	if err == nil {
+		err = refusal
+	}
 	if err != nil {
 		return lasts{}, fmt.Errorf("tail probe of %s: %w", s.name, err)
 	}
-	return p, refusal
+	return p, nil
 }
 
+// misanswered is why a message that was got directly is not to be used; nil when it is.
+func (s *stream) misanswered(m *nats.Msg) error {
+	if s.foreign(m) {
+		return errMirror
+	}
+	if last(m.Header, headerSequence) != "" && last(m.Header, headerPending) == "" {
+		return fmt.Errorf("it was answered by a nats-server older than %s: %w", oldestServer, errOldServer)
+	}
+	return nil
+}
+
+// direct asks any replica, unless a mirror would answer.
 func (s *stream) direct(ctx context.Context, op string, r getRequest, most int, each func(*nats.Msg) bool) error {
+	if s.byMirror() {
+		return errMirror
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err

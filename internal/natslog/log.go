@@ -15,6 +15,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/quiet"
+	"github.com/kansei-live/kansei/internal/redact"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -40,9 +41,17 @@ type Log struct {
 
 	nc        atomic.Pointer[nats.Conn] // nil until the first attempt to connect has ended
 	connected atomic.Bool
-	lastErr   atomic.Pointer[error] // why it is not connected
+	lastErr   atomic.Pointer[error]   // why it is not connected
+	noEntry   atomic.Pointer[refused] // the last server that did not let the node in
+	server    atomic.Pointer[string]  // the one that it is or was connected to
+	secrets   redact.Secrets          // of the servers' addresses
+	outage    outage
 	began     time.Time
 	moved     atomic.Int64 // when a server was left last, since began, in nanoseconds; 0: never
+
+	connections atomic.Uint64                   // how many there have been
+	deaf        atomic.Pointer[permissionError] // why no answers come: the user may not receive them
+	listened    time.Time                       // when that was tried again; of the goroutine that tends the first stream
 
 	caller   *caller
 	appender *appender
@@ -63,13 +72,14 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	secrets := redact.Of(cfg.URLs...)
 	options := nats.GetDefaultOptions()
 	for _, o := range cfg.Options {
 		if err := o(&options); err != nil {
-			return nil, fmt.Errorf("natslog: %w", err)
+			return nil, fmt.Errorf("natslog: %w", secrets.Error(err))
 		}
 	}
-	l := &Log{cfg: cfg, began: time.Now(), metrics: cfg.Metrics, log: cfg.Logger, quiet: quiet.New(cfg.Logger), closed: make(chan struct{})}
+	l := &Log{cfg: cfg, began: time.Now(), secrets: secrets, metrics: cfg.Metrics, log: cfg.Logger, quiet: quiet.New(cfg.Logger), closed: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.caller = newCaller(l)
 	l.appender = newAppender(l)
@@ -148,11 +158,12 @@ func (l *Log) options() []nats.Option {
 		nats.PingInterval(2 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(connectTimeout),
-		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}}),
+		nats.SetCustomDialer(&dialer{net.Dialer{Timeout: connectTimeout}, l.connectFailed, l.identify}),
 		// What could not be written is dropped by the connection, subscriptions
 		// too; connecting again makes them anew.
 		nats.FlusherTimeout(l.cfg.RequestTimeout),
 		nats.ReconnectOnFlusherError(),
+		nats.PermissionErrOnSubscribe(true), // which tryHear asks for
 		// Credentials may be mended while the node runs.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ConnectHandler(func(*nats.Conn) { l.up() }),
@@ -167,6 +178,15 @@ func (l *Log) options() []nats.Option {
 	return append(o, l.cfg.Options...)
 }
 
+// identify gives the connection the public key that the node's user has now. The client asks
+// for all else that it shows to a server by itself. It has the lock of its options while it
+// dials.
+func (l *Log) identify() {
+	if nc := l.nc.Load(); nc != nil && l.cfg.NKey != nil {
+		nc.Opts.Nkey = l.cfg.NKey()
+	}
+}
+
 // up is told of every connection that was made, once or twice.
 func (l *Log) up() {
 	nc := l.nc.Load()
@@ -174,8 +194,13 @@ func (l *Log) up() {
 		return
 	}
 	l.metrics.connected.Set(1)
-	l.log.Info("connected to nats", "server", nc.ConnectedUrlRedacted())
+	server := redact.URL(nc.ConnectedUrl())
+	l.server.Store(&server)
+	l.logBack(server)
+	l.connections.Add(1)
+	l.caller.forgive()
 	for _, s := range l.streams() {
+		s.unproven.Store(true)
 		s.recheck.Store(true)
 		s.hurry()
 	}
@@ -187,7 +212,8 @@ func (l *Log) down(err error) {
 		return
 	}
 	l.metrics.connected.Set(0)
-	if err != nil {
+	l.appender.disconnected()
+	if err = l.secrets.Error(err); err != nil {
 		l.lastErr.Store(&err)
 	}
 	// Whether the log still has them is asked when there is another connection.
@@ -195,21 +221,34 @@ func (l *Log) down(err error) {
 		s.suspect(s.highest())
 	}
 	if !l.closing.Load() {
-		l.log.Warn("connection to nats lost", "error", err)
+		l.logLost(err)
 	}
 }
 
 func (l *Log) connectFailed(err error) {
 	l.metrics.failed(opConnect)
-	if before := l.lastErr.Swap(&err); before == nil || (*before).Error() != err.Error() {
-		l.log.Warn("cannot connect to nats", "servers", l.servers(), "error", err)
+	err = l.secrets.Error(err)
+	if l.lastErr.Store(&err); refusedUser(err) {
+		l.noEntry.Store(&refused{err, time.Now()})
+	}
+	if !l.closing.Load() {
+		l.logFailed(err)
 	}
 }
 
 func (l *Log) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if !errors.Is(err, nats.ErrSlowConsumer) {
+	err = l.secrets.Error(err)
+	switch {
+	case errors.Is(err, nats.ErrSlowConsumer):
+	case errors.Is(err, nats.ErrPermissionViolation):
+		l.violated(err)
+		return
+	case refusedUser(err):
+		l.connectFailed(err)
+		return
+	default:
 		l.metrics.failed(opAsync)
-		l.log.Warn("nats reports an error", "error", err)
+		l.quiet.Log(slog.LevelWarn, "the connection to NATS reports an error", err.Error(), "error", err)
 		return
 	}
 	l.metrics.failed(opSlowConsumer)
@@ -242,7 +281,8 @@ func (l *Log) move(why error) {
 	if nc == nil || len(nc.Servers()) < 2 || last > 0 && now-last < int64(moveEvery) || !l.moved.CompareAndSwap(last, now) {
 		return
 	}
-	l.log.Warn("leaving a nats server that does not lead to the log", "server", nc.ConnectedUrlRedacted(), "error", why)
+	l.log.Warn("this NATS server does not reach the room log: the node connects to another one of --nats",
+		"server", redact.URL(nc.ConnectedUrl()), "error", why)
 	if err := nc.ForceReconnect(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		l.metrics.failed(opConnect)
 	}
@@ -264,7 +304,7 @@ func notSent(err error) bool {
 func (l *Log) servers() string {
 	urls := make([]string, len(l.cfg.URLs))
 	for i, u := range l.cfg.URLs {
-		urls[i] = redact(u)
+		urls[i] = redact.URL(u)
 	}
 	return strings.Join(urls, ",")
 }
@@ -275,10 +315,13 @@ func (l *Log) Ready() error {
 		return fmt.Errorf("nats: %w", errClosed)
 	}
 	if !l.connected.Load() {
-		if err := l.lastErr.Load(); err != nil {
-			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), *err)
+		if err := l.whyNot(); err != nil {
+			return fmt.Errorf("nats: not connected to %s: %w", l.servers(), err)
 		}
 		return fmt.Errorf("nats: not connected to %s", l.servers())
+	}
+	if e := l.deaf.Load(); e != nil {
+		return fmt.Errorf("nats: %w", e)
 	}
 	for _, s := range l.streams() {
 		if err := s.ready(); err != nil {
@@ -307,7 +350,7 @@ func (l *Log) Follow(room string, recent int, follower hub.Follower) hub.Follow 
 	f := newFollow(l, room, recent, follower)
 	if !protocol.ValidRoom(room) {
 		// There is no such subject, and so nothing to report, ever.
-		l.quiet.Log(slog.LevelError, "asked to follow what is no room", room, "room", quiet.Cut(room, protocol.MaxRoomName))
+		l.quiet.Log(slog.LevelError, "a fault of this program: it follows what is no room; nothing is shown there", room, "room", quiet.Cut(room, protocol.MaxRoomName))
 		f.stopped.Store(true)
 		return f
 	}

@@ -34,7 +34,10 @@ const (
 	opTailProbe    = "tail_probe"    // last messages of many rooms
 	opSlowConsumer = "slow_consumer" // live messages dropped by the client
 	opAsync        = "async"         // whatever else the connection reports
+	opPermission   = "permission"    // whatever it was, the node's user may not do it
+	opProbe        = "probe"         // whether the user may write to a stream
 	opStranger     = "stranger"      // an answer of another stream to an append
+	opMirror       = "mirror"        // an answer of a mirror to a direct get
 )
 
 // Metrics are those of a [Log].
@@ -50,6 +53,8 @@ type Metrics struct {
 	reconnects    prometheus.Counter
 	errors        *prometheus.CounterVec
 	requests      *prometheus.HistogramVec
+	differences   *prometheus.GaugeVec
+	replicas      *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of a log.
@@ -94,9 +99,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help:    "Time that requests to NATS take, by what is asked.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}, []string{"op"}),
+		differences: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kansei_log_stream_differences", Help: "Settings in which the streams are not as this node is configured, by what that does.",
+		}, []string{"effect"}),
+		replicas: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kansei_log_replicas_missing", Help: "Replicas that the streams should have and do not, by what is wrong with them, as the leaders say.",
+		}, []string{"state"}),
 	}
 	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped,
-		m.connected, m.reconnects, m.errors, m.requests)
+		m.connected, m.reconnects, m.errors, m.requests, m.differences, m.replicas)
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
 	}
@@ -106,12 +117,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
 		m.skipped.WithLabelValues(string(v))
 	}
-	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe} {
+	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
 		m.requests.WithLabelValues(v)
 		m.errors.WithLabelValues(v)
 	}
-	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opStranger} {
+	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opPermission, opStranger, opMirror} {
 		m.errors.WithLabelValues(v)
+	}
+	for e := range effects {
+		m.differences.WithLabelValues(effect(e).String())
+	}
+	for _, v := range replicaStates {
+		m.replicas.WithLabelValues(v)
 	}
 	return m
 }

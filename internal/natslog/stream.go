@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
 )
@@ -53,30 +52,39 @@ type stream struct {
 	denials   int              // answers in a row of an older stream
 	shorter   time.Time        // since when the leader says that the log is
 
-	mismatched error // how the stream differs from what it should be
+	told        map[difference]time.Time // how the stream differs from what it should be, and when that was logged
+	differences [effects]int             // as the metric has them
+	short       shortage                 // of replicas
 
-	recheck    atomic.Bool  // whether the log still has the end that it had, after a cut or a sign
-	unsure     atomic.Bool  // the same, until the answer; or the leader was not reached, or says that it is shorter
-	replicated atomic.Bool  // it has more than one replica
-	ahead      atomic.Int64 // nanoseconds by which the leader's clock is ahead of this node's
-	domain     atomic.Value // a string: the JetStream domain that the stream is in
+	tried   time.Time // when prove was done last, and on which connection
+	triedOn uint64
 
-	mu      sync.Mutex
-	id      identity
-	usable  bool           // it may be written to and followed
-	err     error          // why the stream is not as it should be; nil when it is
-	heard   time.Time      // when all was found well last
-	ill     time.Time      // since when it is not; zero when it is
-	why     error          // what was wrong last
-	well    bool           // not ill, or not for long
-	pos     uint64         // the probe knows of every record up to here
-	tip     hub.Position   // the end of the log, as the leader told it last
-	high    hub.Position   // the highest record that this node knows of
-	doubted []hub.Position // records that this node had seen, and that may be gone
-	gone    int64          // what is not younger than this was known when the log was cut off
-	rooms   map[string][]*follow
-	subs    map[*nats.Subscription]*follow
-	idle    map[*follow]bool // follows that wait for the stream to be well
+	recheck    atomic.Bool                     // whether the log still has the end that it had, after a cut or a sign
+	unsure     atomic.Bool                     // the same, until the answer; or the leader was not reached, or says that it is shorter
+	replicated atomic.Bool                     // it has more than one replica
+	ahead      atomic.Int64                    // nanoseconds by which the leader's clock is ahead of this node's
+	domain     atomic.Value                    // a string: the JetStream domain that the stream is in
+	unproven   atomic.Bool                     // what the node's user may do with it is to be found out (prove)
+	mute       atomic.Pointer[permissionError] // why nobody can append to it: the user may not
+
+	mu       sync.Mutex
+	id       identity
+	usable   bool           // it may be written to and followed
+	err      error          // why the stream is not as it should be; nil when it is
+	heard    time.Time      // when all was found well last
+	ill      time.Time      // since when it is not; zero when it is
+	why      error          // what was wrong last
+	well     bool           // not ill, or not for long
+	pos      uint64         // the probe knows of every record up to here
+	tip      hub.Position   // the end of the log, as the leader told it last
+	high     hub.Position   // the highest record that this node knows of
+	doubted  []hub.Position // records that this node had seen, and that may be gone
+	gone     int64          // what is not younger than this was known when the log was cut off
+	rooms    map[string][]*follow
+	subs     map[*nats.Subscription]*follow
+	idle     map[*follow]bool // follows that wait for the stream to be well
+	mirrored mirrored         // whether a mirror answers for it
+	denied   []denial         // the permissions that are missing
 }
 
 func newStream(l *Log, name string, partition int, subjects, section string) *stream {
@@ -90,6 +98,7 @@ func newStream(l *Log, name string, partition int, subjects, section string) *st
 	}
 	s.reads = newPool(readers, (*follow).read)
 	s.domain.Store("")
+	s.unproven.Store(true)
 	return s
 }
 
@@ -115,6 +124,10 @@ func (s *stream) ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case !s.usable:
+		return fmt.Errorf("nats: %w", s.err)
+	case len(s.denied) > 0:
+		return fmt.Errorf("nats: %w", s.missing())
 	case s.err != nil:
 		return fmt.Errorf("nats: %w", s.err)
 	case !s.well:
@@ -274,6 +287,8 @@ func (s *stream) push(claimed []*follow, m *nats.Msg) []*follow {
 
 // tend looks after the stream until the context ends.
 func (s *stream) tend(ctx context.Context) {
+	defer s.countDifferences([effects]int{})
+	defer s.setMissing(nil)
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -325,7 +340,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // falls between the probe's position and the room's.
 func (s *stream) tick(ctx context.Context) {
 	s.mu.Lock()
-	resting := s.usable && s.well && len(s.rooms) == 0 && time.Since(s.heard) < tendIdle && !s.recheck.Load()
+	resting := s.usable && s.well && len(s.rooms) == 0 && time.Since(s.heard) < tendIdle && !s.recheck.Load() && !s.unproven.Load()
 	s.mu.Unlock()
 	if resting {
 		return
@@ -357,11 +372,20 @@ func (s *stream) examine(ctx context.Context) error {
 	if !s.l.connected.Load() {
 		return errNotConnected
 	}
+	if s == s.l.logs[0] {
+		if err := s.l.tryInbox(); err != nil {
+			return err
+		}
+	}
 	had, high := s.positions(), s.highest()
+	if err := s.checkServer(); err != nil {
+		return s.refuse(err)
+	}
 	info, err := s.bind(ctx)
 	if err != nil {
 		return err
 	}
+	s.prove(ctx, info.Config.Metadata[metaEpoch])
 	if at := info.TimeStamp; !at.IsZero() {
 		s.ahead.Store(int64(time.Until(at)))
 	}
@@ -408,74 +432,4 @@ func (s *stream) diagnose(err error) {
 func unreached(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
 		isCode(err, codeClusterNotAvailable)
-}
-
-// accept takes the stream for what it says it is, if it is what it should be.
-func (s *stream) accept(info *jetstream.StreamInfo) error {
-	differences := s.compare(info.Config)
-	mismatch := s.mismatch(differences)
-	id := identity{info.Config.Metadata[metaEpoch], info.Created}
-	if mismatch != nil && (s.mismatched == nil || s.mismatched.Error() != mismatch.Error()) {
-		s.l.log.Error("a stream is not as configured", "difference", mismatch)
-	}
-	s.mismatched = mismatch
-
-	s.mu.Lock()
-	if !survivable(differences) {
-		s.usable = false
-		s.mu.Unlock()
-		return mismatch
-	}
-	// A server that was paused may tell of the stream that was there before.
-	if s.id.epoch != "" && s.id.epoch != id.epoch && id.created.Before(s.id.created) && s.denials < 3 {
-		s.denials++
-		s.mu.Unlock()
-		return fmt.Errorf("stream %s: an answer about one that is older", s.name)
-	}
-	s.denials = 0
-	s.replicated.Store(info.Config.Replicas > 1)
-	first, other := !s.usable, s.id.epoch != id.epoch
-	if other && s.id.epoch != "" {
-		s.l.log.Warn("stream is another one now", "stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
-	}
-	s.usable, s.err, s.id = true, mismatch, id
-	s.domain.Store(info.Domain)
-	if other {
-		s.tip = endOf(info)
-		s.pos, s.high, s.gone, s.shorter, s.doubts = s.tip.Seq, hub.Position{}, 0, time.Time{}, 0
-		s.doubted = nil
-	}
-	s.mu.Unlock()
-
-	if other {
-		s.overtaken = make(map[*follow]bool)
-		s.startAnew()
-	}
-	// The others wait for the first partition, rooms for the states.
-	if first && (s == s.l.logs[0] || s.isState()) {
-		for _, t := range s.l.streams() {
-			if t != s {
-				t.hurry()
-			}
-		}
-	}
-	return nil
-}
-
-// startAnew has every room begin anew.
-func (s *stream) startAnew() {
-	for _, f := range s.follows() {
-		if !s.isState() {
-			f.pasts.Add(1)
-		}
-		f.wake(s.anew())
-	}
-}
-
-// anew is what a follow has to do when the stream is not the one that it was.
-func (s *stream) anew() task {
-	if s.isState() {
-		return taskStateAnew
-	}
-	return taskWarm
 }

@@ -1,147 +1,15 @@
 package natslog
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/kansei-live/kansei/hub"
 )
-
-// A stream that is not what this node was configured for is named, and left alone.
-func TestStreamOfAnotherConfiguration(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, t.TempDir(), 0)
-	js := jetStream(t, s.ClientURL())
-	l := openReady(t, Config{URLs: urls(s), Partitions: 2})
-	mustAppend(t, l, "r", "a")
-	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "MINE_LOG_0", Subjects: []string{"mine.log.0.*"}}); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		cfg    Config
-		usable bool
-		want   string
-	}{
-		{Config{Partitions: 3}, false, "stream KANSEI_LOG_0 has partitions 2, wanted 3 (--log-partitions)"},
-		{Config{Partitions: 1}, false, "stream KANSEI_LOG_0 has partitions 2, wanted 1 (--log-partitions)"},
-		{Config{Partitions: 2, MaxAge: time.Hour}, true, "KANSEI_LOG_0 has max_age 168h0m0s, wanted 1h0m0s (--log-max-age)"},
-		{Config{Partitions: 2, MaxAge: time.Minute}, true, "duplicate_window 2m0s, wanted 1m0s"},
-		{Config{Partitions: 2, Replicas: 3}, true, "KANSEI_LOG_0 has replicas 1, wanted 3 (--log-replicas)"},
-		{Config{Partitions: 2, Replicas: 3, MaxAge: time.Hour}, true, "replicas 1, wanted 3 (--log-replicas); max_age 168h0m0s, wanted 1h0m0s (--log-max-age)"},
-		{Config{Prefix: "mine"}, false, "stream MINE_LOG_0 has no kansei_epoch in its metadata (it was not made by kansei)"},
-		{Config{Prefix: "new", Replicas: 3}, false, "create stream NEW_LOG_0 with 3 replicas (--log-replicas): replicas > 1 not supported"},
-	} {
-		c.cfg.URLs = urls(s)
-		differs(t, js, c.cfg, c.usable, c.want)
-	}
-	if err := l.Ready(); err != nil {
-		t.Errorf("the first one: %v", err)
-	}
-}
-
-// differs checks that a log of a configuration names the difference, appends if it can be
-// used all the same, and changes nothing.
-func differs(t *testing.T, js jetstream.JetStream, cfg Config, usable bool, want string) {
-	t.Helper()
-	before := streamConfigs(t, js)
-	l := open(t, cfg)
-	eventually(t, 15*time.Second, "the difference is named", func() error {
-		err := l.Ready()
-		if err == nil {
-			return errors.New("it is ready")
-		}
-		if !strings.HasPrefix(err.Error(), "nats: ") || !strings.Contains(err.Error(), want) {
-			return fmt.Errorf("it does not say %q: %w", want, err)
-		}
-		return nil
-	})
-	id := fmt.Sprint("id", time.Now().UnixNano())
-	if usable {
-		eventually(t, 15*time.Second, "an append", func() error { return appendAll(t, l, "r", draft1(id))[0].err })
-	} else if a := appendAll(t, l, "r", draft1(id))[0]; !errors.Is(a.err, hub.ErrUnavailable) {
-		t.Errorf("%s: append: %v", want, a.err)
-	}
-	closeLog(t, l)
-	if after := streamConfigs(t, js); before != after {
-		t.Errorf("%s: the streams\n%s\nbecame\n%s", want, before, after)
-	}
-}
-
-// What somebody has changed in a stream is named too, and not changed back; a node that
-// has used the stream says so as well, and goes on as far as it can.
-func TestStreamThatWasChanged(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		change func(*jetstream.StreamConfig)
-		usable bool
-		want   string
-	}{
-		"subjects": {func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "more.*") }, false,
-			"subjects [kansei.log.0.* more.*], wanted [kansei.log.0.*]"},
-		"no republish": {func(c *jetstream.StreamConfig) { c.RePublish = nil }, false, "republish none, wanted kansei.live."},
-		"republish elsewhere": {func(c *jetstream.StreamConfig) { c.RePublish.Destination = "else.{{wildcard(1)}}" }, false,
-			"republish destination else.{{wildcard(1)}}, wanted kansei.live."},
-		"republish headers": {func(c *jetstream.StreamConfig) { c.RePublish.HeadersOnly = true }, false, "republish headers_only true, wanted false"},
-		"no direct gets":    {func(c *jetstream.StreamConfig) { c.AllowDirect = false }, false, "allow_direct false, wanted true"},
-		"sealed":            {func(c *jetstream.StreamConfig) { c.Sealed = true }, false, "sealed true, wanted false"},
-		"per subject":       {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 5 }, false, "max_msgs_per_subject 5, wanted -1"},
-		"discard": {func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardNew, 1<<30 }, true,
-			"discard DiscardNew, wanted DiscardOld"},
-		"no epoch": {func(c *jetstream.StreamConfig) { c.Metadata = nil }, false, "no kansei_epoch in its metadata"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := startServer(t, t.TempDir(), 0)
-			js := jetStream(t, s.ClientURL())
-			l := openReady(t, Config{URLs: urls(s)})
-			mustAppend(t, l, "r", "a")
-			followRoom(t, l, "r", 1) // whose stream is looked at every second
-			st, err := js.Stream(testContext(t), "KANSEI_LOG_0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg := st.CachedInfo().Config
-			c.change(&cfg)
-			if _, err := js.UpdateStream(testContext(t), cfg); err != nil {
-				t.Fatal(err)
-			}
-			differs(t, js, Config{URLs: urls(s)}, c.usable, c.want)
-			eventually(t, 15*time.Second, "who has used it says so", func() error {
-				if err := l.Ready(); err == nil || !strings.Contains(err.Error(), c.want) {
-					return fmt.Errorf("it says %w", err)
-				}
-				return nil
-			})
-		})
-	}
-}
-
-// streamConfigs is what all streams are configured to be.
-func streamConfigs(t testing.TB, js jetstream.JetStream) string {
-	t.Helper()
-	var all []string
-	lister := js.ListStreams(testContext(t))
-	for info := range lister.Info() {
-		b, err := json.Marshal(info.Config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, string(b))
-	}
-	if err := lister.Err(); err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(all)
-	return strings.Join(all, "\n")
-}
 
 func TestStreamDeletedAndMadeAnew(t *testing.T) {
 	t.Parallel()

@@ -92,7 +92,8 @@ func (s *stream) compareEnds(ctx context.Context, info *jetstream.StreamInfo, ha
 // cutOff has every room begin anew: nobody knows where the log was cut off, nor
 // how far it has grown again.
 func (s *stream) cutOff(end hub.Position) {
-	s.l.log.Error("the log has lost its end", "stream", s.name, "last", end.Seq)
+	s.l.log.Error("the room log has lost its end, as after a restore or a loss of power: its rooms begin anew, their viewers get a gap; what was said behind the last record is gone (OPERATING.md, \"Restoring the log\")",
+		"stream", s.name, "last", end.Seq)
 	s.l.metrics.lostEnds.Inc()
 	s.shorter = time.Time{}
 	s.mu.Lock()
@@ -141,7 +142,8 @@ func (s *stream) probe(ctx context.Context, first uint64, end hub.Position) erro
 	if len(lost) > 0 && !s.isState() {
 		// It was removed before it was known of: the node was away for longer than it was
 		// kept, or somebody has purged the stream.
-		s.l.log.Warn("the log has removed what may not have been shown", "stream", s.name, "after", from, "first", first)
+		s.l.log.Warn("comments were removed, by age, size or a purge, before this node had shown them: viewers of rooms concerned get a gap",
+			"stream", s.name, "after", from, "first", first)
 		upTo := hub.Position{Seq: first - 1}
 		if end.Seq == upTo.Seq {
 			upTo = end // nothing is left
@@ -199,6 +201,9 @@ func (s *stream) probeRooms(ctx context.Context, rooms []string, from, end uint6
 			}
 			pause *= 2
 			answer, err = s.probePart(ctx, part, from, end)
+		}
+		if errors.Is(err, errMirror) {
+			return s.probeByLeader(ctx, rooms, from, end)
 		}
 		if err != nil {
 			return from, err

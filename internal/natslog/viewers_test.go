@@ -405,3 +405,42 @@ func TestRoomThatWasPurged(t *testing.T) {
 		t.Errorf("%d gaps", v.gaps)
 	}
 }
+
+// The newest comment is erased by hand. No node that opens the room then shows it, and who
+// had it and comes back misses nothing.
+func TestNewestCommentIsErased(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	l := openReady(t, Config{URLs: urls(s)})
+	v := join(t, startHub(t, l, nil), "r", "")
+	var newest uint64
+	for _, text := range []string{"a", "b", "c"} {
+		newest = say(t, l, "r", text)
+	}
+	eventually(t, 10*time.Second, "they are shown", func() error { return v.saw(false, "a", "b", "c") })
+	at := v.at()
+	erase(t, jetStream(t, s.ClientURL()), newest)
+
+	other := openReady(t, Config{URLs: urls(s)})
+	h := startHub(t, other, nil)
+	if err := join(t, h, "r", "").saw(false, "a", "b"); err != nil {
+		t.Errorf("who comes: %v", err)
+	}
+	back := join(t, h, "r", at)
+	if err := back.saw(true); err != nil {
+		t.Errorf("who comes back: %v", err)
+	}
+	say(t, other, "r", "d")
+	eventually(t, 10*time.Second, "the next is shown", func() error {
+		return errors.Join(back.saw(true, "d"), v.saw(false, "a", "b", "c", "d"))
+	})
+	// Nobody knows any more what was there: the latest is what such a cursor gets.
+	if err := join(t, startHub(t, openReady(t, Config{URLs: urls(s)}), nil), "r", at).saw(false, "a", "b", "d"); err != nil {
+		t.Errorf("who comes back later: %v", err)
+	}
+	for _, l := range []*Log{l, other} {
+		if n := counter(t, l.metrics.lostEnds); n != 0 {
+			t.Errorf("%v ends are said to be lost", n)
+		}
+	}
+}

@@ -249,26 +249,22 @@ func (s *stream) readUpTo(ctx context.Context, room string, had hub.Position, ta
 		default:
 			short++
 		}
-		if short <= 2 {
+		n := 1
+		switch {
+		case errors.Is(err, errMirror):
+			n = stepRecords
+		case short <= 2:
 			if !sleep(ctx, jitter(20*time.Millisecond<<short)) {
 				return ctx.Err()
 			}
 			continue
 		}
-		rec, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + room, Seq: had.Seq + 1})
-		switch {
-		case err != nil:
+		var records []record
+		if records, had, err = s.steps(ctx, room, had, target, n); err != nil {
 			return err
-		case rec == nil:
-			had = hub.Position{Seq: target} // it was deleted
-			if err := each(nil, had); err != nil {
-				return err
-			}
-		default:
-			had = rec.position()
-			if err := each([]record{*rec}, had); err != nil {
-				return err
-			}
+		}
+		if err := each(records, had); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -330,6 +326,9 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 		return nil, last.position(), nil
 	}
 	from, err := s.recentStart(ctx, room, uint64(n), since, last.seq)
+	if errors.Is(err, errMirror) || errors.Is(err, errNoneFound) {
+		from, err = s.recentStartByLeader(ctx, room, n, since, last)
+	}
 	if err != nil {
 		return nil, hub.Position{}, err
 	}
@@ -351,13 +350,19 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 	return events, had, err
 }
 
+// errNoneFound says that no replica that was asked has what the leader has: it is behind, or
+// a mirror answers that has other rooms.
+var errNoneFound = errors.New("no replica has it")
+
 // recentStart finds a position from which on a room has at least n records, and
 // not many more; or all since a time if these are fewer.
 func (s *stream) recentStart(ctx context.Context, room string, n uint64, since time.Time, last uint64) (uint64, error) {
 	start, count, err := s.count(ctx, room, 0, &since)
-	if err != nil || count == 0 {
-		// No replica that has been asked has anything: the last one alone.
-		return last, err
+	switch {
+	case err != nil:
+		return 0, err
+	case count == 0:
+		return 0, errNoneFound
 	}
 	return s.narrow(ctx, room, stretch{start, last, count, 0}, n, 3*n+64)
 }
@@ -408,7 +413,7 @@ func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare ui
 func (s *stream) count(ctx context.Context, room string, from uint64, since *time.Time) (first, count uint64, err error) {
 	for try := range 3 {
 		p, err := s.directGet(ctx, room, from, since, 1)
-		if err != nil && !s.worthAnotherTry(ctx, err) {
+		if err != nil && (!s.worthAnotherTry(ctx, err) || errors.Is(err, errMirror)) {
 			return 0, 0, err
 		}
 		if err == nil && len(p.records) > 0 {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/kansei-live/kansei/internal/redact"
 )
 
 // Timeouts and sizes of the clients that Connect makes, where the URL does not set
@@ -36,15 +38,18 @@ const (
 // with the query parameters of go-redis (pool_size, read_timeout, …). Special
 // characters in user and password are percent-encoded. Whoever asks for the client
 // closes it.
-func Connect(urls string) (redis.UniversalClient, error) {
-	c, err := connect(strings.TrimSpace(urls))
+func Connect(urls string) (redis.UniversalClient, error) { return Access{}.Connect(urls) }
+
+// Connect is [Connect] with what is not in the setting.
+func (a Access) Connect(urls string) (redis.UniversalClient, error) {
+	c, err := a.connect(strings.TrimSpace(urls))
 	if err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
+		return nil, fmt.Errorf("redis: %w", redact.Quoted(err, urls))
 	}
 	return c, nil
 }
 
-func connect(urls string) (redis.UniversalClient, error) {
+func (a Access) connect(urls string) (redis.UniversalClient, error) {
 	u, hosts, err := split(urls)
 	if err != nil {
 		return nil, err
@@ -62,7 +67,7 @@ func connect(urls string) (redis.UniversalClient, error) {
 	}
 	switch {
 	case scheme == "unix" && kind == "" && len(hosts) == 1:
-		return single(u)
+		return a.single(u)
 	case scheme != "redis" && scheme != "rediss":
 		return nil, fmt.Errorf("scheme %q is none of redis, rediss, unix, redis+sentinel, rediss+sentinel, redis+cluster, rediss+cluster", u.Scheme)
 	}
@@ -72,19 +77,38 @@ func connect(urls string) (redis.UniversalClient, error) {
 	u.Scheme, u.RawQuery = scheme, q.Encode()
 	switch kind {
 	case "":
-		return single(u)
+		return a.single(u)
 	case "sentinel":
 		if q.Get("master_name") == "" {
 			return nil, errors.New("sentinels need ?master_name=")
 		}
-		return failover(u)
+		return a.failover(u)
 	case "cluster":
 		if u.Path != "" && u.Path != "/" && u.Path != "/0" {
 			return nil, fmt.Errorf("a cluster has only database 0, not %q", u.Path)
 		}
-		return cluster(u)
+		return a.cluster(u)
 	}
 	return nil, fmt.Errorf("scheme %q: %q is neither sentinel nor cluster", scheme+"+"+kind, kind)
+}
+
+// cutPassword reports whether what follows the scheme has an @ where none can be: behind
+// the host, because a character of the password ends the host for whoever reads a URL. What
+// comes behind that would be shown as a path or an option.
+func cutPassword(rest string) bool {
+	before, query, _ := strings.Cut(rest, "?")
+	if strings.Contains(rest, "#") {
+		return true
+	}
+	if host, path, ok := strings.Cut(before, "/"); ok && !strings.HasSuffix(host, ":") && strings.Contains(path, "@") && !strings.Contains(path, "://") {
+		return true
+	}
+	for part := range strings.SplitSeq(query, "&") {
+		if strings.Contains(part, "@") && !strings.Contains(part, "=") {
+			return true
+		}
+	}
+	return false
 }
 
 // split parses a URL whose host may be a list, or which may be a list of URLs of
@@ -96,6 +120,9 @@ func split(urls string) (*url.URL, []string, error) {
 	scheme, rest, ok := strings.Cut(urls, "://")
 	if !ok {
 		return nil, nil, errors.New("not a URL such as redis://localhost:6379")
+	}
+	if scheme != "unix" && cutPassword(rest) {
+		return nil, nil, errors.New("special characters in user and password are percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40")
 	}
 	var hosts []string
 	tail := ""
@@ -148,11 +175,13 @@ func split(urls string) (*url.URL, []string, error) {
 	return u, hosts, nil
 }
 
-func single(u *url.URL) (redis.UniversalClient, error) {
+func (a Access) single(u *url.URL) (redis.UniversalClient, error) {
 	o, err := redis.ParseURL(u.String())
 	if err != nil {
 		return nil, plain(err)
 	}
+	o.CredentialsProviderContext = a.user()
+	o.Dialer = a.dialer(o.TLSConfig, cmp.Or(o.DialTimeout, dialTimeout), false)
 	return client(o), nil
 }
 
@@ -175,7 +204,7 @@ func client(o *redis.Options) redis.UniversalClient {
 	return redis.NewClient(o)
 }
 
-func failover(u *url.URL) (redis.UniversalClient, error) {
+func (a Access) failover(u *url.URL) (redis.UniversalClient, error) {
 	o, err := redis.ParseFailoverURL(u.String())
 	if err != nil {
 		return nil, plain(err)
@@ -186,12 +215,14 @@ func failover(u *url.URL) (redis.UniversalClient, error) {
 	o.ReadTimeout = cmp.Or(o.ReadTimeout, ioTimeout)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, ioTimeout)
 	o.PoolSize, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.Protocol, 2)
-	o.OnConnect, o.ClientName = named(cmp.Or(o.ClientName, clientName)), ""
+	o.OnConnect, o.ClientName = a.introduced(cmp.Or(o.ClientName, clientName)), ""
+	o.CredentialsProviderContext = a.user()
+	o.Dialer = a.dialer(o.TLSConfig, o.DialTimeout, true)
 	o.DisableIdentity = true
 	return redis.NewFailoverClient(o), nil
 }
 
-func cluster(u *url.URL) (redis.UniversalClient, error) {
+func (a Access) cluster(u *url.URL) (redis.UniversalClient, error) {
 	u.Path = ""
 	o, err := redis.ParseClusterURL(u.String())
 	if err != nil {
@@ -206,6 +237,8 @@ func cluster(u *url.URL) (redis.UniversalClient, error) {
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, ioTimeout)
 	o.PoolSize, o.Protocol = cmp.Or(o.PoolSize, poolSize), cmp.Or(o.Protocol, 2)
 	o.OnConnect, o.ClientName = named(cmp.Or(o.ClientName, clientName)), ""
+	o.CredentialsProviderContext = a.user()
+	o.Dialer = a.dialer(o.TLSConfig, o.DialTimeout, true)
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClusterClient(o), nil

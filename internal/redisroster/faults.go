@@ -67,7 +67,8 @@ func isTLS(err error) bool {
 	_, cert := errors.AsType[*tls.CertificateVerificationError](err)
 	_, record := errors.AsType[tls.RecordHeaderError](err)
 	_, alert := errors.AsType[tls.AlertError](err)
-	return cert || record || alert
+	op, is := errors.AsType[*net.OpError](err)
+	return cert || record || alert || is && op.Op == "remote error" // how crypto/tls tells what the other side refuses
 }
 
 // passes reports whether a fault may pass without anybody changing a setting, of the node or
@@ -98,8 +99,10 @@ func explain(err error) error {
 		return err
 	case isFull(err):
 		return fmt.Errorf("%w: it is at maxmemory; who leaves is taken out, who comes is counted when it has memory again: give it more", err)
+	case errors.Is(err, errSentinel):
+		return fmt.Errorf("%w: its user or password is not right: --redis-sentinel-user, --redis-sentinel-password", err)
 	case c == "NOAUTH", c == "WRONGPASS":
-		return fmt.Errorf("%w: the user or the password of --redis is not right", err)
+		return fmt.Errorf("%w: the user or the password is not right: --redis-user, --redis-password, or in --redis", err)
 	case c == "NOPERM":
 		return fmt.Errorf("%w: the Redis user of this node may not do all that it has to: ACL LOG names what is missing, docs/OPERATING.md has the whole line", err)
 	case c == "READONLY":
@@ -115,7 +118,7 @@ func explain(err error) error {
 	case errors.Is(err, errAnswer), errors.Is(err, errResyncs):
 		return fmt.Errorf("%w: counts stand still; something changes what Redis holds or answers, such as a proxy or a failover", err)
 	case isTLS(err):
-		return fmt.Errorf("counts stand still: %w: check whether --redis should begin with rediss://, and the certificates", err)
+		return fmt.Errorf("counts stand still: %w: check whether --redis should begin with rediss://, and the certificates: --redis-ca, --redis-cert, --redis-key", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("redis does not answer in time; counts stand still: %w", err)
 	case silent(err):

@@ -72,7 +72,7 @@ func (s *Server) Close(ctx context.Context) error {
 		left := s.wheel.len()
 		if left > 0 {
 			err = fmt.Errorf("socket: end %d connections by force: %w", left, context.Cause(ctx))
-			s.config.Logger.Warn("connections ended by force", "connections", left)
+			s.config.Logger.Warn("viewers have not taken their leave in time: their connections are cut off, they come back elsewhere", "connections", left)
 		}
 		s.force.Store(true)
 		for _, c := range s.wheel.all() {
