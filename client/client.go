@@ -27,6 +27,7 @@ type Config struct {
 	// Since and Session are a cursor and a session that an earlier client left, to
 	// go on from there.
 	Since, Session string
+	Uncounted      bool
 	Compress       bool
 	HTTPClient     *http.Client
 	Header         http.Header
@@ -271,7 +272,7 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	}
 	return Dial(ctx, Options{
 		URL: c.cfg.URLs[c.current], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
-		Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
+		Uncounted: c.cfg.Uncounted, Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
 		ReadLimit: c.cfg.ReadLimit, Buffers: c.cfg.Buffers,
 	})
 }

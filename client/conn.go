@@ -29,6 +29,9 @@ type Options struct {
 	Since string
 	// Session is that of an earlier welcome, to keep its identity; empty: a new one.
 	Session string
+	// Uncounted keeps the connection out of the room's counts, if its user may be: the
+	// staff, and whose token says so.
+	Uncounted bool
 	// Compress offers permessage-deflate, for what the server sends.
 	Compress bool
 	// HTTPClient makes the upgrade request; nil: [http.DefaultClient].
@@ -144,6 +147,9 @@ func (o *Options) target() (string, error) {
 	}
 	if o.Session != "" {
 		q.Set("session", o.Session)
+	}
+	if o.Uncounted {
+		q.Set("count", "0")
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil

@@ -161,6 +161,9 @@ func TestAddressesArePrefixes(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", address, got, err, want)
 		}
 	}
+	if got, err := (&Options{URL: "https://kansei.example", Room: "r", Uncounted: true}).target(); err != nil || got != "https://kansei.example/v1/rooms/r/ws?count=0" {
+		t.Errorf("uncounted: %s, %v", got, err)
+	}
 }
 
 func TestBackoffDoesNotOverflow(t *testing.T) {

@@ -28,6 +28,8 @@ export interface Options {
   since?: string;
   /** Which identity to keep: the `session` of an earlier connection with the same token. */
   session?: string;
+  /** false: this connection is in no count, if its user may be in none: the staff, and whose token says so. */
+  count?: boolean;
   /** Position in the programme, milliseconds, sent with each beat. */
   mediaMs?: () => number | undefined;
 }

@@ -179,6 +179,7 @@ class Connection {
     this.#offered = this.#cursor;
     if (this.#cursor) url.searchParams.set("since", this.#cursor);
     if (this.#session) url.searchParams.set("session", this.#session);
+    if (this.#o.count === false) url.searchParams.set("count", "0");
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(`bearer.${this.#token}`);
     const ws = new this.#p.WebSocket(url.href, protocols);

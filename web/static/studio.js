@@ -10,7 +10,7 @@ import { $, config, disable, isDisabled, keepToken, lastSession, number, remembe
 const SECONDS = 60; // of the line of comments per second
 
 const token = takeToken();
-const room = connect({ url: root, room: config.room, token, session: lastSession() });
+const room = connect({ url: root, room: config.room, token, count: false, session: lastSession() });
 const list = new List();
 
 keepToken(room);

@@ -243,6 +243,13 @@ test("getToken that fails or hangs is tried again", async () => {
   assert.equal(world.sockets.length > 0, true);
 });
 
+test("one of the crew, who is in no count", async () => {
+  for (const [count, want] of [[false, "0"], [true, null], [undefined, null]]) {
+    const { world } = await join({ count });
+    assert.equal(world.socket.url.searchParams.get("count"), want);
+  }
+});
+
 test("a token that no header can carry ends it", async () => {
   for (const token of ["not a token", "", "  ", 7, {}, "a,b"]) {
     const { world, of } = await join({ token });
