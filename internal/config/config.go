@@ -103,7 +103,7 @@ type Serve struct {
 
 	// Again reads the settings once more, from the same command line, environment and file;
 	// nil where they came from none.
-	Again func() (Serve, error) `kong:"-"`
+	Again func() (Serve, error) `kong:"-" json:"-"`
 }
 
 // File is the setting that names the file of settings.
