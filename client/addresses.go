@@ -2,6 +2,8 @@ package client
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -17,10 +19,11 @@ type addresses struct {
 	left      int // of the node that wants to be left, until leftUntil
 	leftUntil time.Time
 	spared    []time.Time
+	struck    []bool // those that have refused for good since the last welcome
 }
 
 func newAddresses(n int) addresses {
-	return addresses{current: -1, spared: make([]time.Time, n)}
+	return addresses{current: -1, spared: make([]time.Time, n), struck: make([]bool, n)}
 }
 
 // turn goes on to the next address that may be asked; false if none may.
@@ -28,7 +31,7 @@ func (a *addresses) turn() bool {
 	now, found := time.Now(), -1
 	for k := len(a.spared); k >= 1; k-- {
 		i := (a.current + k) % len(a.spared)
-		if a.spared[i].After(now) {
+		if a.struck[i] || a.spared[i].After(now) {
 			continue
 		}
 		if found < 0 || i != a.left || !now.Before(a.leftUntil) {
@@ -44,19 +47,27 @@ func (a *addresses) turn() bool {
 
 // free is how long it is until any address may be asked.
 func (a *addresses) free() time.Duration {
-	first := a.spared[0]
-	for _, t := range a.spared[1:] {
-		if t.Before(first) {
-			first = t
+	first := time.Duration(math.MaxInt64)
+	for i, t := range a.spared {
+		if !a.struck[i] {
+			first = min(first, time.Until(t))
 		}
 	}
-	return max(0, time.Until(first))
+	return max(0, first)
+}
+
+// strike leaves out the address of the last attempt, which has refused for good, and
+// reports whether there is another.
+func (a *addresses) strike() bool {
+	a.struck[a.current] = true
+	return slices.Contains(a.struck, false)
 }
 
 // arrive says that the address whose turn it is has sent a welcome.
 func (a *addresses) arrive() {
 	a.home = a.current
 	a.spared[a.home] = time.Time{}
+	clear(a.struck) // what was wrong with the others may have been mended by the time they are needed
 }
 
 // leave says that the node that the client is at wants to be left after d.

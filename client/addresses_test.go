@@ -226,10 +226,11 @@ type crowd struct {
 
 	mu    sync.Mutex
 	tries map[int][]time.Duration // of each client
+	found []context.CancelFunc    // ends each client
 }
 
-// RoundTrip refuses where nobody listens, and sends those away for good who found
-// somebody: then they are counted as back.
+// RoundTrip refuses where nobody listens, and ends those who found somebody: then they
+// are counted as back.
 func (c *crowd) RoundTrip(r *http.Request) (*http.Response, error) {
 	var n int
 	if _, err := fmt.Sscan(r.Header.Get("Client"), &n); err != nil {
@@ -241,6 +242,7 @@ func (c *crowd) RoundTrip(r *http.Request) (*http.Response, error) {
 	if !c.up(r.URL.Hostname()) {
 		return nil, syscall.ECONNREFUSED
 	}
+	c.found[n]()
 	return &http.Response{StatusCode: http.StatusForbidden, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("")), Request: r}, nil
 }
 
@@ -260,7 +262,7 @@ func TestACrowdComesBack(t *testing.T) {
 	var first, back []time.Duration
 	for range bubbles {
 		synctest.Test(t, func(t *testing.T) {
-			c := &crowd{began: time.Now(), up: func(host string) bool { return host == "c.test" }, tries: make(map[int][]time.Duration)}
+			c := &crowd{began: time.Now(), up: func(host string) bool { return host == "c.test" }, tries: make(map[int][]time.Duration), found: make([]context.CancelFunc, clients)}
 			hc := &http.Client{Transport: c}
 			var running sync.WaitGroup
 			for n := range clients {
@@ -271,7 +273,9 @@ func TestACrowdComesBack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				running.Go(func() { _ = cl.Run(t.Context()) }) // ends when a node answers
+				ctx, cancel := context.WithCancel(t.Context())
+				c.found[n] = cancel
+				running.Go(func() { _ = cl.Run(ctx) }) // ends when a node answers
 			}
 			running.Wait()
 			for _, tries := range c.tries {

@@ -17,7 +17,7 @@ type pause struct{ wait, told time.Duration }
 // next says how long to wait before the next attempt, and whether one makes
 // sense after that ending.
 func (c *Client) next(e ending) (p pause, again bool) {
-	if errors.Is(e.err, ErrSubprotocol) || errors.Is(e.err, ErrStaleToken) {
+	if errors.Is(e.err, ErrStaleToken) {
 		return pause{}, false
 	}
 	if ce, ok := errors.AsType[*CloseError](e.err); ok {
@@ -25,7 +25,7 @@ func (c *Client) next(e ending) (p pause, again bool) {
 			return pause{}, false
 		}
 	}
-	if re, ok := errors.AsType[*RefusedError](e.err); ok && !re.Temporary() {
+	if forGood(e.err) && !c.strike() {
 		return pause{}, false
 	}
 	wait, awake := c.awake()
@@ -52,7 +52,23 @@ func (c *Client) renew(refusal *CloseError) bool {
 // window is the longest wait after that many failures in a row. It is doubled each
 // time that all addresses have failed.
 func (c *Client) window(failures int) time.Duration {
-	return min(c.cfg.BackoffBase<<min(failures/len(c.cfg.URLs), 20), c.cfg.BackoffMax)
+	window := c.cfg.BackoffBase
+	for range min(failures/len(c.cfg.URLs), 62) {
+		if window > c.cfg.BackoffMax/2 {
+			return c.cfg.BackoffMax
+		}
+		window *= 2
+	}
+	return min(window, c.cfg.BackoffMax)
+}
+
+// forGood reports whether what answers at an address is nothing to come back to: no
+// Kansei, or one that will not have this request. Another address may be another thing.
+func forGood(err error) bool {
+	if re, ok := errors.AsType[*RefusedError](err); ok {
+		return !re.Temporary()
+	}
+	return errors.Is(err, ErrSubprotocol)
 }
 
 // jitter is a random time below window: those who lost the same node at once

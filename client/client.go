@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Config struct {
 	// Since and Session are a cursor and a session that an earlier client left, to
 	// go on from there.
 	Since, Session string
+	Uncounted      bool
 	Compress       bool
 	HTTPClient     *http.Client
 	Header         http.Header
@@ -176,8 +178,8 @@ func (c *Client) Session() string {
 
 // Run keeps the client in its room until ctx ends, whose error it then returns,
 // or until there is no use in coming back: the error is then the *[CloseError],
-// the *[RefusedError], [ErrSubprotocol] or [ErrStaleToken] that ended it. It may
-// be called once.
+// the *[RefusedError], [ErrSubprotocol] or [ErrStaleToken] that ended it. What an address
+// refuses for good ends it when all addresses have. It may be called once.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	again := c.started
@@ -260,6 +262,9 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 		if err != nil {
 			return nil, fmt.Errorf("client: token: %w", err)
 		}
+		if token = strings.TrimSpace(token); token == "" {
+			return nil, errNoToken
+		}
 		if token == c.refused && c.refusal != nil {
 			return nil, fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)
 		}
@@ -267,7 +272,7 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	}
 	return Dial(ctx, Options{
 		URL: c.cfg.URLs[c.current], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
-		Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
+		Uncounted: c.cfg.Uncounted, Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
 		ReadLimit: c.cfg.ReadLimit, Buffers: c.cfg.Buffers,
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -24,17 +23,18 @@ const (
 // Comment publishes a comment and returns its id once it is in the room's log. A
 // ref is made if there is none. When the connection is lost, or the server says
 // unavailable or unknown_outcome, the same request is sent again, until ctx ends;
-// it is in the log at most once.
+// it is in the log at most once. Those who have waited for a connection are sent as fast
+// as the server takes them, and whoever comes meanwhile behind them.
 //
-// A refusal is a *[protocol.Error]. So is, with unknown_outcome, the end of ctx
+// A refusal is a *[protocol.Error], also of what no server would take, which is not sent. So is, with unknown_outcome, the end of ctx
 // or of the client while the comment may or may not have been published; the
 // error then wraps that end too.
 func (c *Client) Comment(ctx context.Context, req protocol.CommentRequest) (id string, err error) {
 	if req.Ref == "" {
 		req.Ref = rand.Text()
 	}
-	if n := utf8.RuneCountInString(req.Ref); n > protocol.MaxRef {
-		return "", fmt.Errorf("client: a ref of %d characters, at most %d are allowed", n, protocol.MaxRef)
+	if err := check(&req); err != nil {
+		return "", err
 	}
 	answers := make(chan protocol.Message, 1)
 	c.mu.Lock()
@@ -65,17 +65,28 @@ type commenting struct {
 	session string
 	// doubt says that a sending before the last one may have reached the log.
 	doubt bool
+	// waited says that it was made before the connection that it is sent on, or behind
+	// one that was: that the server takes no more at the moment is no answer then.
+	waited bool
 }
 
 func (m *commenting) run(ctx context.Context) (string, error) {
+	var last *link
 	for attempt := 0; ; attempt++ {
-		l, err := m.c.welcomedLink(ctx)
+		l, err := m.link(ctx, last)
 		if err != nil {
 			return "", m.failed(err)
 		}
+		last = l
 		// Another session, or a later time, would make it another comment.
-		if m.sent() && (l.session != m.session || time.Since(m.since) > refWindow) {
+		if m.sent() && (l.session != m.session || since(m.since) > refWindow) {
 			return "", m.unknown("it cannot be repeated any more")
+		}
+		if err := fits(m.req, l.limits); err != nil {
+			if m.sent() {
+				return "", m.unknown("this server does not take it")
+			}
+			return "", err
 		}
 		if !m.sent() {
 			m.since, m.session = time.Now(), l.session
@@ -104,6 +115,55 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 	}
 }
 
+// link waits for a connection to send on, and for its turn among those who have waited
+// for that one. last is the connection on which it was sent before, if it was.
+func (m *commenting) link(ctx context.Context, last *link) (*link, error) {
+	for {
+		l, waited, err := m.c.welcomedLink(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if waited || last != nil && last != l || l.behind.Load() > 0 {
+			m.waited = true
+		}
+		if !m.waited || l == last {
+			return l, nil
+		}
+		l.behind.Add(1)
+		wait := l.pace.Reserve().Delay()
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-l.done:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		l.behind.Add(-1)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if !isDone(l) {
+			return l, nil
+		}
+	}
+}
+
+func isDone(l *link) bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// since is how long ago t was by the clock that goes on while the device sleeps, or by
+// the one that nobody sets back, whichever says more.
+func since(t time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+}
+
 // refused is the error that a refusal ends the comment with; nil if it may be sent again.
 func (m *commenting) refused(a *protocol.Error) error {
 	switch a.Code {
@@ -119,10 +179,13 @@ func (m *commenting) refused(a *protocol.Error) error {
 		return a // as it was, or would have been, the time before
 	}
 	switch {
+	case a.Code.Retry() && (m.doubt || m.waited):
+		if !m.doubt {
+			m.since = time.Time{} // known not to be in the log
+		}
+		return nil
 	case !m.doubt:
 		return a
-	case a.Code.Retry():
-		return nil
 	}
 	// It was refused this time; the time before it may have been taken.
 	return fmt.Errorf("%w: %w", m.unknown("it may have been published"), a)
@@ -165,19 +228,19 @@ func (m *commenting) unknown(why string) error {
 	return &protocol.Error{Ref: m.req.Ref, Code: protocol.CodeUnknownOutcome, Message: why}
 }
 
-// welcomedLink waits for a connection to send on.
-func (c *Client) welcomedLink(ctx context.Context) (*link, error) {
-	for {
+// welcomedLink waits for a connection to send on. It reports whether there was none yet.
+func (c *Client) welcomedLink(ctx context.Context) (l *link, waited bool, err error) {
+	for ; ; waited = true {
 		c.mu.Lock()
 		l, changed, end := c.link, c.changed, c.end
 		c.mu.Unlock()
 		switch {
 		case end != nil:
-			return nil, fmt.Errorf("%w: %w", ErrEnded, end)
+			return nil, waited, fmt.Errorf("%w: %w", ErrEnded, end)
 		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
+			return nil, waited, context.Cause(ctx)
 		case l != nil:
-			return l, nil
+			return l, waited, nil
 		}
 		select {
 		case <-changed:

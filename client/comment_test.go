@@ -36,6 +36,7 @@ func publish(t *testing.T, scripts ...func(p *peer, m map[string]any)) (id strin
 		}
 		r := start(t, newServer(t, servers...), nil)
 		defer r.stop()
+		synctest.Wait() // it has its welcome, or none for a while
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 		defer cancel()
 		id, err = r.Comment(ctx, protocol.CommentRequest{Text: "わあ"})

@@ -29,6 +29,9 @@ type Options struct {
 	Since string
 	// Session is that of an earlier welcome, to keep its identity; empty: a new one.
 	Session string
+	// Uncounted keeps the connection out of the room's counts, if its user may be: the
+	// staff, and whose token says so.
+	Uncounted bool
 	// Compress offers permessage-deflate, for what the server sends.
 	Compress bool
 	// HTTPClient makes the upgrade request; nil: [http.DefaultClient].
@@ -81,8 +84,8 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if header == nil {
 		header = http.Header{}
 	}
-	if o.Token != "" {
-		header.Set("Authorization", "Bearer "+o.Token)
+	if token := strings.TrimSpace(o.Token); token != "" { // files end with a line feed
+		header.Set("Authorization", "Bearer "+token)
 	}
 	mode := websocket.CompressionDisabled
 	if o.Compress {
@@ -135,13 +138,18 @@ func (o *Options) target() (string, error) {
 	if u.Host == "" {
 		return "", fmt.Errorf("client: address %q has no host", o.URL)
 	}
-	u.Path = strings.TrimSuffix(u.Path, "/") + "/v1/rooms/" + o.Room + "/ws"
+	// As it was written: a prefix may have an escaped slash, which Path alone forgets.
+	u.RawPath = strings.TrimRight(u.EscapedPath(), "/") + "/v1/rooms/" + o.Room + "/ws"
+	u.Path = strings.TrimRight(u.Path, "/") + "/v1/rooms/" + o.Room + "/ws"
 	q := u.Query()
 	if o.Since != "" {
 		q.Set("since", o.Since)
 	}
 	if o.Session != "" {
 		q.Set("session", o.Session)
+	}
+	if o.Uncounted {
+		q.Set("count", "0")
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil

@@ -28,6 +28,9 @@ var (
 	ErrEnded = errors.New("client: the client has ended")
 )
 
+// errNoToken says that the token source has none; without a source the client is a guest.
+var errNoToken = errors.New("client: the token source gave an empty token")
+
 // CloseError says that the server ended the connection with a close frame.
 type CloseError struct {
 	Code   protocol.CloseCode

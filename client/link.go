@@ -1,11 +1,15 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -21,7 +25,10 @@ type link struct {
 	first []byte          // a message that has been read already; nil: none
 	mover func()          // goes elsewhere; set before anything is read
 
-	session string // of the welcome; set before the link is shared
+	session string          // of the welcome; set before the link is shared
+	limits  protocol.Limits // the same
+	pace    *rate.Limiter   // of comments that have waited for the link; the same
+	behind  atomic.Int64    // comments that wait for pace
 
 	// turn holds one place, for whoever may take in messages and has the cursor to itself:
 	// the goroutine of Run, and mover while it looks for another connection.
@@ -78,7 +85,8 @@ func (l *link) welcome(w *protocol.Welcome) bool {
 	if !l.welcomed.IsZero() {
 		return false
 	}
-	l.welcomed, l.session = time.Now(), w.Session
+	l.welcomed, l.session, l.limits = time.Now(), w.Session, w.Limits
+	l.pace = rate.NewLimiter(rate.Limit(cmp.Or(max(w.Limits.PerS, 0), 1)), max(w.Limits.Burst, 1))
 	l.silence.Stop()
 	if w.BeatMS > 0 {
 		l.every = max(time.Duration(min(w.BeatMS, maxTold.Milliseconds()))*time.Millisecond, minBeat)

@@ -56,6 +56,10 @@ func (c *Client) move(ctx context.Context, l *link) {
 // whether there is use in it.
 func (c *Client) stay(l *link, err error) (wait time.Duration, again bool) {
 	c.spare(err)
+	if forGood(err) && !c.strike() {
+		clear(c.struck) // the node that the client is at is one of them, and it is there
+		return 0, false
+	}
 	wait = jitter(c.window(l.moves))
 	l.moves++
 	if ce, ok := errors.AsType[*CloseError](err); ok {

@@ -9,11 +9,13 @@ import (
 
 // Join is who wants to come in.
 type Join struct {
-	Room   string
-	User   string // for the roster
-	Staff  bool   // sees what is meant for the staff
-	Socket Socket
-	Since  string // a cursor, or empty
+	Room  string
+	User  string // for the roster
+	Staff bool   // sees what is meant for the staff
+	// Uncounted keeps it out of the counts: it is one of the crew, and no viewer.
+	Uncounted bool
+	Socket    Socket
+	Since     string // a cursor, or empty
 	// Wait, if set, is called before Join waits for anything, so that the socket can be
 	// started; otherwise it may be started behind Join.
 	Wait func()
@@ -44,7 +46,7 @@ type Join struct {
 func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	r := h.acquire(j.Room)
 	members := r.membership()
-	v.room, v.user = r, j.User
+	v.room, v.user, v.uncounted = r, j.User, j.Uncounted
 	v.deflates = j.Socket.Deflates()
 	v.view = r.views[audienceView]
 	if j.Staff {
@@ -69,8 +71,13 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 
 	// It is counted before it can leave: a leave that came first would do nothing.
 	h.cfg.Metrics.viewers.Inc()
-	members.Join(v.user)
+	if !v.uncounted {
+		members.Join(v.user)
+	}
 	r.mu.Lock()
+	if v.uncounted {
+		r.uncounted++
+	}
 	if v.view.ring.slots == nil {
 		v.view.ring.slots = make([]atomic.Pointer[frame], h.cfg.Ring)
 	}

@@ -36,10 +36,12 @@ type Room struct {
 	views  [2]*view
 	state  protocol.State
 	counts Counts
-	held   Counts // reported, but not told while more viewers are here; At is 0: none
-	asked  bool   // somebody who is not here wanted the counts
-	stated bool   // warm is closed
-	closed bool
+	// uncounted is how many of the viewers are in no count.
+	uncounted int
+	held      Counts // reported, but not told while more viewers are here; At is 0: none
+	asked     bool   // somebody who is not here wanted the counts
+	stated    bool   // warm is closed
+	closed    bool
 
 	window    time.Duration
 	lastRound time.Time
@@ -311,7 +313,7 @@ func (r *Room) setCounts(c Counts) {
 // say. r.mu is held.
 func (r *Room) countsFit() {
 	c := r.held
-	if c.At == 0 || c.Connections < r.here() {
+	if c.At == 0 || c.Connections < r.here()-r.uncounted {
 		return
 	}
 	r.held = Counts{}

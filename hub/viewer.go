@@ -36,7 +36,9 @@ type Viewer struct {
 	backlog []Frame  // of before ring position next; follows the first that is shared
 	user    string
 	inside  atomic.Bool // it has come in, if only as a late one
-	place   int         // in view.viewers; under Room.mu
+
+	uncounted bool
+	place     int // in view.viewers; under Room.mu
 }
 
 var _ Source = (*Viewer)(nil)
@@ -149,9 +151,14 @@ func (v *Viewer) Leave() {
 		return
 	}
 	v.view.remove(v)
+	if v.uncounted {
+		r.uncounted--
+	}
 	r.countsFit()
 	r.mu.Unlock()
 	r.hub.cfg.Metrics.viewers.Dec()
-	r.members.Leave(v.user)
+	if !v.uncounted {
+		r.members.Leave(v.user)
+	}
 	r.Release()
 }

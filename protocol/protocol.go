@@ -99,4 +99,6 @@ const (
 	CanComment = "comment"
 	CanReact   = "react"
 	CanSet     = "set"
+	// CanBeUncounted: with ?count=0 the connection is in no count.
+	CanBeUncounted = "uncounted"
 )

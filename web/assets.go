@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"slices"
 	"time"
 )
 
@@ -41,6 +42,17 @@ func etag(body []byte) string {
 	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }
 
+// entries are the modules that pages import; the others are parts of them.
+var entries = []string{"sdk/kansei.js", "sdk/stage.js", "static/viewer.js", "static/studio.js"}
+
+// read returns a file as it is served.
+func read(name string) ([]byte, error) {
+	if slices.Contains(entries, name) {
+		return bundle(embedded, name)
+	}
+	return embedded.ReadFile(name)
+}
+
 func loadFiles() (*files, error) {
 	f := &files{byName: make(map[string]file)}
 	all := sha256.New()
@@ -49,11 +61,14 @@ func loadFiles() (*files, error) {
 			if err != nil || d.IsDir() {
 				return err
 			}
+			if path.Ext(name) == ".js" && !slices.Contains(entries, name) {
+				return nil
+			}
 			contentType, ok := contentTypes[path.Ext(name)]
 			if !ok {
 				return fmt.Errorf("web: no content type for %s", name)
 			}
-			body, err := embedded.ReadFile(name)
+			body, err := read(name)
 			if err != nil {
 				return err
 			}

@@ -35,8 +35,9 @@ type fakeServer struct {
 	leaving  bool               // whoever comes is closed with 1012
 	asked    []string           // Authorization of each question why
 	state    protocol.State
-	puts     []string // Authorization of each PUT
-	stopped  int      // times that the demo was stopped
+	puts     []string      // Authorization of each PUT
+	saving   chan struct{} // holds up each PUT until it is closed; nil: none
+	stopped  int           // times that the demo was stopped
 	seq      int
 }
 
@@ -251,6 +252,12 @@ func (s *fakeServer) putRoom(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
+	}
+	s.mu.Lock()
+	saving := s.saving
+	s.mu.Unlock()
+	if saving != nil {
+		<-saving
 	}
 	s.mu.Lock()
 	s.puts = append(s.puts, r.Header.Get("Authorization"))

@@ -148,7 +148,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, name, policy, roo
 		Root:    root,
 		Assets:  root + p.assets,
 		Room:    room,
-		Demo:    p.cfg.Demo != nil && p.cfg.Demo(),
+		Demo:    room == p.cfg.Room && p.cfg.Demo != nil && p.cfg.Demo(),
 		Version: p.cfg.Version,
 	}
 	config := pageConfig{Room: room, Lang: l.Lang, Guests: p.cfg.Guests, Demo: data.Demo, Text: l.Script}

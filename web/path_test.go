@@ -81,7 +81,7 @@ func TestPagesUnderAPath(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
 	t.Run("viewer", func(t *testing.T) {
-		s := newFakeServer(t, Config{Demo: func() bool { return true }, DemoStopPath: "/demo/stop"})
+		s := newFakeServer(t, Config{Room: "lesson-7", Demo: func() bool { return true }, DemoStopPath: "/demo/stop"})
 		root := underPath(t, s)
 		for _, path := range []string{"", "/", "/r/lesson-7"} {
 			p := open(t, browser, root+path, desktop)

@@ -108,9 +108,10 @@ func testComposer(t *testing.T, view func(*fakeServer, view) *tab) {
 		`"a".repeat(100)`:            "",
 		`"か\u3099".repeat(150)`:      "150 of 200",
 		`"😂".repeat(200)`:            "200 of 200",
-		`"a".repeat(203)`:            "3 too many",
-		`" ".repeat(300) + "a"`:      "",
-		`"\n".repeat(3) + "a\n\n"`:   "",
+		`"a".repeat(203)`:            "3 too many: 200 at most",
+		`" ".repeat(300) + "a"`:      "101 too many: 200 at most",
+		`"\n".repeat(23) + "a"`:      "3 lines too many: 21 at most",
+		`"\u200b".repeat(300) + "a"`: "",
 		`"a".repeat(200) + "\u0301"`: "200 of 200",
 	} {
 		if got := count(text); got != want {
@@ -118,7 +119,7 @@ func testComposer(t *testing.T, view func(*fakeServer, view) *tab) {
 		}
 	}
 	count(`"a".repeat(203)`)
-	if !eval[bool](p, `document.getElementById("send").disabled && document.getElementById("say").getAttribute("aria-invalid") === "true"`) {
+	if !eval[bool](p, `document.getElementById("send").ariaDisabled === "true" && document.getElementById("say").getAttribute("aria-invalid") === "true"`) {
 		t.Error("what is too long can be sent")
 	}
 	s.set(func(s *fakeServer) {
@@ -210,8 +211,8 @@ func testRefusals(t *testing.T, view func(*fakeServer, view) *tab) {
 	}
 	refuse(protocol.CodeRateLimited, 2600)
 	p.wait(`document.getElementById("say-note").textContent === "That was too fast."`)
-	p.wait(`/^in [123] s$/.test(document.getElementById("say-wait").textContent) && document.getElementById("send").disabled`)
-	p.wait(`document.getElementById("say-note").textContent === "You can send again" && !document.getElementById("send").disabled`)
+	p.wait(`/^in [123] s$/.test(document.getElementById("say-wait").textContent) && document.getElementById("send").ariaDisabled === "true"`)
+	p.wait(`document.getElementById("say-note").textContent === "You can send again" && document.getElementById("send").ariaDisabled !== "true"`)
 	p.clean()
 }
 
@@ -302,7 +303,7 @@ func testClosed(t *testing.T, view func(*fakeServer, view) *tab) {
 		if got := eval[string](p, `document.getElementById("link-text").textContent`); got != want {
 			t.Errorf("%d: %q, want %q", code, got, want)
 		}
-		if !eval[bool](p, `document.getElementById("say").disabled && document.getElementById("link-wait").textContent === ""`) {
+		if !eval[bool](p, `document.getElementById("say").ariaDisabled === "true" && document.getElementById("link-wait").textContent === ""`) {
 			t.Errorf("%d: one can still write, or waits for something", code)
 		}
 	}
@@ -312,21 +313,21 @@ func testWatchOnly(t *testing.T, view func(*fakeServer, view) *tab) {
 	s := newFakeServer(t, Config{Guests: GuestsWatch})
 	s.you.Can = nil
 	p := view(s, desktop)
-	p.wait(`document.getElementById("say").disabled && document.getElementById("say-note").textContent === "Guests can watch here, but not comment."`)
+	p.wait(`document.getElementById("say").ariaDisabled === "true" && document.getElementById("say-note").textContent === "Guests can watch here, but not comment."`)
 	p.clean()
 }
 
 // When the broadcast has ended the page says so, and that nobody can comment, and takes
 // comments again when it goes on; the staff notice nothing.
 func testEnded(t *testing.T, view func(*fakeServer, view) *tab) {
-	const closed, note = `document.getElementById("say").disabled && document.getElementById("send").disabled`, `document.getElementById("say-note").textContent`
+	const closed, note = `document.getElementById("say").ariaDisabled === "true" && document.getElementById("send").ariaDisabled === "true"`, `document.getElementById("say-note").textContent`
 	s := newFakeServer(t, Config{})
 	p := view(s, desktop)
 	p.do(chromedp.SetValue(chromedp.ID("say"), "keep me"))
 	s.send(&protocol.State{Rev: 4, Status: protocol.StatusEnded})
 	p.wait(closed + ` && ` + note + ` === "The broadcast has ended: it takes no more comments."`)
 	s.send(&protocol.State{Rev: 5, Status: protocol.StatusLive})
-	p.wait(`!document.getElementById("say").disabled && ` + note + ` === "" && document.getElementById("say").value === "keep me"`)
+	p.wait(`document.getElementById("say").ariaDisabled !== "true" && ` + note + ` === "" && document.getElementById("say").value === "keep me"`)
 	p.clean()
 
 	s = newFakeServer(t, Config{})
@@ -347,14 +348,14 @@ func testUnknownThings(t *testing.T, view func(*fakeServer, view) *tab) {
 	s.send(&protocol.State{Rev: 9, Status: "paused", Title: "t"})
 	p.wait(`document.getElementById("title").textContent === "t" && document.getElementById("room-status").hidden`)
 	p.wait(flying + `.length === 1 && ` + flying + `[0].style.zIndex === ""`)
-	if got := eval[string](p, `document.querySelector("#list .who").textContent`); got != "Guest" {
+	if got := eval[string](p, `document.querySelector("#list .name").textContent`); got != "Guest" {
 		t.Errorf("a user without a name is %q", got)
 	}
 	p.clean()
 }
 
 func testDemo(t *testing.T, view func(*fakeServer, view) *tab) {
-	s := newFakeServer(t, Config{Demo: func() bool { return true }, DemoStopPath: "/demo/stop"})
+	s := newFakeServer(t, Config{Room: "lesson-7", Demo: func() bool { return true }, DemoStopPath: "/demo/stop"})
 	p := view(s, desktop)
 	p.click("stop-demo")
 	p.wait(`document.getElementById("stop-demo").hidden`)

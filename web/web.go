@@ -1,6 +1,6 @@
 // Package web holds what Kansei serves to people: the viewer page, the studio
 // page and the browser SDK, embedded in the binary. There is no build step: the
-// files in sdk/ and static/ are what the browser runs.
+// files in sdk/ and static/ are what the browser runs, the SDK's put together by bundle.go.
 //
 // [New] makes a handler of these routes:
 //
@@ -54,8 +54,8 @@ type Config struct {
 	Room string
 	// Guests is empty or one of the constants above; empty: [GuestsNone].
 	Guests Guests
-	// Demo reports whether a generated crowd is playing; nil: never. The viewer
-	// page then offers to stop it with a POST to DemoStopPath, an absolute path
+	// Demo reports whether a generated crowd is playing in Room; nil: never. The viewer
+	// page of that room then offers to stop it with a POST to DemoStopPath, an absolute path
 	// of this server.
 	Demo         func() bool
 	DemoStopPath string

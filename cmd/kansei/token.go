@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -23,6 +24,7 @@ type tokenCommand struct {
 	User  string        `placeholder:"ID" help:"Id of the user, 1 to 64 bytes."`
 	Name  string        `placeholder:"NAME" help:"Name that others see. Default: the id."`
 	Role  string        `default:"viewer" enum:"viewer,monitor,moderator,broadcaster" help:"Standing of the user: ${enum}."`
+	Can   []string      `placeholder:"WHAT" help:"What the user may do beside what the role may: uncounted, to be in no count."`
 	TTL   time.Duration `default:"2h" name:"ttl" help:"How long the token holds."`
 	Check string        `placeholder:"TOKEN" help:"Explain this token instead of making one, - to read it from the input; with --room for a room."`
 }
@@ -39,6 +41,8 @@ func (c *tokenCommand) Validate() error {
 		return errors.New("--check takes one --room at a time")
 	case c.Check == "" && c.User == "":
 		return errors.New("missing flags: --user=ID (or --check=TOKEN to explain one)")
+	case slices.ContainsFunc(c.Can, func(s string) bool { return s != protocol.CanBeUncounted }):
+		return fmt.Errorf("--can must be %s, not %q", protocol.CanBeUncounted, c.Can)
 	case c.Check == "" && len(c.Room) == 0:
 		return errors.New("missing flags: --room=ROOM")
 	}
@@ -60,7 +64,7 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 		name = c.User
 	}
 	token, err := auth.Mint(secret, auth.Claims{
-		Subject: c.User, Name: name, Role: protocol.Role(c.Role), Rooms: c.Room,
+		Subject: c.User, Name: name, Role: protocol.Role(c.Role), Rooms: c.Room, Can: c.Can,
 	}, c.TTL)
 	if err != nil {
 		return err
@@ -127,6 +131,9 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secret []byte, wher
 	if said := e.Said; said.Subject != "" {
 		line("user", "%s (%s)", said.Subject, said.Name)
 		line("role", "%s: %s", said.Role, auth.Can(said.Role))
+		if len(said.Can) > 0 {
+			line("can", "%s", printable(strings.Join(said.Can, ", ")))
+		}
 		line("rooms", "%s", printable(strings.Join(said.Rooms, ", ")))
 		line("ends", "%s, in %v", said.Expires.UTC().Format(time.RFC3339), time.Until(said.Expires).Round(time.Second))
 	}

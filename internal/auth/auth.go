@@ -9,6 +9,7 @@
 //	role   viewer, monitor, moderator or broadcaster; viewer when left out
 //	rooms  a list of the rooms it is for, "*" for all; required
 //	exp    when it ends, Unix seconds; required
+//	can    a list of what its user may do beside what the role may; uncounted is known
 //	nbf    when it begins, Unix seconds
 //
 // and others are ignored. Names are exact: Role is another claim than role, and ignored.
@@ -95,6 +96,7 @@ type Claims struct {
 	Name    string        // clean; may be empty
 	Role    protocol.Role // never empty once verified
 	Rooms   []string
+	Can     []string // beside what the role may do; what is not known is ignored
 	Expires time.Time
 }
 
@@ -307,6 +309,9 @@ func Mint(secret []byte, c Claims, ttl time.Duration) (string, error) {
 	claims := jwt.MapClaims{"sub": c.Subject, "role": c.Role, "rooms": c.Rooms, "exp": time.Now().Add(ttl).Unix()}
 	if c.Name != "" {
 		claims["name"] = c.Name
+	}
+	if len(c.Can) > 0 {
+		claims["can"] = c.Can
 	}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString(secret)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 // ClaimsError says what is wrong with the claims of a token whose signature holds. It is
 // for whoever makes the tokens, and holds nothing but claims.
 type ClaimsError struct {
-	Claim string // sub, name, role, rooms, exp or nbf; [AllClaims] for the object that they are in
+	Claim string // sub, name, role, rooms, exp, nbf or can; [AllClaims] for the object that they are in
 	what  string
 }
 
@@ -32,7 +32,7 @@ const AllClaims = "all"
 
 // ClaimNames are those that an error may name.
 func ClaimNames() []string {
-	return []string{"sub", "name", "role", "rooms", "exp", "nbf", AllClaims}
+	return []string{"sub", "name", "role", "rooms", "exp", "nbf", "can", AllClaims}
 }
 
 func (e *ClaimsError) Error() string { return e.what }
@@ -75,11 +75,13 @@ func readClaims(p []byte, now time.Time) (Claims, error) {
 		case "role":
 			bit, err = 4, readString("role", value, &role)
 		case "rooms":
-			bit, err = 8, readRooms(value, &c.Rooms)
+			bit, err = 8, readList("rooms", value, &c.Rooms)
 		case "exp":
 			bit, err = 16, readTime("exp", value, &c.Expires)
 		case "nbf":
 			bit, err = 32, readTime("nbf", value, &begins)
+		case "can":
+			bit, err = 64, readList("can", value, &c.Can)
 		}
 		if seen&bit != 0 {
 			err = claimsError(string(name), "%s appears twice", name)
@@ -120,16 +122,16 @@ func readString(name string, value []byte, into *string) error {
 	return json.Unmarshal(value, into) // it is valid
 }
 
-// readRooms takes a string for a list of one.
-func readRooms(value []byte, into *[]string) error {
+// readList reads a list of strings. It takes a string for a list of one.
+func readList(name string, value []byte, into *[]string) error {
 	switch {
 	case string(value) == null:
 		return nil
 	case value[0] == '"':
 		*into = make([]string, 1)
-		return readString("rooms", value, &(*into)[0])
+		return readString(name, value, &(*into)[0])
 	case value[0] != '[' || json.Unmarshal(value, into) != nil || slices.Contains(*into, "") && holdsNull(value):
-		return claimsError("rooms", "rooms must be a list of strings")
+		return claimsError(name, "%s must be a list of strings", name)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -13,6 +14,7 @@ type person struct {
 	role     protocol.Role
 	comment  bool  // may comment
 	guest    bool  // there is no token
+	aside    bool  // may be in no count
 	ends     int64 // the last second in which the token holds, Unix seconds; 0: there is no end
 }
 
@@ -24,6 +26,9 @@ func (p *person) can() []string {
 	}
 	if p.runs() {
 		can = append(can, protocol.CanSet)
+	}
+	if p.aside {
+		can = append(can, protocol.CanBeUncounted)
 	}
 	return can
 }
@@ -60,6 +65,7 @@ func (s *Server) identify(r *http.Request, room, session string) (person, *verdi
 	return person{
 		id: claims.Subject, name: claims.Name, role: claims.Role,
 		comment: claims.Role != protocol.RoleMonitor, ends: endOf(claims),
+		aside: claims.Role.Staff() || slices.Contains(claims.Can, protocol.CanBeUncounted),
 	}, nil
 }
 

@@ -73,8 +73,21 @@ function baseURL(url, host) {
     const local = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/.test(host);
     url = `${local && globalThis.location?.protocol !== "https:" ? "http" : "https"}://${host}`;
   }
-  const base = new URL(url ?? import.meta.url.replace(/(assets\/[^/]+\/)?sdk\/[^/]*$/, ""));
+  url ??= home();
+  let base;
+  try {
+    base = new URL(url);
+  } catch {
+    throw new TypeError(`kansei: url must be an address such as https://kansei.example, not ${url}`);
+  }
   const protocol = base.protocol.replace(/^ws/, "http");
   if (!/^https?:$/.test(protocol)) throw new TypeError(`kansei: url must begin with http(s) or ws(s), not ${base.protocol}`);
   return `${protocol}//${base.host}${base.pathname.replace(/\/+$/, "")}`;
+}
+
+// home is the server that this file came from, if it was not put into a bundle.
+function home() {
+  const [, base] = /^(https?:.*\/)(?:assets\/[^/]+\/)?sdk\/[^/]*$/.exec(import.meta.url ?? "") ?? [];
+  if (!base) throw new TypeError("kansei: give url, such as https://kansei.example: this file does not come from a Kansei server");
+  return base;
 }

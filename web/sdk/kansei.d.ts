@@ -12,16 +12,24 @@ export interface Options {
    * with the same one, all of them are at one node.
    */
   urls?: readonly (string | URL)[];
-  /** Instead of `url`: host and port. TLS, except on loopback. Without both: the server this file came from. */
+  /**
+   * Instead of `url`: host and port. TLS, except on loopback. Without both: the server this file came from; in a
+   * bundle one of them is needed.
+   */
   host?: string;
   /** A JWT. Without `token` and `getToken` one joins as a guest, if the server lets guests in. */
-  token?: string;
-  /** Called for the first token and for a new one whenever the server refuses the last, or it has ended. */
+  token?: string | null;
+  /**
+   * Called for the first token and for a new one whenever the server refuses the last, or it has ended. What it throws,
+   * or returns that is no JWT, is an `error` event with the code `token`, and it is called again later.
+   */
   getToken?: () => string | Promise<string>;
   /** Where to resume: the `cursor` of an earlier connection. */
   since?: string;
   /** Which identity to keep: the `session` of an earlier connection with the same token. */
   session?: string;
+  /** false: this connection is in no count, if its user may be in none: the staff, and whose token says so. */
+  count?: boolean;
   /** Position in the programme, milliseconds, sent with each beat. */
   mediaMs?: () => number | undefined;
 }
@@ -128,7 +136,14 @@ export type Status =
       attempt: number;
       retryInMs: number;
       retryAt: number;
-      reason: "lost" | "silent" | "timeout" | "token" | "unauthorized" | "restart" | "too_slow" | "too_many" | "overloaded";
+      /**
+       * `offline`: the device says so; `origin`: the server does not let pages of this origin in; `not_kansei`: what
+       * answers at the address is something else; `lost`: for a reason that a browser does not tell. The console says
+       * once what to do about `origin`, `not_kansei` and `token`.
+       */
+      reason:
+        | "lost" | "offline" | "origin" | "not_kansei" | "silent" | "timeout" | "token" | "unauthorized" | "restart"
+        | "too_slow" | "too_many" | "overloaded";
       /** The close code, if the server gave one. */
       code?: number;
     }
@@ -136,7 +151,8 @@ export type Status =
   | {
       state: "closed";
       attempt: number;
-      reason: "closed" | "ended" | "unauthorized" | "banned" | "no_room" | "malformed" | "protocol";
+      /** `token`: `token` is no JWT; `url`: this page may not connect to that address. */
+      reason: "closed" | "ended" | "unauthorized" | "banned" | "no_room" | "malformed" | "protocol" | "token" | "url";
       code?: number;
       message?: string;
     };
@@ -168,15 +184,15 @@ export interface Events {
 
 export interface CommentOptions {
   mediaMs?: number;
-  style?: Style;
+  style?: Style | null;
   /** One's own name for the request, 1 to 64 characters; made up if absent. */
-  ref?: string;
-  /** How long to try; 30000 if absent, 100000 at most. */
-  timeoutMs?: number;
+  ref?: string | null;
+  /** How long to try, in milliseconds; 30000 if absent, 100000 at most. */
+  timeoutMs?: number | null;
 }
 
-export class Connection {
-  private constructor();
+/** What `connect` returns. */
+export interface Connection {
   readonly status: Status;
   readonly session: string | undefined;
   readonly cursor: string | undefined;
@@ -186,18 +202,37 @@ export class Connection {
   /**
    * Resolves when the comment is in the room's log. Tries again, under the same ref, after a lost
    * connection and when the server could not say whether it was done; rejects with a KanseiError
-   * when it is refused or the time is over (then `unavailable`: not said, or `unknown_outcome`: perhaps).
+   * when it is refused or the time is over (then `unavailable`: not said, or `unknown_outcome`: perhaps). What no
+   * server would take is refused at once, by the code that the server has for it.
    */
-  comment(text: string, options?: CommentOptions): Promise<{ id: string; ref: string; held: boolean }>;
+  comment(text: string, options?: CommentOptions | null): Promise<{ id: string; ref: string; held: boolean }>;
   /** Leaves for good. */
   close(): void;
 }
+
+/** What becomes of a comment: see `measure`. */
+export interface Measure {
+  /** As everybody gets it. */
+  text: string;
+  /** Code points, which count against `limits.text`. */
+  length: number;
+  /** At most 20 are allowed. */
+  lineFeeds: number;
+  /** There is nothing to see in it. */
+  empty: boolean;
+}
+
+/** Cleans and counts a text as the server does. */
+export function measure(text: string): Measure;
 
 /** What the SDK needs of its surroundings, for tests and runtimes that are no browser. */
 export interface Platform {
   WebSocket: new (url: string, protocols: string[]) => WebSocket;
   fetch(url: string, init: RequestInit): Promise<Response>;
+  /** Unix milliseconds. */
   now(): number;
+  /** Milliseconds of a clock that nobody sets. */
+  monotonic?(): number | undefined;
   random(): number;
   setTimeout(f: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
@@ -206,6 +241,8 @@ export interface Platform {
   window?: EventTarget;
   document?: EventTarget;
   report(err: unknown): void;
+  /** Tells the developer what to mend. */
+  warn?(text: string): void;
 }
 
 export function connect(options: Options, platform?: Platform): Connection;

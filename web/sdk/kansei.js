@@ -14,10 +14,14 @@
 // has a limit; the types are in kansei.d.ts.
 
 import { Addresses } from "./addresses.js";
-import { KanseiError, Outbox } from "./outbox.js";
-import { browser } from "./platform.js";
+import { Outbox } from "./outbox.js";
+import { browser, steadyClock } from "./platform.js";
+import { KanseiError, asToken, commentRequest, whole } from "./request.js";
+import { Seen } from "./seen.js";
+import { measure } from "./text.js";
+import { toldBy, toldMs, whyNot } from "./why.js";
 
-export { KanseiError };
+export { KanseiError, measure };
 
 const SUBPROTOCOL = "kansei.v1";
 
@@ -27,13 +31,9 @@ const ANSWER_MS = 10_000; // for the answer to a beat
 const PROBE_MS = 3_000; // for the same when the network or the page has just come back
 const SLEPT_MS = 1_000; // a timer that is later than this says that the page slept
 const STABLE_MS = 10_000; // a connection that lasted this long starts the backoff anew
-const TOLD_MAX_MS = 10 * 60_000; // the longest wait that a server may ask for
-const BUSY_MS = 5_000; // for a server that is busy and does not say for how long
 const WAKE_MS = 1_000; // attempts because of wake-ups are at least this far apart
 const AWAKE_MS = 5_000; // who has woken so lately is not kept waiting when it finds its connection lost
 const TOKENS_MAX = 3; // tokens refused in a row before giving up
-const VERDICT_MS = 5_000;
-const SEEN_MAX = 2_048; // comments remembered, to show none twice
 
 // The close codes after which coming back cannot help, and what they mean.
 const FINAL = new Map([
@@ -42,14 +42,6 @@ const FINAL = new Map([
 ]);
 const LOST = new Map([[1012, "restart"], [4408, "too_slow"], [4429, "too_many"]]);
 const UNAUTHORIZED = 4401;
-
-// toldMs is how long a server wants to be left alone, out of what it said.
-const toldMs = (ms) => Math.min(Math.max(Number(ms) || 0, 0), TOLD_MAX_MS);
-const toldBy = (reason) => toldMs(/retry_ms=(\d+)/.exec(reason)?.[1]);
-
-// A player tells its position as a fraction, or NaN before it has one; the wire
-// takes whole milliseconds, or nothing.
-const whole = (ms) => (ms >= 0 && ms < Infinity ? Math.round(ms) : undefined);
 
 /** Joins a room and stays in it until `close()`. */
 export function connect(options, platform = browser()) {
@@ -73,6 +65,9 @@ class Connection {
   #failures = 0; // since a connection last proved stable
   #liveAt = 0;
   #notBefore = 0; // a server told it
+  #retryAt = 0; // of the next attempt
+  #cause; // why attempts fail, as far as it could be found out
+  #hinted = new Set(); // causes that the console was told of
   #awakeUntil = 0; // a loss before it finds the device just woken
   #comeBackAt = 0; // from a reconnect message
   #next = null; // the socket that is to take the place of the one that counts
@@ -88,18 +83,19 @@ class Connection {
   #cursor;
   #offered; // the cursor of this attempt
   #resync = false; // the server could not go on from it: the next history is compared instead
-  #seen = new Set();
+  #seen = new Seen();
 
   constructor(options, platform) {
     if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/.test(options?.room ?? "")) throw new TypeError(`kansei: not a room name: ${options?.room}`);
     if (!platform.WebSocket) throw new Error("kansei: there is no WebSocket here");
     this.#o = options;
-    this.#p = platform;
-    this.#addresses = new Addresses(options, platform);
-    this.#token = options.token;
+    const date = () => platform.now();
+    this.#p = Object.assign(Object.create(platform), { now: steadyClock(platform), date });
+    this.#addresses = new Addresses(options, this.#p);
+    this.#token = options.token ?? undefined; // looked at when it is used
     this.#session = options.session;
     this.#cursor = options.since;
-    this.#outbox = new Outbox(platform, () => this.#beat(ANSWER_MS));
+    this.#outbox = new Outbox(this.#p, () => this.#beat(ANSWER_MS));
     const listen = (target, type, f) => {
       if (!target?.addEventListener) return;
       target.addEventListener(type, f);
@@ -114,6 +110,7 @@ class Connection {
   }
 
   get status() { return this.#status; }
+  get #over() { return this.#status.state === "closed"; }
   get session() { return this.#session; }
   get cursor() { return this.#cursor; }
 
@@ -125,11 +122,12 @@ class Connection {
 
   off(type, listener) { this.#listeners.get(type)?.delete(listener); }
 
-  comment(text, options = {}) {
-    if (typeof text !== "string") return Promise.reject(new TypeError("kansei: the text of a comment must be a string"));
-    if (this.#status.state === "closed") return Promise.reject(new KanseiError("closed", "the connection is closed"));
-    const { mediaMs, style, ref, timeoutMs } = options;
-    return this.#outbox.add({ type: "comment", ref, text, media_ms: whole(mediaMs), style }, timeoutMs);
+  async comment(text, options) {
+    const request = commentRequest(text, options ?? {});
+    const { timeoutMs } = options ?? {};
+    if (timeoutMs != null && !(timeoutMs >= 0)) throw new TypeError(`kansei: timeoutMs must be milliseconds, not ${timeoutMs}`);
+    if (this.#over) throw new KanseiError("closed", "the connection is closed");
+    return this.#outbox.add(request, timeoutMs ?? undefined);
   }
 
   close() { this.#end("closed"); }
@@ -142,24 +140,35 @@ class Connection {
     const wait = this.#addresses.next(this.#p.now());
     if (wait > 0) return this.#retry(wait, "overloaded", undefined, wait);
     this.#attemptAt = this.#p.now();
-    this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
     this.#timer = this.#p.setTimeout(() => this.#lose("timeout"), CONNECT_MS);
+    this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
+    if (attempt !== this.#attempt) return; // a listener has closed it
     try {
-      if (!this.#token && this.#o.getToken) {
-        const token = await this.#o.getToken();
+      if (this.#token === undefined && this.#o.getToken) {
+        const token = asToken(await this.#o.getToken());
         if (attempt !== this.#attempt) return; // it took too long, or was overtaken
         this.#token = token;
       }
     } catch (err) {
       if (attempt !== this.#attempt) return;
       this.#emit("error", new KanseiError("token", `getToken failed: ${err?.message ?? err}`));
+      if (attempt !== this.#attempt) return;
+      this.#hint("token", "getToken must return a JWT; leave it out to join as a guest");
       return this.#lose("token");
     }
     try {
+      if (this.#token !== undefined) this.#token = asToken(this.#token);
+    } catch (err) {
+      this.#emit("error", new KanseiError("token", err.message));
+      this.#hint("token", `${err.message.replace("kansei: ", "")}; leave it out to join as a guest`);
+      return this.#end("token", undefined, err.message);
+    }
+    try {
       this.#socket = this.#dial();
-    } catch (err) { // a token that no header can carry, or a page that may not connect
+    } catch (err) { // a page that may not connect there: its policy, or plain HTTP from a page over TLS
       this.#emit("error", new KanseiError("bad_message", err.message));
-      this.#end("malformed");
+      this.#hint("url", `this page may not connect to ${this.#addresses.room}: ${err.message}`);
+      this.#end("url", undefined, err.message);
     }
   }
 
@@ -170,11 +179,13 @@ class Connection {
     this.#offered = this.#cursor;
     if (this.#cursor) url.searchParams.set("since", this.#cursor);
     if (this.#session) url.searchParams.set("session", this.#session);
+    if (this.#o.count === false) url.searchParams.set("count", "0");
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(`bearer.${this.#token}`);
     const ws = new this.#p.WebSocket(url.href, protocols);
     let opened = false;
     ws.onopen = () => { opened = true; };
+    ws.onerror = () => {}; // close says it; some sockets throw what nobody listens to
     ws.onmessage = (e) => {
       if (ws === this.#next) this.#arrive(e.data);
       else if (ws === this.#socket) this.#receive(e.data);
@@ -197,8 +208,8 @@ class Connection {
     this.#moveTimer = this.#p.setTimeout(() => (wait > 0 ? this.#move() : this.#stay()), wait || MOVE_MS);
     if (wait > 0) return;
     try {
-      if (!this.#token && this.#o.getToken) {
-        const token = await this.#o.getToken();
+      if (this.#token === undefined && this.#o.getToken) {
+        const token = asToken(await this.#o.getToken());
         if (attempt !== this.#attempt) return;
         this.#token = token;
       }
@@ -273,8 +284,8 @@ class Connection {
     this.#drop();
     this.#socket = next;
     this.#attemptAt = this.#p.now();
-    this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
     this.#timer = this.#p.setTimeout(() => this.#lose("timeout"), MOVE_MS);
+    this.#setStatus({ state: "connecting", attempt: this.#failures + 1 });
   }
 
   // lose gives up a socket, or an attempt, that nothing more is expected of.
@@ -307,41 +318,49 @@ class Connection {
     const now = this.#p.now();
     this.#p.clearTimeout(this.#timer);
     this.#notBefore = now + told;
+    this.#retryAt = now + ms;
     this.#timer = this.#p.setTimeout(() => this.#open(), ms);
+    const online = this.#p.online();
+    if (online && reason === "lost" && this.#cause) reason = this.#cause;
+    if (!online && reason === "lost") reason = "offline";
     this.#setStatus({
-      state: this.#p.online() ? "reconnecting" : "offline",
-      attempt: this.#failures, retryInMs: Math.round(ms), retryAt: now + ms, reason, code,
+      state: online ? "reconnecting" : "offline",
+      attempt: this.#failures, retryInMs: Math.round(ms), retryAt: this.#p.date() + ms, reason, code,
     });
   }
 
-  // askWhy asks over HTTP what a browser hides of a refused upgrade: how long a server
-  // that is overloaded, or leaving, wants to be left alone.
+  // askWhy finds out what a browser hides of a refused upgrade, and says so at once if this
+  // is the wait for the next attempt.
   async #askWhy(room) {
     const attempt = this.#attempt;
-    const abort = new AbortController();
-    const limit = this.#p.setTimeout(() => abort.abort(), VERDICT_MS);
-    const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
-    try {
-      const res = await this.#p.fetch(room, { headers, cache: "no-store", credentials: "omit", signal: abort.signal });
-      if (res.status !== 503 && res.status !== 429) return;
-      const problem = await res.json().catch(() => ({})); // what stands in front of a node may say less
-      const told = toldMs(problem.retry_ms || Number(res.headers.get("Retry-After")) * 1000) || BUSY_MS;
-      const now = this.#p.now();
-      this.#addresses.spare(room, now + told + this.#addresses.jitter(this.#failures));
+    const why = await whyNot(this.#p, room, this.#token).catch(() => null); // not reachable over HTTP either
+    if (!why || this.#over) return;
+    const now = this.#p.now();
+    if (why.told > 0) this.#addresses.spare(room, now + why.told + this.#addresses.jitter(this.#failures));
+    if (this.#welcomed) return; // it was asked elsewhere, to move there
+    this.#cause = why.cause;
+    if (why.hint) this.#hint(why.cause, why.hint);
+    if (attempt !== this.#attempt) return;
+    if (why.told > 0) {
       const wait = this.#addresses.wait(now);
-      const reason = problem.close === 1012 ? LOST.get(1012) : "overloaded";
-      if (wait > 0 && !this.#welcomed && attempt === this.#attempt) this.#retry(wait, reason, undefined, wait);
-    } catch {
-      // Not reachable over HTTP either: the backoff goes on.
-    } finally {
-      this.#p.clearTimeout(limit);
+      if (wait > 0) this.#retry(wait, why.leaving ? "restart" : "overloaded", undefined, wait);
+    } else if (why.cause && this.#status.reason === "lost") {
+      this.#retry(Math.max(0, this.#retryAt - now), "lost", this.#status.code, Math.max(0, this.#notBefore - now));
     }
+  }
+
+  // hint tells the developer in the console, once, what is to be mended.
+  #hint(cause, text) {
+    if (this.#hinted.has(cause)) return;
+    this.#hinted.add(cause);
+    this.#p.warn?.(`kansei: ${text}`);
   }
 
   // wake looks after the connection when the network or the page has come back.
   #wake() {
     const now = this.#p.now();
-    const { state, retryAt, reason, code } = this.#status;
+    const { state, reason, code } = this.#status;
+    const retryAt = this.#retryAt;
     const online = this.#p.online();
     if (online) this.#failures = 0;
     this.#awakeUntil = online ? now + AWAKE_MS : 0;
@@ -413,10 +432,12 @@ class Connection {
     this.#comeBackAt = 0;
     this.#moves = 0;
     this.#session = m.session;
+    this.#cause = undefined;
     this.#resync = Boolean(this.#offered) && !m.recovered;
     if (this.#resync) this.#cursor = undefined;
     if (this.#status.state !== "live") this.#setStatus({ state: "live", attempt: 0 });
     this.#emit("welcome", m);
+    if (this.#over) return; // a listener has closed it
     const every = m.beat_ms >= 1000 ? m.beat_ms : 30_000;
     const beatIn = (ms) => {
       const due = this.#p.now() + ms;
@@ -432,23 +453,18 @@ class Connection {
 
   #onComments(m) {
     let items = Array.isArray(m.items) ? m.items.filter((c) => typeof c?.id === "string" && typeof c.text === "string") : [];
-    // With the time: servers of other versions may give an id again when a log was made anew.
-    const key = (c) => `${c.id} ${c.at}`;
     if (this.#resync && m.history) {
-      const last = items.findLastIndex((c) => this.#seen.has(key(c)));
-      if (last < 0 && items.length) this.#emit("gap", { type: "gap" });
-      items = items.slice(last + 1);
+      const after = this.#seen.after(items);
+      if (after.gap) this.#emit("gap", { type: "gap" });
+      items = after.items;
     }
     this.#resync = false;
     const before = items.length;
-    items = items.filter((c) => !this.#seen.has(key(c)) && this.#seen.add(key(c)));
-    for (const k of this.#seen) {
-      if (this.#seen.size <= SEEN_MAX) break;
-      this.#seen.delete(k);
-    }
+    items = this.#seen.fresh(items);
     if (m.cursor) this.#cursor = m.cursor;
     const history = m.history === true;
-    if (items.length || (!before && m.of > m.shown)) this.#emit("comments", { ...m, history, items: items.map((c) => ({ ...c, history })) });
+    const counts = m.of > 0 ? { shown: m.shown ?? 0 } : {}; // what is 0 is left out
+    if (items.length || (!before && m.of > counts.shown)) this.#emit("comments", { ...m, ...counts, history, items: items.map((c) => ({ ...c, history })) });
   }
 
   // The node is leaving. What it still sends is welcome, until the time to come back.
@@ -484,6 +500,7 @@ class Connection {
 
   #emit(type, value) {
     for (const f of [...(this.#listeners.get(type) ?? [])]) {
+      if (this.#over && type !== "status") return; // a closed connection says nothing more
       try {
         f(value);
       } catch (err) {

@@ -1,5 +1,7 @@
 // The comments that wait for their answer.
 
+import { KanseiError, overLimit } from "./request.js";
+
 const PENDING_MAX = 100; // comments waiting for an answer
 const PENDING_MS = 30_000; // how long one waits by default
 // And at most: two minutes are promised from when the server took a ref, less the
@@ -10,18 +12,9 @@ const AGAIN_MAX_MS = 4_000;
 const QUIET_MS = 3_000; // without an answer: perhaps the connection is none any more
 
 // What may be otherwise later, and what the text alone decides.
-const LATER = new Set(["rate_limited", "slow_mode", "unavailable", "unknown_outcome"]);
+const TOO_FAST = new Set(["rate_limited", "slow_mode"]);
+const LATER = new Set([...TOO_FAST, "unavailable", "unknown_outcome"]);
 const OF_THE_TEXT = new Set(["bad_message", "unsupported", "too_long", "empty"]);
-
-/** What a request was refused with: `code` of the protocol (or "closed") and `retryMs`. */
-export class KanseiError extends Error {
-  constructor(code, message, retryMs) {
-    super(message || code);
-    this.name = "KanseiError";
-    this.code = code;
-    this.retryMs = retryMs;
-  }
-}
 
 /** Outbox holds comments until they are answered, over reconnects, and sends them again under the same ref. */
 export class Outbox {
@@ -30,8 +23,15 @@ export class Outbox {
   #pending = new Map(); // ref → entry, in the order in which they were made
   #socket = null;
   #session;
+  #limits;
   #prefix;
   #n = 0;
+
+  // Those who waited for this connection leave one behind the other, as fast as the server
+  // takes them, and whoever comes meanwhile behind them.
+  #queue = []; // entries
+  #burst = 0; // how many may still leave at once
+  #pump; // the timer of the next one
 
   constructor(platform, quiet) {
     this.#p = platform;
@@ -44,16 +44,20 @@ export class Outbox {
     const ref = message.ref ?? `${this.#prefix}-${++this.#n}`;
     if (this.#pending.size >= PENDING_MAX) return Promise.reject(new KanseiError("unavailable", "too many comments wait for an answer"));
     if (this.#pending.has(ref)) return Promise.reject(new TypeError(`kansei: ref ${ref} is waiting for its answer already`));
+    const over = overLimit(message.text, this.#limits);
+    if (over) return Promise.reject(over);
     return new Promise((resolve, reject) => {
       const limit = Math.min(Math.max(timeoutMs, 0), REF_MS);
       // sentIn: the session in which it was sent, unless that is known to have come to
       // nothing; doubt: a sending before the last one may have reached the log; waited:
-      // it was made before the connection that it is sent on.
-      const entry = { ref, text: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, doubt: false, waited: false, tries: 0 };
+      // it was made before the connection that it is sent on, or behind one that was.
+      const entry = { ref, text: message.text, json: JSON.stringify({ ...message, ref }), resolve, reject, sentIn: undefined, doubt: false, waited: false, tries: 0 };
       entry.deadline = this.#p.now() + limit;
       entry.timer = this.#p.setTimeout(() => this.#expire(entry), limit);
       this.#pending.set(ref, entry);
-      this.#send(entry);
+      if (!this.#queue.length) return this.#send(entry);
+      entry.waited = true;
+      this.#queue.push(entry);
     });
   }
 
@@ -62,21 +66,25 @@ export class Outbox {
   connected(socket, session, limits) {
     this.#socket = socket;
     this.#session = session;
-    const everyMs = 1000 / (limits?.per_s > 0 ? limits.per_s : 1);
-    let over = -(limits?.burst > 0 ? limits.burst : 1);
+    this.#limits = limits;
+    this.#burst = limits?.burst > 0 ? limits.burst : 1;
     for (const e of [...this.#pending.values()]) {
-      e.waited = true;
-      if (++over <= 0) this.#send(e);
-      else e.retry = this.#p.setTimeout(() => this.#send(e), over * everyMs);
+      const over = e.sentIn === undefined && overLimit(e.text, limits);
+      if (over) this.#settle(e, () => e.reject(over));
+      else e.waited = true;
     }
+    this.#queue = [...this.#pending.values()];
+    this.#next();
   }
 
   disconnected() {
     this.#socket = null;
+    this.#stop();
     for (const e of this.#pending.values()) this.#rest(e);
   }
 
   end(err) {
+    this.#stop();
     for (const e of [...this.#pending.values()]) this.#settle(e, () => e.reject(err));
   }
 
@@ -100,20 +108,45 @@ export class Outbox {
     const wait = Math.max(m.retry_ms || 0, (0.5 + this.#p.random() / 2) * Math.min(AGAIN_MAX_MS, AGAIN_MS * 2 ** e.tries));
     if (this.#p.now() + wait >= e.deadline) return e.doubt ? this.#expire(e) : refuse();
     this.#rest(e);
-    e.retry = this.#p.setTimeout(() => this.#send(e), wait);
+    if (!TOO_FAST.has(m.code)) {
+      e.retry = this.#p.setTimeout(() => this.#send(e), wait);
+      return;
+    }
+    // Nobody overtakes it: what comes after it waits, too.
+    this.#queue = [...this.#pending.values()].filter((x) => x === e || this.#queue.includes(x));
+    this.#burst = 0;
+    this.#p.clearTimeout(this.#pump);
+    this.#pump = this.#p.setTimeout(() => this.#next(true), wait);
+  }
+
+  // next sends those whose turn it is.
+  #next(due = false) {
+    for (; this.#queue.length && (due || this.#burst > 0); due = false) {
+      if (!due) this.#burst--;
+      this.#send(this.#queue.shift());
+    }
+    this.#p.clearTimeout(this.#pump);
+    if (this.#queue.length) this.#pump = this.#p.setTimeout(() => this.#next(true), 1000 / (this.#limits?.per_s > 0 ? this.#limits.per_s : 1));
+  }
+
+  #stop() {
+    this.#queue = [];
+    this.#p.clearTimeout(this.#pump);
   }
 
   #send(e) {
     if (!this.#socket) return;
-    // Another session does not know the ref: sending again could say it twice.
+    // Another session does not know the ref, and neither does one that has forgotten it
+    // while the device slept and no timer ran: sending again could say it twice.
     if (e.sentIn !== undefined && e.sentIn !== this.#session) return this.#expire(e);
+    if (this.#p.now() >= e.deadline) return this.#expire(e);
     if (e.sentIn !== undefined) e.doubt = true;
     e.sentIn = this.#session;
     e.tries++;
     this.#rest(e);
     e.late = this.#p.setTimeout(this.#quiet, QUIET_MS);
     try {
-      this.#socket.send(e.text);
+      this.#socket.send(e.json);
     } catch {
       // The socket is closing; its close event leads to the next one.
     }
@@ -128,6 +161,7 @@ export class Outbox {
     this.#p.clearTimeout(e.timer);
     this.#rest(e);
     this.#pending.delete(e.ref);
+    this.#queue = this.#queue.filter((x) => x !== e);
     how();
   }
 

@@ -1,7 +1,7 @@
 // Types of stage.js.
 import type { Comment, Comments } from "./kansei.js";
 
-export { connect, KanseiError } from "./kansei.js";
+export { connect, KanseiError, measure } from "./kansei.js";
 
 /** Draws comments over an element, which must be positioned (position: relative, say). */
 export class Stage {

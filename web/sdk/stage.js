@@ -12,11 +12,16 @@
 // otherwise always be there first. Comments at the top and the bottom stand in
 // the middle of rows that flying ones then keep clear of.
 //
+// What one comment takes is bounded, and so is what those of one user take together:
+// nobody covers the picture. When the stage changes its size, so does what is on it.
+//
 // All motion is one animation per comment, on the compositor. Under
 // prefers-reduced-motion nothing flies: comments stand in their rows for a while,
 // a few at a time.
 
-export { connect, KanseiError } from "./kansei.js";
+import { Places, compact } from "./compact.js";
+
+export { connect, KanseiError, measure } from "./kansei.js";
 
 const ROWS = 44; // of the stage's height, but none thinner than this:
 const ROW_MIN_PX = 8;
@@ -38,6 +43,10 @@ const KEPT_FREE_MS = 3_000; // rows for a big or long comment, at most
 const LONG = 0.5; // stage widths
 const STILL_MS = 7_000; // without motion: how long a comment stands
 const STILL_EVERY_MS = 700; // and how often one appears
+const SHARE = 0.5; // of the rows for one comment, but for the staff's
+const OF_ONE = 0.5; // of the rows for the comments of one user together
+// Elements that show no children: a stage lies around them, not in them.
+const CHILDLESS = new Set(["VIDEO", "AUDIO", "IMG", "CANVAS", "IFRAME", "EMBED", "OBJECT", "INPUT", "TEXTAREA", "SELECT", "BR", "HR"]);
 const STAFF = new Set(["moderator", "broadcaster"]);
 
 export class Stage {
@@ -56,6 +65,7 @@ export class Stage {
   #waiting = []; // for a place
   #since = new WeakMap(); // comment → when it began to wait
   #kept = null; // rows kept free: {comment, row, span, at}
+  #places = new Places(OF_ONE);
   #flying = new Set(); // entries on the stage
   #frame = 0;
   #width = 0;
@@ -71,6 +81,10 @@ export class Stage {
   #onMotion = () => this.clear();
 
   constructor(element, { maxNodes = 120 } = {}) {
+    if (!(element instanceof Element)) throw new TypeError("kansei: a stage needs an element to lie in");
+    if (CHILDLESS.has(element.tagName)) {
+      throw new TypeError(`kansei: nothing can be shown in a <${element.tagName.toLowerCase()}>: put it into an element with position: relative, and make the stage of that`);
+    }
     this.#maxNodes = maxNodes;
     this.#layer = document.createElement("div");
     this.#layer.setAttribute("aria-hidden", "true"); // a list beside it is for reading
@@ -86,9 +100,11 @@ export class Stage {
   }
 
   /** Shows what a connection's "comments" event brings. Those of the past are not news. */
-  show = ({ items }) => this.add(...items.filter((c) => !c.history));
+  show = ({ items }) => this.#add(items.filter((c) => !c.history));
 
-  add(...comments) {
+  add(...comments) { this.#add(comments); }
+
+  #add(comments) {
     if (this.#paused || document.hidden || !this.#layer.isConnected) {
       this.leftOut += comments.length;
       return;
@@ -118,10 +134,12 @@ export class Stage {
         animation.startTime = now - at;
       }
     }
+    if (!this.#paused && (this.#kept || this.#waiting.length)) this.#frame ||= requestAnimationFrame(() => this.#draw());
   }
 
   clear() {
     for (const e of [...this.#flying]) this.#remove(e);
+    this.#places.clear();
     this.#kept = null;
     this.#last = Array(this.#rows).fill(null);
     this.#standing = Array(this.#rows).fill(0);
@@ -141,10 +159,32 @@ export class Stage {
   #measure() {
     const { clientWidth: width, clientHeight: height } = this.#layer;
     if (width === this.#width && height === this.#height) return;
+    const before = { rows: this.#rows, width: this.#width, height: this.#height };
     [this.#width, this.#height] = [width, height];
     this.#rows = Math.min(ROWS, Math.floor(height / ROW_MIN_PX));
     this.#rowPx = this.#rows ? height / this.#rows : 0;
-    this.clear();
+    const flying = before.rows && this.#rows && width ? [...this.#flying] : [];
+    if (!flying.length) return this.clear();
+    this.#kept = null;
+    [this.#last, this.#standing, this.#clear] = [Array(this.#rows).fill(null), Array(this.#rows).fill(0), Array(this.#rows).fill(0)];
+    for (const e of flying) this.#resettle(e, before);
+  }
+
+  // resettle gives a comment the place on a stage of another size that it had on the one before.
+  // It takes as long as it would have; it grows no more than the stage does in either way, so that
+  // it still runs into nobody.
+  #resettle(e, before) {
+    const wider = this.#width / before.width;
+    const larger = Math.min(wider, this.#height / before.height);
+    e.px *= larger;
+    e.width *= larger;
+    e.node.style.fontSize = `${e.px}px`;
+    e.span = Math.min(this.#rows, Math.ceil((e.span * this.#rows) / before.rows));
+    e.row = Math.min(this.#rows - e.span, Math.floor((e.row * this.#rows) / before.rows));
+    e.way = e.position === "scroll" && !this.#still.matches ? [e.way[0] * wider, -e.width] : [(this.#width - e.width) / 2, (this.#width - e.width) / 2];
+    if (this.#still.matches || e.position !== "scroll") this.#take(this.#standing, e.row, e.span, e.gone);
+    else this.#take(this.#last, e.row, e.span, { entered: e.entered, gone: e.gone });
+    e.animation.effect.setKeyframes(this.#keyframes(e));
   }
 
   // The rows' time stands still during a pause, as the comments do.
@@ -152,8 +192,8 @@ export class Stage {
 
   #draw() {
     this.#frame = 0;
-    if (this.#paused) {
-      this.leftOut += this.#queue.splice(0).length + this.#waiting.splice(0).length;
+    if (this.#paused) { // those who wait for a place go on waiting
+      this.leftOut += this.#queue.splice(0).length;
       return;
     }
     if (this.#kept && this.#kept.at <= this.#now()) this.#waiting.unshift(this.#kept.comment);
@@ -181,14 +221,25 @@ export class Stage {
     for (const e of laid) e.width = e.node.offsetWidth;
     for (const e of laid) {
       this.#fit(e);
-      if (e.position === "scroll" ? this.#fly(e) : this.#stand(e)) {
+      e.share = e.span / this.#rows;
+      if (this.#mayTake(e) && (e.position === "scroll" ? this.#fly(e) : this.#stand(e))) {
         this.#flying.add(e);
         this.shown++;
       } else {
+        if (e.taken) this.#places.give(e.taken, e.share);
         e.node.remove();
         this.#leave(e.comment);
       }
     }
+  }
+
+  // mayTake reports whether there is still enough of the stage for the user of a comment.
+  #mayTake(e) {
+    const user = e.comment.user?.id;
+    if (!user || STAFF.has(e.comment.user?.role)) return true;
+    if (!this.#places.take(user, e.share)) return false;
+    e.taken = user;
+    return true;
   }
 
   #leave(c) {
@@ -211,10 +262,11 @@ export class Stage {
   #element(comment) {
     const { size, color } = comment.style ?? {};
     const position = placeOf(comment);
-    const text = comment.text.replace(/\t/g, "  ");
+    const text = compact(comment.text.replace(/\t/g, "  "));
     const lines = text.split("\n").length;
-    // A drawing that is higher than the stage is made smaller as a whole.
-    const per = Math.min(ROWS_OF[size] ?? ROWS_OF.medium, this.#rows / lines);
+    // A drawing that is higher than its share of the stage is made smaller as a whole.
+    const share = STAFF.has(comment.user?.role) ? 1 : SHARE;
+    const per = Math.min(ROWS_OF[size] ?? ROWS_OF.medium, (share * this.#rows) / lines);
     const e = { comment, position, lines, px: (per * this.#rowPx) / LINE, span: Math.min(this.#rows, Math.ceil(per * lines)), width: 0 };
     const own = this.self !== "" && comment.user?.id === this.self;
     e.node = document.createElement("div");
@@ -224,6 +276,8 @@ export class Stage {
     const [fill, halo] = ink(color);
     Object.assign(e.node.style, {
       position: "absolute", left: "0", top: "0", whiteSpace: "pre", unicodeBidi: "isolate", willChange: "transform", visibility: "hidden",
+      // Tall letters stay in their lines.
+      maxHeight: `${lines * LINE}em`, overflow: "clip", overflowClipMargin: ".3em",
       fontSize: `${e.px}px`, color: fill, textAlign: position === "scroll" ? "" : "center",
       textShadow: `0 0 1px ${halo}, 0 1px 2px ${halo}, 0 0 .3em ${halo}`,
     });
@@ -240,7 +294,8 @@ export class Stage {
     const widest = e.position === "scroll" ? WIDEST * this.#width : 0.96 * this.#width;
     if (e.width <= widest) return;
     const scale = Math.max(e.position === "scroll" ? SMALLEST : 0.3, widest / e.width);
-    e.node.style.fontSize = `${e.px * scale}px`;
+    e.px *= scale;
+    e.node.style.fontSize = `${e.px}px`;
     e.width *= scale;
     e.span = Math.max(1, Math.ceil(e.span * scale));
   }
@@ -266,7 +321,8 @@ export class Stage {
       return false;
     }
     const ms = (start + e.width) / speed;
-    this.#take(this.#last, row, e.span, { entered: now + (start - this.#width + e.width + APART_PX) / speed, gone: now + ms });
+    e.entered = now + (start - this.#width + e.width + APART_PX) / speed;
+    this.#take(this.#last, row, e.span, { entered: e.entered, gone: now + ms });
     this.#animate(e, row, [start, -e.width], ms);
     return true;
   }
@@ -309,8 +365,9 @@ export class Stage {
     const e = this.#element(chosen);
     e.width = e.node.offsetWidth;
     this.#fit(e);
+    e.share = e.span / this.#rows;
     const row = this.#find(e.span, 0, this.#rows, 1, (r) => this.#standing[r] <= now);
-    if (row < 0) {
+    if (row < 0 || !this.#mayTake(e)) {
       e.node.remove();
       this.#leave(chosen);
       return;
@@ -336,13 +393,12 @@ export class Stage {
 
   #take(rows, row, span, value) { rows.fill(value, row, row + span); }
 
-  #animate(e, row, [from, to], ms) {
-    const y = row * this.#rowPx;
+  #keyframes({ row, way }) { return way.map((x) => ({ transform: `translate(${x}px, ${row * this.#rowPx}px)` })); }
+
+  #animate(e, row, way, ms) {
+    Object.assign(e, { row, way, gone: this.#now() + ms });
     e.node.style.visibility = "";
-    e.animation = e.node.animate(
-      [{ transform: `translate(${from}px, ${y}px)` }, { transform: `translate(${to}px, ${y}px)` }],
-      { duration: ms, fill: "both" },
-    );
+    e.animation = e.node.animate(this.#keyframes(e), { duration: ms, fill: "both" });
     // Where it is must follow from the clock that the rows go by, also when the
     // browser takes a while to draw the first frame of it.
     e.animation.startTime = clock();
@@ -351,6 +407,7 @@ export class Stage {
 
   #remove(e) {
     this.#flying.delete(e);
+    if (e.taken) this.#places.give(e.taken, e.share);
     e.animation.onfinish = null;
     e.animation.cancel();
     e.node.remove();

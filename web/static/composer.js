@@ -1,7 +1,8 @@
-// The box to comment: counts as the server does, sends with Enter except while an
-// input method composes, and says in words why something was refused.
+// The box to comment: counts as the server does and sends what it counted, with Enter except
+// while an input method composes, and says in words why something was refused.
 
-import { $, config, has, say, setText } from "./page.js";
+import { MAX_LINE_FEEDS, measure } from "../sdk/text.js";
+import { $, config, disable, has, isDisabled, say, setText } from "./page.js";
 
 const SENT_MS = 2_500; // how long "Sent" stands
 const SHOW_COUNTER = 0.6; // from this part of the limit on
@@ -16,6 +17,8 @@ export class Composer {
   #staff = false;
   #ended = false; // the broadcast: then nobody but the staff may comment
   #busy = false;
+  #fits = true;
+  #empty = true;
   #blockedUntil = 0;
   #timer;
 
@@ -40,6 +43,7 @@ export class Composer {
       picker.open = false;
       picker.querySelector("summary").focus();
     });
+    picker.addEventListener("focusout", (e) => { if (e.relatedTarget && !picker.contains(e.relatedTarget)) picker.open = false; });
     room.on("welcome", (w) => {
       this.#limit = w.limits?.text ?? this.#limit;
       this.#may = w.you?.can?.includes("comment") ?? true;
@@ -61,16 +65,18 @@ export class Composer {
     this.#measure();
   }
 
-  #length() { return [...this.#box.value.normalize("NFC").trim()].length; }
-
   #measure() {
-    const n = this.#length();
-    const over = n - this.#limit;
+    const { length, lineFeeds, empty } = measure(this.#box.value);
+    const over = length - this.#limit;
+    const lines = lineFeeds - MAX_LINE_FEEDS;
     const counter = $("counter");
-    counter.classList.toggle("over", over > 0);
-    if (over > 0) setText(counter, say("counter_over", { n: over }));
-    else setText(counter, n >= this.#limit * SHOW_COUNTER ? say("counter", { n, max: this.#limit }) : "");
-    this.#box.setAttribute("aria-invalid", String(over > 0));
+    this.#fits = over <= 0 && lines <= 0;
+    this.#empty = empty;
+    counter.classList.toggle("over", !this.#fits);
+    if (over > 0) setText(counter, say("counter_over", { n: over, max: this.#limit }));
+    else if (lines > 0) setText(counter, say("counter_lines", { n: lines, max: MAX_LINE_FEEDS + 1 }));
+    else setText(counter, length >= this.#limit * SHOW_COUNTER ? say("counter", { n: length, max: this.#limit }) : "");
+    this.#box.setAttribute("aria-invalid", String(!this.#fits));
     // As high as what was typed, up to a few lines.
     this.#box.rows = Math.min(5, this.#box.value.split("\n").length);
     this.#update();
@@ -78,17 +84,17 @@ export class Composer {
 
   #update() {
     const closed = this.#room.status.state === "closed" || (this.#ended && !this.#staff);
-    this.#box.disabled = !this.#may || closed;
-    this.#send.disabled = !this.#may || closed || this.#busy || this.#waiting() > 0 || this.#length() > this.#limit;
+    disable(this.#box, !this.#may || closed || this.#busy);
+    this.#box.setAttribute("aria-disabled", String(!this.#may || closed)); // while it is sent it is only not to be changed
+    disable(this.#send, !this.#may || closed || this.#busy || this.#waiting() > 0 || !this.#fits);
   }
 
   #waiting() { return Math.ceil((this.#blockedUntil - Date.now()) / 1000); }
 
   async #submit() {
     const text = this.#box.value;
-    if (this.#send.disabled || text.trim() === "") return;
+    if (isDisabled(this.#send) || this.#empty) return;
     this.#busy = true;
-    this.#box.readOnly = true; // not disabled: the focus stays
     this.#say("");
     this.#timer = setTimeout(() => setText(this.#note, say(this.#room.status.state === "live" ? "sending" : "sending_waits")), 400);
     this.#update();
@@ -101,7 +107,6 @@ export class Composer {
       if (err.retryMs > 0) this.#block(err.retryMs);
     }
     this.#busy = false;
-    this.#box.readOnly = false;
     this.#measure();
   }
 

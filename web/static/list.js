@@ -1,19 +1,26 @@
-// The list of comments. It shows at most a handful of new ones in each interval
-// and keeps the latest few hundred, however many come; it says how many it has
-// left out. While the reader has scrolled up it stands still.
+// The list of comments. It keeps the latest few hundred, however many come, and says how
+// many it has left out: those that come faster than anybody reads. While the reader has
+// scrolled up, or has selected something, it stands still. What one comment and one user
+// take of it is bounded; a button shows the rest.
 
+import { Places, compact } from "../sdk/compact.js";
 import { $, config, has, make, number, say, setText } from "./page.js";
 
-const KEPT = 200; // items in the list
+const KEPT = 200; // items in the list, and comments held while nothing is drawn
 const EVERY_MS = 200; // how often it changes
-const PER_CHANGE = 8; // comments added then: 40 a second, which nobody reads
-const WAITING = 200; // comments held while nothing is drawn
+const PER_S = 40; // comments a second in the long run, which nobody reads; a burst fills the list
 const FORGET_MS = 15_000; // the note about comments left out goes when none was for so long
 const ALOUD_MS = 3_000; // between two comments read aloud
 const ALOUD_MAX = 160; // characters of one
-const AT_END_PX = 48;
+const AT_END_PX = 2;
+const LINE_WIDTH = 30; // half-width characters on a line, or fewer
+const OF_ONE_USER = 24; // lines that the comments of one user take
+const OF_ONE_USER_MS = 10_000; // in this time
 
-const STAFF = new Set(["broadcaster", "moderator"]);
+const CREW = new Set(["broadcaster", "moderator"]);
+
+const times = new Intl.DateTimeFormat(config.lang, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const moments = new Intl.DateTimeFormat(config.lang, { dateStyle: "medium", timeStyle: "medium" });
 
 export class List {
   /** The id of the user whose comments are marked and never left out. */
@@ -23,18 +30,23 @@ export class List {
   #list = $("list");
   #newer = $("newer");
   #waiting = []; // entries for the list: comments, and gaps
-  #missed = 0; // among those waiting, left out because too many wait
   #leftOut = 0;
   #leftOutAt = 0;
-  #held = false; // the reader has scrolled up
+  #held = false; // the reader has scrolled up, or has selected something
+  #top = 0; // where the list was scrolled to last
+  #budget = KEPT; // comments that may be shown now
   #drawnAt = -Infinity;
   #scheduled = false;
+  #places = new Places(OF_ONE_USER);
   #aloud; // the comment to read next
   #aloudTimer;
 
   constructor() {
     this.#list.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     this.#newer.addEventListener("click", () => this.#catchUp());
+    this.#list.addEventListener("click", (e) => e.target.classList.contains("more") && this.#open(e.target));
+    document.addEventListener("selectionchange", () => this.#onSelection());
+    new ResizeObserver(() => this.follow()).observe(this.#list);
     this.#list.append(make("li", "empty", say("empty")));
     // The interval has no other use than to let the note go, so it may be coarse.
     setInterval(() => this.#note(), 5_000);
@@ -42,7 +54,7 @@ export class List {
 
   add({ items, shown, of }) {
     for (const c of items) this.#waiting.push({ comment: c });
-    if (of > shown) this.#leave(of - shown);
+    if (of > (shown ?? 0)) this.#leave(of - (shown ?? 0));
     const news = items.findLast((c) => !c.history && c.user?.id !== this.self);
     if (this.readAloud && news) this.#read(news);
     this.#limit();
@@ -57,18 +69,20 @@ export class List {
 
   /** follow goes back to the newest, as after a layout change. */
   follow() {
-    if (!this.#held) this.#list.scrollTop = this.#list.scrollHeight;
+    if (this.#held) return;
+    this.#list.scrollTop = this.#list.scrollHeight;
+    this.#top = this.#list.scrollTop;
   }
 
-  #always(e) { return e.gap !== undefined || e.comment.user?.id === this.self || STAFF.has(e.comment.user?.role); }
+  #always(e) { return e.gap !== undefined || e.comment.user?.id === this.self || CREW.has(e.comment.user?.role); }
 
   // limit leaves out the oldest of what waits, ordinary comments first.
   #limit() {
-    let over = this.#waiting.length - WAITING;
+    let over = this.#waiting.length - KEPT;
     if (over <= 0) return;
     const before = this.#waiting.length;
     this.#waiting = this.#waiting.filter((e) => over <= 0 || this.#always(e) || --over < 0);
-    this.#waiting.splice(0, this.#waiting.length - WAITING);
+    this.#waiting.splice(0, this.#waiting.length - KEPT);
     this.#leave(before - this.#waiting.length);
   }
 
@@ -86,23 +100,27 @@ export class List {
 
   #draw() {
     this.#scheduled = false;
-    this.#drawnAt = performance.now();
+    const now = performance.now();
+    this.#budget = Math.min(KEPT, this.#budget + ((now - this.#drawnAt) * PER_S) / 1000);
+    this.#drawnAt = now;
     if (this.#held) {
       this.#showNewer();
       this.#note();
       return;
     }
     let batch = this.#waiting.splice(0);
-    // Those of the past come in one go, the others as fast as they can be shown.
-    let over = batch.filter((e) => !e.comment?.history).length - PER_CHANGE;
+    // Those of the past come in one go, the others as fast as they can be read in the long run.
+    let over = batch.filter((e) => !e.comment?.history).length - Math.floor(this.#budget);
     const before = batch.length;
     batch = batch.filter((e) => over <= 0 || this.#always(e) || e.comment.history || --over < 0);
     if (before > batch.length) this.#leave(before - batch.length);
+    this.#budget = Math.max(0, this.#budget - batch.filter((e) => e.comment && !e.comment.history).length);
     const nodes = batch.slice(-KEPT).map((e) => (e.gap ? make("li", "gap", e.gap) : this.#item(e.comment)));
     if (nodes.length) this.#list.querySelector(".empty")?.remove();
     this.#list.append(...nodes);
     while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
-    this.#list.scrollTop = this.#list.scrollHeight;
+    this.#offerMore(nodes);
+    this.follow();
     this.#note();
   }
 
@@ -111,15 +129,17 @@ export class List {
     const role = c.user?.role;
     const own = this.self !== "" && c.user?.id === this.self;
     if (own) li.classList.add("own");
-    if (STAFF.has(role)) li.classList.add("staff");
+    if (CREW.has(role)) li.classList.add("staff");
     const head = make("span", "who");
     const name = make("bdi", "name", c.user?.name || say("somebody"));
     head.append(name);
     if (own) head.append(" ", make("span", "you", say("you")));
     if (has(`role_${role}`)) head.append(" ", make("span", "role", say(`role_${role}`)));
-    const text = make("p", "text", c.text.replace(/^\s*\n/, ""));
+    if (c.at > 0) head.append(" ", this.#time(c.at));
+    const text = make("p", "text", compact(c.text));
     text.dir = "auto";
-    if (c.text.includes("\n")) text.classList.add("drawing");
+    if (text.textContent.includes("\n")) text.classList.add("drawing");
+    if (!own && !CREW.has(role) && !this.#mayTake(c.user?.id ?? "", linesOf(text.textContent))) text.classList.add("brief");
     if (/^#[0-9a-f]{6}$/i.test(c.style?.color ?? "") && c.style.color.toLowerCase() !== "#ffffff") {
       li.classList.add("colored");
       li.style.setProperty("--tint", c.style.color);
@@ -128,31 +148,87 @@ export class List {
     return li;
   }
 
+  // time is when a comment was said: shown to who points at it, and in full as its title.
+  #time(at) {
+    const date = new Date(at);
+    const e = make("time", "when", times.format(date));
+    e.dateTime = date.toISOString();
+    e.title = moments.format(date);
+    return e;
+  }
+
+  // mayTake reports whether a comment of so many lines may have them all.
+  #mayTake(user, lines) {
+    if (!this.#places.take(user, lines)) return false;
+    setTimeout(() => this.#places.give(user, lines), OF_ONE_USER_MS);
+    return true;
+  }
+
+  // offerMore puts a button below comments that do not fit; all are measured before any changes.
+  #offerMore(nodes) {
+    const cut = nodes.map((li) => li.querySelector(".text")).filter((p) => p && p.scrollHeight > p.clientHeight + 1);
+    for (const p of cut) {
+      const button = make("button", "more", say("more"));
+      button.type = "button";
+      button.setAttribute("aria-expanded", "false");
+      p.after(button);
+    }
+  }
+
+  #open(button) {
+    const open = button.previousElementSibling.classList.toggle("open");
+    button.setAttribute("aria-expanded", String(open));
+    setText(button, say(open ? "less" : "more"));
+    if (!this.#atEnd()) this.#hold(true); // it is being read
+  }
+
   #note() {
     const old = performance.now() - this.#leftOutAt > FORGET_MS;
     if (old) this.#leftOut = 0;
     setText($("left-out"), this.#leftOut ? say("left_out", { n: this.#leftOut }) : "");
   }
 
+  // Whoever scrolls up is reading, however little it was; at the end the list goes on.
   #onScroll() {
+    const up = this.#list.scrollTop < this.#top - 1;
+    this.#top = this.#list.scrollTop;
+    if (this.#atEnd()) this.#hold(this.#selected());
+    else if (up) this.#hold(true);
+  }
+
+  #onSelection() {
+    if (this.#selected()) this.#hold(true);
+    else if (this.#atEnd()) this.#hold(false);
+  }
+
+  #selected() {
+    const s = getSelection();
+    return Boolean(s && !s.isCollapsed && this.#list.contains(s.anchorNode));
+  }
+
+  #atEnd() {
     const { scrollTop, scrollHeight, clientHeight } = this.#list;
-    const atEnd = scrollHeight - scrollTop - clientHeight < AT_END_PX;
-    if (atEnd === !this.#held) return;
-    this.#held = !atEnd;
-    if (atEnd) this.#schedule();
+    return scrollHeight - scrollTop - clientHeight <= AT_END_PX;
+  }
+
+  #hold(on) {
+    if (on === this.#held) return;
+    this.#held = on;
+    if (!on) this.#schedule();
     this.#showNewer();
   }
 
   #showNewer() {
     this.#newer.hidden = !this.#held;
     const n = this.#waiting.length;
-    setText(this.#newer, n ? say("newer", { n: n >= WAITING ? `${number(WAITING)}+` : n }) : say("newest"));
+    setText(this.#newer, n ? say("newer", { n: n >= KEPT ? `${number(KEPT)}+` : n }) : say("newest"));
   }
 
   #catchUp() {
+    getSelection()?.removeAllRanges();
     this.#held = false;
     this.#newer.hidden = true;
-    this.#list.scrollTop = this.#list.scrollHeight;
+    this.follow();
     this.#list.focus({ preventScroll: true });
     this.#schedule();
   }
@@ -174,4 +250,10 @@ export class List {
     };
     next();
   }
+}
+
+// linesOf is about how many lines a text takes.
+function linesOf(text) {
+  const width = (l) => [...l].reduce((w, c) => w + (c.codePointAt(0) < 0x300 ? 1 : 2), 0);
+  return text.split("\n").reduce((n, l) => n + Math.max(1, Math.ceil(width(l) / LINE_WIDTH)), 0);
 }

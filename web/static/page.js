@@ -44,6 +44,14 @@ export function setText(e, text) {
   if (e.textContent !== text) e.textContent = text;
 }
 
+/** disable makes a control useless but leaves the focus on it, which would go nowhere otherwise. */
+export function disable(e, on) {
+  e.setAttribute("aria-disabled", String(on));
+  if ("readOnly" in e) e.readOnly = on;
+}
+
+export const isDisabled = (e) => e.getAttribute("aria-disabled") === "true";
+
 /** remembered keeps something for this tab alone; a browser may forbid even that. */
 export const remembered = {
   get(key) {
@@ -79,7 +87,20 @@ export function takeToken() {
   return remembered.get(key);
 }
 
-export const forgetToken = () => remembered.set(`token.${config.room}`, undefined);
+const forgetToken = () => remembered.set(`token.${config.room}`, undefined);
+
+/**
+ * keepToken forgets a token that was refused, so that it does not block the room for this tab, and takes another one when
+ * its link is opened in a page that is there already.
+ */
+export function keepToken(room) {
+  room.on("status", (s) => { if (s.state === "closed" && (s.reason === "unauthorized" || s.reason === "token")) forgetToken(); });
+  addEventListener("hashchange", () => {
+    if (!new URLSearchParams(location.hash.slice(1)).get("token")) return;
+    takeToken();
+    location.reload();
+  });
+}
 
 /** rememberSession keeps the identity of a guest when the page is loaded again. */
 export function rememberSession(room) {

@@ -5,14 +5,15 @@ import { connect } from "../sdk/kansei.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
-import { $, config, forgetToken, lastSession, number, remembered, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
+import { $, config, disable, isDisabled, keepToken, lastSession, number, remembered, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
 const SECONDS = 60; // of the line of comments per second
 
 const token = takeToken();
-const room = connect({ room: config.room, token, session: lastSession() });
+const room = connect({ url: root, room: config.room, token, count: false, session: lastSession() });
 const list = new List();
 
+keepToken(room);
 rememberSession(room);
 showState(room);
 showLink(room);
@@ -25,10 +26,7 @@ room.on("gap", (g) => list.gap(g.missed));
 // --- the token
 
 room.on("status", (s) => {
-  if (s.state === "closed" && s.reason === "unauthorized") {
-    forgetToken();
-    $("token-card").hidden = false;
-  }
+  if (s.state === "closed" && (s.reason === "unauthorized" || s.reason === "token")) $("token-card").hidden = false;
 });
 // A guest who may comment is let in without a token, but runs nothing.
 if (!token) $("token-card").hidden = false;
@@ -85,7 +83,7 @@ drawRate();
 // --- the room
 
 let rev = 0; // of the state that the form is based on
-let edited = false;
+let edits = 0; // of the form since it was loaded
 const statusOf = () => new FormData($("settings")).get("status");
 
 function load(state) {
@@ -95,21 +93,22 @@ function load(state) {
   if (choice) choice.checked = true;
 }
 
-$("settings").addEventListener("input", () => { edited = true; });
+$("settings").addEventListener("input", () => { edits++; });
 // What somebody else has set comes into the form unless it is being edited.
-room.on("state", (s) => { if (!edited) load(s); });
+room.on("state", (s) => { if (!edits) load(s); });
 
 $("settings").addEventListener("submit", async (e) => {
   e.preventDefault();
   const note = $("settings-note");
-  $("save").disabled = true;
+  if (isDisabled($("save"))) return;
+  disable($("save"), true);
   setText(note, say("saving"));
   try {
     setText(note, await save());
   } catch {
     setText(note, say("save_failed"));
   }
-  $("save").disabled = false;
+  disable($("save"), false);
 });
 
 const address = `${root}v1/rooms/${encodeURIComponent(config.room)}`;
@@ -123,11 +122,17 @@ function ask(init) {
 // to say about it.
 async function save() {
   const state = { rev, status: statusOf(), title: $("room-title").value.trim() };
+  const saved = edits;
   const res = await ask({ method: "PUT", headers: { ...authorization, "Content-Type": "application/json" }, body: JSON.stringify(state) });
   if (res.ok) {
     const now = await res.json().catch(() => ({}));
-    edited = false;
-    load({ ...state, ...(now.state ?? now) });
+    const current = { ...state, ...(now.state ?? now) };
+    if (edits === saved) {
+      edits = 0;
+      load(current);
+    } else {
+      rev = current.rev ?? 0; // what was typed meanwhile stays, to be saved next
+    }
     return say("saved");
   }
   if (res.status === 409) {

@@ -4,13 +4,14 @@ import { Stage, connect } from "../sdk/stage.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
-import { $, config, number, lastSession, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
+import { $, config, disable, isDisabled, keepToken, lastSession, number, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
-const room = connect({ room: config.room, token: takeToken(), session: lastSession() });
+const room = connect({ url: root, room: config.room, token: takeToken(), session: lastSession() });
 const phone = matchMedia("(max-width: 640px)").matches;
 const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
 const list = new List();
 
+keepToken(room);
 rememberSession(room);
 showState(room);
 showLink(room);
@@ -78,14 +79,15 @@ $("copy").addEventListener("click", async () => {
 
 $("stop-demo")?.addEventListener("click", async (e) => {
   const button = e.currentTarget;
-  button.disabled = true;
+  if (isDisabled(button)) return;
+  disable(button, true);
   try {
     const res = await fetch(config.demoStopURL, { method: "POST", signal: AbortSignal.timeout(10_000) });
     if (!res.ok) throw new Error(`status ${res.status}`);
     button.hidden = true;
     setText($("tool-note"), say("demo_stopped"));
   } catch {
-    button.disabled = false;
+    disable(button, false);
     setText($("tool-note"), say("demo_failed"));
   }
 });

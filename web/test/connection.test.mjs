@@ -243,9 +243,20 @@ test("getToken that fails or hangs is tried again", async () => {
   assert.equal(world.sockets.length > 0, true);
 });
 
+test("one of the crew, who is in no count", async () => {
+  for (const [count, want] of [[false, "0"], [true, null], [undefined, null]]) {
+    const { world } = await join({ count });
+    assert.equal(world.socket.url.searchParams.get("count"), want);
+  }
+});
+
 test("a token that no header can carry ends it", async () => {
-  const { of } = await join({ token: "not a token" });
-  assert.equal(of("status").at(-1).reason, "malformed");
+  for (const token of ["not a token", "", "  ", 7, {}, "a,b"]) {
+    const { world, of } = await join({ token });
+    assert.equal(of("status").at(-1).reason, "token", `${token}`);
+    assert.equal(of("error").at(-1).code, "token");
+    assert.deepEqual([world.sockets.length, world.warned.length], [0, 1]);
+  }
 });
 
 test("a node that is leaving, and is the only one, is asked again when it said", async () => {

@@ -44,6 +44,7 @@ export class World {
   sockets = [];
   fetched = [];
   reported = [];
+  warned = [];
   verdict = () => Promise.reject(new TypeError("fetch failed"));
   chance = () => 0.5; // random()
   isOnline = true;
@@ -52,6 +53,7 @@ export class World {
   document = new EventTarget();
 
   #now = 1_000_000;
+  #awake = 0; // a clock that nobody sets, and that stands still while the device sleeps
   #timers = new Map();
   #next = 1;
 
@@ -61,6 +63,7 @@ export class World {
       WebSocket: class extends FakeSocket {
         constructor(url, protocols) {
           super(url, protocols);
+          if (world.dialFails) throw world.dialFails;
           if (protocols.some((p) => /[\s,]/.test(p))) throw new SyntaxError("invalid subprotocol");
           world.sockets.push(this);
         }
@@ -70,6 +73,7 @@ export class World {
         return world.verdict(url, init);
       },
       now: () => world.#now,
+      monotonic: () => world.#awake,
       random: () => world.chance(),
       setTimeout: (f, ms) => {
         const id = world.#next++;
@@ -82,6 +86,7 @@ export class World {
       window: world.window,
       document: world.document,
       report: (err) => world.reported.push(err),
+      warn: (text) => world.warned.push(text),
     };
   }
 
@@ -103,11 +108,16 @@ export class World {
       for (const [id, t] of this.#timers) if (t.at <= end && (!due || t.at < due.t.at)) due = { id, t };
       if (!due) break;
       this.#timers.delete(due.id);
-      this.#now = Math.max(this.#now, due.t.at);
+      this.#goOn(due.t.at);
       due.t.f();
     }
-    this.#now = end;
+    this.#goOn(end);
     await settle();
+  }
+
+  #goOn(at) {
+    this.#awake += Math.max(0, at - this.#now);
+    this.#now = Math.max(this.#now, at);
   }
 
   /** sleep is pass for a device that was asleep: every timer is late. */

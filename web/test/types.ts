@@ -1,5 +1,5 @@
 // What a page written in TypeScript may say, and what the compiler must refuse.
-import { connect, KanseiError, type Comment, type Platform } from "../sdk/kansei.js";
+import { connect, KanseiError, measure, type Comment, type Connection, type Platform } from "../sdk/kansei.js";
 import { Stage } from "../sdk/stage.js";
 
 const room = connect({ room: "r", url: new URL("https://kansei.example"), getToken: async () => "t" });
@@ -41,3 +41,12 @@ const stage = new Stage(document.body, { maxNodes: 20 });
 room.on("comments", stage.show);
 stage.add({} as Comment);
 stage.paused = true;
+
+// A connection is what connect returns; there is no such value.
+const kept: Connection = room;
+// @ts-expect-error no class
+new Connection();
+void kept;
+const n: number = measure("うぽつ").length;
+void n;
+room.comment("x", null);
