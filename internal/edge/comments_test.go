@@ -140,6 +140,18 @@ func TestReadsAreShared(t *testing.T) {
 	}
 }
 
+// A page that may not connect may read that this is why, at the entrance that refuses it.
+func TestForeignOriginIsTold(t *testing.T) {
+	t.Parallel()
+	ask, _ := site(t, nil)
+	res := ask("GET", "/v1/rooms/r/ws", "Origin", "https://other.example")
+	var p protocol.Problem
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil || res.StatusCode != http.StatusForbidden || p.Code != protocol.CodeForbidden ||
+		res.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("%s, %+v, %v", res.Status, p, res.Header)
+	}
+}
+
 // A known parameter with a bad value is refused by name.
 func TestBadParameters(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,9 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.originAllowed(r) {
+		// A page whose connection fails asks here why, and may read it: it holds nothing that
+		// the page does not know.
+		w.Header().Set("Access-Control-Allow-Origin", "*")
 		s.refuseOrigin(w, r)
 		return
 	}

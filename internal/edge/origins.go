@@ -118,8 +118,6 @@ func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
 	s.cfg.Metrics.refused.WithLabelValues(refusedOrigin).Inc()
 	s.quiet.Log(slog.LevelWarn, "refused a page of another origin than the host of its request; if viewers reach this node there, and a proxy changes Host, start with --public-url, to permit another site with --origin",
 		from, "origin", shown, "host", quiet.Cut(r.Host, maxShown), "own", "--public-url="+shown, "other", "--origin="+shown)
-	// For that page to read why: it holds nothing that it does not know.
-	w.Header().Set("Access-Control-Allow-Origin", "*")
 	writeProblem(w, http.StatusForbidden, &protocol.Error{
 		Code: protocol.CodeForbidden, Message: `pages of the origin "` + shown + `" may not connect to this node`}, 0)
 }
