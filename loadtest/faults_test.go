@@ -200,12 +200,18 @@ func TestFaults(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return true
 		}}},
-		"refuses one for good": {faults: faults{upgrade: func(n int, w http.ResponseWriter) bool {
+		"refuses one for good": {change: func(c *Command) { c.URL = c.URL[:1] }, faults: faults{upgrade: func(n int, w http.ResponseWriter) bool {
 			if n == 7 {
 				w.WriteHeader(http.StatusForbidden)
 			}
 			return n == 7
 		}}, failed: []string{"joined", "stayed"}},
+		"refuses one for good, who has another address": {faults: faults{upgrade: func(n int, w http.ResponseWriter) bool {
+			if n == 7 {
+				w.WriteHeader(http.StatusForbidden)
+			}
+			return n == 7
+		}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
