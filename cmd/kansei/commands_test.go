@@ -30,6 +30,14 @@ func commandWith(t *testing.T, stdin string, args ...string) (status int, stdout
 
 func TestToken(t *testing.T) {
 	t.Parallel()
+	// Of two secrets that nodes have while one replaces the other, each is known.
+	const next = "another secret of more than thirty-two bytes"
+	for _, one := range []string{testSecret, next} {
+		_, made, _ := command(t, "token", "--room=r", "--user=u", "--auth-secret="+one)
+		if status, out, errs := commandWith(t, made, "token", "--check=-", "--auth-secret="+next+","+testSecret); status != 0 {
+			t.Errorf("a token of one of two secrets: %d %s %s", status, out, errs)
+		}
+	}
 	status, out, errs := command(t, "token", "--room=r", "--role=broadcaster", "--user=u", "--ttl=2h", "--auth-secret="+testSecret)
 	if status != 0 || !strings.Contains(errs, "signed with the secret of --auth-secret") || strings.Contains(errs, testSecret) || strings.Count(out, "\n") != 1 {
 		t.Fatalf("%d %q %q", status, out, errs)

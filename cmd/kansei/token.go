@@ -52,18 +52,18 @@ func (c *tokenCommand) Validate() error {
 // Run prints a token, and which secret it is signed with on another stream; or it explains
 // one.
 func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream) error {
-	secret, where, err := c.secret()
+	secrets, where, err := c.secret()
 	if err != nil {
 		return err
 	}
 	if c.Check != "" {
-		return c.explain(stdin, stdout, secret, where)
+		return c.explain(stdin, stdout, secrets, where)
 	}
 	name := c.Name
 	if name == "" {
 		name = c.User
 	}
-	token, err := auth.Mint(secret, auth.Claims{
+	token, err := auth.Mint(secrets[0], auth.Claims{
 		Subject: c.User, Name: name, Role: protocol.Role(c.Role), Rooms: c.Room, Can: c.Can,
 	}, c.TTL)
 	if err != nil {
@@ -74,19 +74,19 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 	return err
 }
 
-// secret returns the secret that tokens are signed with, and which one it is. It makes
-// none: no node would know it.
-func (c *tokenCommand) secret() (secret []byte, where string, err error) {
+// secret returns the one or two secrets of tokens, the first of which signs, and where they are
+// from. It makes none: no node would know it.
+func (c *tokenCommand) secret() (secrets [][]byte, where string, err error) {
 	given, err := authSecrets(c.Auth)
 	switch {
 	case err != nil:
 		return nil, "", err
 	case len(given) > 0 && c.AuthSecretFile != "":
-		return given[0], "the secret in " + c.AuthSecretFile, nil
+		return given, "the secret in " + c.AuthSecretFile, nil
 	case len(given) > 0:
-		return given[0], "the secret of --auth-secret, its variable or the file of settings", nil
+		return given, "the secret of --auth-secret, its variable or the file of settings", nil
 	}
-	secret, err = auth.LoadSecret(c.DataDir, auth.SecretFile)
+	secret, err := auth.LoadSecret(c.DataDir, auth.SecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", fmt.Errorf("there is no secret in %s: give the --auth-secret or --auth-secret-file of the nodes, or the --data-dir of a node that made its own",
 			filepath.Join(c.DataDir, auth.SecretFile))
@@ -94,12 +94,12 @@ func (c *tokenCommand) secret() (secret []byte, where string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("--data-dir: %w", err)
 	}
-	return secret, "the secret in " + filepath.Join(c.DataDir, auth.SecretFile), nil
+	return [][]byte{secret}, "the secret in " + filepath.Join(c.DataDir, auth.SecretFile), nil
 }
 
-// explain prints what is in a token and what a node with secret makes of it. Its error is
+// explain prints what is in a token and what a node with these secrets makes of it. Its error is
 // why the token is refused.
-func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secret []byte, where string) error {
+func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secrets [][]byte, where string) error {
 	token := c.Check
 	if token == "-" {
 		p, err := io.ReadAll(io.LimitReader(stdin, maxInput))
@@ -109,7 +109,7 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secret []byte, wher
 		token = string(p)
 	}
 	token = strings.TrimSpace(token)
-	verifier, err := auth.NewVerifier(secret)
+	verifier, err := auth.NewVerifier(secrets...)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -18,6 +20,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/kansei-live/kansei/internal/localcluster"
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 // The room and the life of the token in the address of the studio page.
@@ -91,21 +94,32 @@ func table(w io.Writer, c *localcluster.Cluster) error {
 	return t.Flush()
 }
 
-// greet says what to do with the cluster.
+// secretFile is where the cluster's secret of tokens is, for this user alone.
+const secretFile = "auth-secret"
+
+// greet says what to do with the cluster. A token is for a terminal alone.
 func greet(w io.Writer, c *localcluster.Cluster) error {
-	studio, err := c.StudioURL(0, room, tokenLife)
-	if err != nil {
+	secret := filepath.Join(c.Dir, secretFile)
+	if err := os.WriteFile(secret, append(slices.Clone(c.Secret), '\n'), 0o600); err != nil {
 		return err
+	}
+	studio := fmt.Sprintf("%s/studio/%s#token=TOKEN\n  A TOKEN      bin/kansei token --room %s --role broadcaster --user broadcaster --auth-secret-file %s",
+		c.Edges[0].URL, room, room, secret)
+	if private.Terminal(w) {
+		var err error
+		if studio, err = c.StudioURL(0, room, tokenLife); err != nil {
+			return err
+		}
 	}
 	urls := make([]string, len(c.Edges))
 	for i, e := range c.Edges {
 		urls[i] = e.URL
 	}
-	_, err = fmt.Fprintf(w, `
+	_, err := fmt.Fprintf(w, `
   Watch        %s/r/%s
   Run a room   %s
-  Load         KANSEI_AUTH_SECRET=%s bin/kansei load --url %s
+  Load         KANSEI_AUTH_SECRET=$(cat %s) bin/kansei load --url %s
   Logs         %s/*.log
-`, urls[len(urls)-1], room, studio, c.Secret, strings.Join(urls, ","), c.Dir)
+`, urls[len(urls)-1], room, studio, secret, strings.Join(urls, ","), c.Dir)
 	return err
 }
