@@ -158,12 +158,19 @@ func natsUserInfo(servers string) bool {
 	return false
 }
 
-// redisUserInfo reports whether there is a user or a password before the hosts of --redis,
-// and in what is behind them.
+// redisUserInfo reports whether there is a user or a password before a host of --redis, which
+// may be a list of hosts or of URLs, and in what is behind them.
 func redisUserInfo(servers string) (before, behind bool) {
-	_, rest, _ := strings.Cut(servers, "://")
-	authority, query, _ := strings.Cut(rest, "?")
-	authority, _, _ = strings.Cut(authority, "/")
+	for a := range strings.SplitSeq(servers, ",") {
+		if _, rest, ok := strings.Cut(a, "://"); ok {
+			a = rest
+		}
+		if end := strings.IndexAny(a, "/?"); end >= 0 {
+			a = a[:end]
+		}
+		before = before || strings.Contains(a, "@")
+	}
+	_, query, _ := strings.Cut(servers, "?")
 	q, err := url.ParseQuery(query)
-	return strings.Contains(authority, "@"), err == nil && (q.Has("username") || q.Has("password"))
+	return before, err == nil && (q.Has("username") || q.Has("password"))
 }

@@ -51,6 +51,8 @@ func TestAccess(t *testing.T) {
 		{"--redis=rediss://r --redis-cert=/f", []string{"--redis-key: ", "--redis-cert"}},
 		{redis + " --redis-sentinel-password=s3cret", []string{"--redis-sentinel-password: ", "redis+sentinel://"}},
 		{"--redis=redis://u:s3cret@r --redis-password=s3cret", []string{"--redis-password: ", "--redis has a user"}},
+		{"--redis=redis://r,redis://u:s3cret@q --redis-user=u --redis-password=s3cret", []string{"--redis-user: ", "--redis has a user"}},
+		{"--redis=redis+sentinel://s?master_name=m,redis+sentinel://u:s3cret@q --redis-sentinel-password=s3cret", []string{"--redis-sentinel-password: ", "--redis has a user"}},
 		{"--redis=redis+sentinel://u:s3cret@s?master_name=m --redis-sentinel-user=u --redis-sentinel-password=s3cret", []string{"--redis-sentinel-user: ", "--redis has a user"}},
 		{"--redis=redis+sentinel://s?master_name=m&password=s3cret --redis-password-file=/f", []string{"--redis-password-file: ", "?password="}},
 		{sentinel + " --redis-sentinel-user=u", []string{"--redis-sentinel-password: ", "--redis-sentinel-user"}},

@@ -148,8 +148,12 @@ func split(urls string) (*url.URL, []string, error) {
 			}
 		}
 		if i > 0 {
+			// There is one user for all, which the first address has.
 			if j := strings.LastIndexByte(host, '@'); j >= 0 {
-				host = host[j+1:] // credentials are those of the first
+				if host[:j+1] != hosts[0][:strings.LastIndexByte(hosts[0], '@')+1] {
+					return nil, nil, errors.New("user or password differ between the addresses: only the first needs them")
+				}
+				host = host[j+1:]
 			}
 			h, err := url.Parse("redis://" + host)
 			if err != nil || h.Hostname() == "" {

@@ -101,6 +101,8 @@ func TestConnectRefuses(t *testing.T) {
 		"redis://:s3cret@a,":                         "address 2",
 		"redis://:s3cret@a,b:x":                      "address 2",
 		"redis://:s3cret@a/0,b/1":                    "differ",
+		"redis://a,redis://u:s3cret@b":               "user or password differ",
+		"redis://u:s3cret@a,u:s3cret2@b":             "user or password differ",
 		"redis+sentinel://:s3cret@a:26379,b/0":       "master_name",
 		"redis+sentinel://:s3cret@a/x?master_name=m": `"x"`,
 	} {
