@@ -65,6 +65,37 @@ func TestDomain(t *testing.T) {
 	})
 }
 
+// With a domain, the grants that the document gives have its name behind $JS, and are enough
+// on a leaf node; those without it are not, and the one that is missing is named.
+func TestDomainGrants(t *testing.T) {
+	t.Parallel()
+	block, _ := documentedGrants(t)
+	ports := freePorts(t, 4)
+	hub := startConfigured(t, fmt.Sprintf(`listen: "127.0.0.1:%d", server_name: hub, jetstream {store_dir: %q, domain: hub}, leafnodes {listen: "127.0.0.1:%d"}`,
+		ports[0], t.TempDir(), ports[1]))
+	leaf := func(i int, grants string) *server.Server {
+		return startConfigured(t, fmt.Sprintf("listen: \"127.0.0.1:%d\", server_name: leaf%d, leafnodes {remotes: [{url: \"nats://127.0.0.1:%d\"}]}\n%s",
+			ports[2+i], i, ports[1], grants))
+	}
+	with := leaf(0, strings.ReplaceAll(block, "$JS.API.", "$JS.hub.API."))
+	without := leaf(1, block)
+	eventually(t, 30*time.Second, "the leaf nodes are connected", func() error {
+		if n := hub.NumLeafNodes(); n != 2 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	})
+	var out lines
+	l := openReady(t, Config{URLs: []string{grantedURL(with)}, Domain: "hub", Logger: out.debug()})
+	mustAppend(t, l, "r", "a")
+	o, _ := followRoom(t, l, "r", 10)
+	waitEvents(t, o, 30*time.Second, "a")
+	if refused := append(out.with("refuse"), out.with("iolation")...); len(refused) > 0 {
+		t.Errorf("NATS has refused something:\n%s", strings.Join(refused, ""))
+	}
+	readySays(t, open(t, Config{URLs: []string{grantedURL(without)}, Domain: "hub"}), "this account may not publish to $JS.hub.API.")
+}
+
 // Logs with different prefixes share a server and nothing else.
 func TestPrefix(t *testing.T) {
 	t.Parallel()
