@@ -70,7 +70,7 @@ func (s *stream) keeps(ctx context.Context, epoch string, p hub.Position) (bool,
 	return true, nil
 }
 
-// before reads the last n records of a room up to a sequence, and tells whether there are
+// before reads the last n records of a room up to a sequence, and reports whether there are
 // earlier ones. If there is any there is one in the answer; where replicas fall short there
 // may be fewer than n.
 func (s *stream) before(ctx context.Context, room string, last uint64, n int) (records []record, more bool, err error) {

@@ -63,7 +63,7 @@ func (l *Log) Read(ctx context.Context, room, epoch string, after hub.Position, 
 	}
 	limit = max(limit, 1)
 	if last != nil {
-		// One event more than asked for tells whether there are more.
+		// One event more than was asked for says that there are more.
 		err = s.read(ctx, room, hub.Position{Seq: after.Seq}, last.seq, func(records []record, _ hub.Position) error {
 			events = append(events, l.events(records)...)
 			if len(events) > limit {
