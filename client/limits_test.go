@@ -119,7 +119,11 @@ func TestOneWrongAddressOfSeveral(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				refuse := func(w http.ResponseWriter) { w.WriteHeader(status) }
-				s := newServer(t, func(p *peer) { p.welcome(true); time.Sleep(time.Minute); _ = p.ws.CloseNow() })
+				s := newServer(t, func(p *peer) {
+					defer time.AfterFunc(time.Minute, func() { _ = p.ws.CloseNow() }).Stop()
+					p.welcome(true)
+					p.answer(nil) // a beat without an answer would end it before its minute is over
+				})
 				s.refusals = []func(http.ResponseWriter){refuse}
 				r := start(t, s, func(c *Config) { c.URLs = []string{"http://one.test", "http://two.test"} })
 				time.Sleep(30 * time.Second)
