@@ -95,7 +95,7 @@ profile: build bin/nats-server ## Take CPU and heap profiles of a node with a ho
 	@echo "go tool pprof -top bin/profiles/hot.cpu.pprof"
 
 screenshots: build ## Take the pictures of the documents anew, with the audience of KANSEI_TRACE if set.
-	go run ./internal/shots -kansei bin/kansei -out docs
+	go run ./test/shots -kansei bin/kansei -out docs
 
 clean: ## Remove what was built. Leaves ./data alone.
-	rm -rf bin .tools web/node_modules internal/conformance/node_modules
+	rm -rf bin .tools web/node_modules test/conformance/node_modules

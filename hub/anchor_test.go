@@ -137,8 +137,8 @@ func TestCursorsOfAnotherPast(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		cold := &world{t: t, log: w.log, roster: newFakeRoster()}
-		cold.hub = New(Config{Log: w.log, Roster: cold.roster, Frame: frameAsIs, Recent: 3})
+		cold := &world{t: t, log: w.log, presence: newFakePresence()}
+		cold.hub = New(Config{Log: w.log, Presence: cold.presence, Frame: frameAsIs, Recent: 3})
 		defer cold.hub.Close()
 		first, _ := cold.join("r", "")
 		defer first.Leave()

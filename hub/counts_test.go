@@ -7,7 +7,7 @@ import (
 )
 
 // A report of fewer connections than are here is told when those who are too many go: the
-// roster, which never heard of them, has nothing to report then.
+// presence, which never heard of them, has nothing to report then.
 func TestHeldCountsAreTold(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		first, s := w.join("r", "")
@@ -16,7 +16,7 @@ func TestHeldCountsAreTold(t *testing.T) {
 			time.Sleep(time.Second) // longer than a window
 			synctest.Wait()
 		}
-		report := w.roster.report["r"]
+		report := w.presence.report["r"]
 		report(Counts{Connections: 1, Users: 1, PeakUsers: 1, At: 1})
 		settle()
 		w.expect(s, "welcome(false) state history[]")

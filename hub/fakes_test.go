@@ -273,24 +273,24 @@ func (l *fakeLog) SetState(context.Context, string, uint64, []byte) (uint64, err
 	return 0, ErrUnavailable
 }
 
-// fakeRoster counts on one node and reports when told to.
-type fakeRoster struct {
+// fakePresence counts on one node and reports when told to.
+type fakePresence struct {
 	mu     sync.Mutex
 	conns  map[string]int
 	report map[string]func(Counts)
 	closed int
 }
 
-func newFakeRoster() *fakeRoster {
-	return &fakeRoster{conns: map[string]int{}, report: map[string]func(Counts){}}
+func newFakePresence() *fakePresence {
+	return &fakePresence{conns: map[string]int{}, report: map[string]func(Counts){}}
 }
 
 type fakeMembership struct {
-	r    *fakeRoster
+	r    *fakePresence
 	room string
 }
 
-func (r *fakeRoster) Open(room string, counts func(Counts)) Membership {
+func (r *fakePresence) Open(room string, counts func(Counts)) Membership {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report[room] = counts
@@ -311,7 +311,7 @@ func (m *fakeMembership) Close() {
 	m.r.closed++
 }
 
-func (r *fakeRoster) tell(room string) {
+func (r *fakePresence) tell(room string) {
 	r.mu.Lock()
 	f, n := r.report[room], r.conns[room]
 	r.mu.Unlock()
@@ -379,15 +379,15 @@ func (s *fakeSocket) take() []protocol.Message {
 func frameAsIs(message []byte, _ bool) Frame { return Frame{Plain: message} }
 
 type world struct {
-	t      testing.TB
-	log    *fakeLog
-	roster *fakeRoster
-	hub    *Hub
+	t        testing.TB
+	log      *fakeLog
+	presence *fakePresence
+	hub      *Hub
 }
 
 func newWorld(t testing.TB, change func(*Config)) *world {
-	w := &world{t: t, log: newFakeLog(), roster: newFakeRoster()}
-	cfg := Config{Log: w.log, Roster: w.roster, Frame: frameAsIs}
+	w := &world{t: t, log: newFakeLog(), presence: newFakePresence()}
+	cfg := Config{Log: w.log, Presence: w.presence, Frame: frameAsIs}
 	if change != nil {
 		change(&cfg)
 	}

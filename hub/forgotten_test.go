@@ -147,8 +147,8 @@ func TestCursorOfAnEmptyRoom(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		open := func(end uint64) *world {
 			w.log.end = elsewhere(end)
-			o := &world{t: t, log: w.log, roster: newFakeRoster()}
-			o.hub = New(Config{Log: w.log, Roster: o.roster, Frame: frameAsIs})
+			o := &world{t: t, log: w.log, presence: newFakePresence()}
+			o.hub = New(Config{Log: w.log, Presence: o.presence, Frame: frameAsIs})
 			v, s := o.join("r", "")
 			if at := cursor(o.expect(s, "welcome(false) state history[]")); at != makeCursor(cursorTag("e1", "r"), elsewhere(end)) {
 				t.Errorf("the cursor is %s", at)

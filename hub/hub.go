@@ -47,12 +47,12 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Config is what a [Hub] is made of. Log, Roster and Frame are needed; the rest
+// Config is what a [Hub] is made of. Log, Presence and Frame are needed; the rest
 // has defaults.
 type Config struct {
-	Log    RoomLog
-	Roster Roster
-	Frame  Framer
+	Log      RoomLog
+	Presence Presence
+	Frame    Framer
 
 	// Window is the least time between two rounds of a room; 90 ms by default.
 	Window time.Duration
@@ -185,7 +185,7 @@ func (h *Hub) Status(room string) (protocol.State, bool) {
 // for the context, or for as long as a join waits; it tells which.
 func (r *Room) Ready(ctx context.Context) bool { return wait(ctx, r.warm, r.hub.cfg.JoinWait) }
 
-// Count has the roster report the room's counts from now on, if it does not yet: see
+// Count has the presence report the room's counts from now on, if it does not yet: see
 // [Room.Status]. It does not wait for them.
 func (r *Room) Count() {
 	r.membership()

@@ -292,15 +292,15 @@ func TestCountsAndState(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		v, s := w.join("r", "")
 		s.take()
-		w.roster.tell("r")
+		w.presence.tell("r")
 		synctest.Wait()
 		w.expect(s, "viewers(1)")
-		w.roster.report["r"](Counts{At: 1}) // from before the viewer came
+		w.presence.report["r"](Counts{At: 1}) // from before the viewer came
 		synctest.Wait()
 		w.expect(s, "")
 		s.freeze(true)
 		for range 5 {
-			w.roster.tell("r")
+			w.presence.tell("r")
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()
@@ -331,8 +331,8 @@ func TestRoomsComeAndGo(t *testing.T) {
 		v.Leave()
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
-		if w.log.stopped != 1 || w.roster.closed != 1 || w.roster.conns["r"] != 0 {
-			t.Errorf("stopped %d, closed %d, %d there", w.log.stopped, w.roster.closed, w.roster.conns["r"])
+		if w.log.stopped != 1 || w.presence.closed != 1 || w.presence.conns["r"] != 0 {
+			t.Errorf("stopped %d, closed %d, %d there", w.log.stopped, w.presence.closed, w.presence.conns["r"])
 		}
 		synctest.Wait()
 		if len(w.hub.rooms) != 0 {

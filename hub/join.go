@@ -10,7 +10,7 @@ import (
 // Join is who wants to come in.
 type Join struct {
 	Room  string
-	User  string // for the roster
+	User  string // for the presence
 	Staff bool   // sees what is meant for the staff
 	// Uncounted keeps it out of the counts: it is one of the crew, and no viewer.
 	Uncounted bool

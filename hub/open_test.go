@@ -26,7 +26,7 @@ func (w *world) open() (rooms, read, lingering int) {
 }
 
 // Whoever reads rooms of which nothing is known leaves nothing behind, and does not
-// touch the roster unless it is the counts that are asked for.
+// touch the presence unless it is the counts that are asked for.
 func TestReadingLeavesNothing(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		for i := range 100 {
@@ -38,8 +38,8 @@ func TestReadingLeavesNothing(t *testing.T) {
 			r.Release()
 		}
 		time.Sleep(time.Millisecond)
-		if n, read, _ := w.open(); n+read > 0 || w.log.stopped != 100 || len(w.roster.report) > 0 {
-			t.Errorf("%d rooms, %d read, %d stopped, %d in the roster", n, read, w.log.stopped, len(w.roster.report))
+		if n, read, _ := w.open(); n+read > 0 || w.log.stopped != 100 || len(w.presence.report) > 0 {
+			t.Errorf("%d rooms, %d read, %d stopped, %d in the presence", n, read, w.log.stopped, len(w.presence.report))
 		}
 		// The counts are not waited for, and are there for who asks again.
 		for i := range 3 {
@@ -48,19 +48,19 @@ func TestReadingLeavesNothing(t *testing.T) {
 			if _, c := r.Status(); (c.At > 0) != (i > 0) {
 				t.Errorf("asked %d times before, counts %+v", i, c)
 			}
-			w.roster.told("r")
+			w.presence.told("r")
 			r.Release()
 			time.Sleep(countLinger - time.Millisecond)
 		}
 		time.Sleep(2 * time.Millisecond)
-		if n, _, _ := w.open(); n > 0 || w.roster.closed != 1 {
-			t.Errorf("%d rooms, %d closed in the roster", n, w.roster.closed)
+		if n, _, _ := w.open(); n > 0 || w.presence.closed != 1 {
+			t.Errorf("%d rooms, %d closed in the presence", n, w.presence.closed)
 		}
 	})
 }
 
 // told reports the counts of a room as soon as somebody has asked for them.
-func (r *fakeRoster) told(room string) {
+func (r *fakePresence) told(room string) {
 	for {
 		r.mu.Lock()
 		_, asked := r.report[room]
@@ -82,9 +82,9 @@ func TestReadRoomsLinger(t *testing.T) {
 		states.Ready(t.Context())
 		states.SetState(State{Rev: 1, Body: []byte(`{"status":"ended"}`)})
 		busy := w.read("busy")
-		w.roster.conns["busy"] = 1
+		w.presence.conns["busy"] = 1
 		busy.Count()
-		w.roster.told("busy")
+		w.presence.told("busy")
 		said := w.read("said")
 		said.Ready(t.Context())
 		for _, r := range []*Room{states, busy, said} {
@@ -186,7 +186,7 @@ func TestOpenStorm(t *testing.T) {
 	})
 }
 
-// orderly is a roster that takes a leave without its join for nothing, as one that
+// orderly is a presence that takes a leave without its join for nothing, as one that
 // counts by what is in a map does.
 type orderly struct {
 	mu    sync.Mutex
@@ -222,14 +222,14 @@ type leaver struct {
 // A viewer that leaves at once, while it is joining still, is counted before.
 func TestLeaveComesAfterJoin(t *testing.T) {
 	t.Parallel()
-	roster := &orderly{}
-	h := New(Config{Log: newFakeLog(), Roster: roster, Frame: frameAsIs})
+	presence := &orderly{}
+	h := New(Config{Log: newFakeLog(), Presence: presence, Frame: frameAsIs})
 	defer h.Close()
 	keep := new(Viewer)
 	h.Join(t.Context(), keep, Join{Room: "r", User: "keep", Socket: &fakeSocket{viewer: keep}, Welcome: welcome})
-	roster.mu.Lock()
-	roster.conns-- // keep's own, so that an early leave shows
-	roster.mu.Unlock()
+	presence.mu.Lock()
+	presence.conns-- // keep's own, so that an early leave shows
+	presence.mu.Unlock()
 	for range 5000 {
 		v := new(Viewer)
 		s := &leaver{fakeSocket: fakeSocket{viewer: v}, left: make(chan struct{})}
@@ -242,10 +242,10 @@ func TestLeaveComesAfterJoin(t *testing.T) {
 		h.Join(t.Context(), v, Join{Room: "r", User: "u", Socket: s, Welcome: welcome})
 		<-s.left
 	}
-	roster.mu.Lock()
-	conns, early := roster.conns, roster.early
-	roster.conns++
-	roster.mu.Unlock()
+	presence.mu.Lock()
+	conns, early := presence.conns, presence.early
+	presence.conns++
+	presence.mu.Unlock()
 	if conns != 0 || early != 0 {
 		t.Errorf("%d left before they had joined; %d are counted still", early, conns)
 	}

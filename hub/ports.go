@@ -7,7 +7,7 @@ import (
 )
 
 // This file holds what the hub needs from the rest of the world. Adapters
-// implement it: the room log on NATS, the roster on Redis, sockets on TCP.
+// implement it: the room log on NATS, the presence on Redis, sockets on TCP.
 
 // Errors of a [RoomLog]. The first two leave it to the caller to try again with the
 // same [Draft.ID].
@@ -183,9 +183,9 @@ type Follower interface {
 	Degraded(bool)
 }
 
-// Roster counts who is in which room, over all nodes. Its methods, and those of
+// Presence counts who is in which room, over all nodes. Its methods, and those of
 // [Membership], return at once and may be called from any goroutine.
-type Roster interface {
+type Presence interface {
 	// Open begins to report the counts of a room: to counts, at every change, at
 	// most once a second, until the Membership is closed. counts must not block.
 	Open(room string, counts func(Counts)) Membership
@@ -203,7 +203,7 @@ type Counts struct {
 	Connections int
 	Users       int   // distinct
 	PeakUsers   int   // the most Users so far
-	At          int64 // when it was counted, the roster's clock, Unix milliseconds
+	At          int64 // when it was counted, the presence's clock, Unix milliseconds
 }
 
 // Socket is one viewer's connection, as the hub sees it.

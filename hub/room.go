@@ -10,7 +10,7 @@ import (
 )
 
 // Room is one room on one node. It follows the room's log as a [Follower] and is
-// told the room's counts by the roster.
+// told the room's counts by the presence.
 type Room struct {
 	hub  *Hub
 	name string
@@ -20,10 +20,10 @@ type Room struct {
 	lingering *time.Timer // set while users is 0
 	read      bool        // no viewer has come
 
-	follow  Follow
-	roster  sync.Once     // sets members: see membership
-	members Membership    // nil: nobody has come, or asked for the counts
-	warm    chan struct{} // closed by the first SetState behind a Reset
+	follow   Follow
+	presence sync.Once     // sets members: see membership
+	members  Membership    // nil: nobody has come, or asked for the counts
+	warm     chan struct{} // closed by the first SetState behind a Reset
 
 	shared atomic.Pointer[shared] // read by viewers without a lock, replaced under mu
 
@@ -62,7 +62,7 @@ type Room struct {
 // shared is what every viewer gets the latest of, and nothing else.
 type shared struct {
 	state  *Frame
-	counts *Frame // nil until the roster has reported
+	counts *Frame // nil until the presence has reported
 }
 
 // The indices of a room's views.
@@ -88,10 +88,10 @@ func (r *Room) open() {
 	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
 }
 
-// membership is the room's in the roster, which is not told of rooms that are only
+// membership is the room's in the presence, which is not told of rooms that are only
 // polled or posted to. The caller has acquired the room.
 func (r *Room) membership() Membership {
-	r.roster.Do(func() { r.members = r.hub.cfg.Roster.Open(r.name, r.setCounts) })
+	r.presence.Do(func() { r.members = r.hub.cfg.Presence.Open(r.name, r.setCounts) })
 	return r.members
 }
 
@@ -295,9 +295,9 @@ func (r *Room) Degraded(is bool) {
 	r.publishState()
 }
 
-// setCounts is told by the roster. A report of fewer connections than this node alone
-// has was counted before the last of them came, or while the roster was being written
-// anew. It is held: either the roster counts them and reports again, or they go before it
+// setCounts is told by the presence. A report of fewer connections than this node alone
+// has was counted before the last of them came, or while the presence was being written
+// anew. It is held: either the presence counts them and reports again, or they go before it
 // has, and then it has nothing new to report.
 func (r *Room) setCounts(c Counts) {
 	r.mu.Lock()
@@ -321,7 +321,7 @@ func (r *Room) countsFit() {
 	r.publishCounts(c)
 }
 
-// Status returns the room's state and its counts; their At is 0 until the roster
+// Status returns the room's state and its counts; their At is 0 until the presence
 // has reported them.
 func (r *Room) Status() (protocol.State, Counts) {
 	r.mu.Lock()

@@ -11,8 +11,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/kansei-live/kansei/internal/proxyrig"
 	"github.com/kansei-live/kansei/protocol"
+	"github.com/kansei-live/kansei/test/proxyrig"
 )
 
 // links returns the paths that the links of a page lead to, in a browser that finds the page

@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/kansei-live/kansei/internal/config"
-	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/redispresence"
 )
 
 // TestConnectionExamples: every command line of docs/CONNECTIONS.md is one, and there is one
@@ -47,7 +47,7 @@ func TestConnectionExamples(t *testing.T) {
 				t.Errorf("%s%v", line, err)
 				continue
 			}
-			client, err := redisroster.Connect(all.Serve.Redis)
+			client, err := redispresence.Connect(all.Serve.Redis)
 			if err != nil {
 				t.Errorf("%s%v", line, err)
 				continue

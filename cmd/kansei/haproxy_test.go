@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kansei-live/kansei/internal/proxyrig"
+	"github.com/kansei-live/kansei/test/proxyrig"
 )
 
 // Behind HAProxy a node knows its viewers' addresses, and holds their WebSockets as ever.

@@ -18,7 +18,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	adapters := []string{
 		"internal/auth", "internal/clientaddr", "internal/config", "internal/embedded", "internal/natslog",
-		"internal/redisroster", "internal/reload", "internal/socket",
+		"internal/redispresence", "internal/reload", "internal/socket",
 	}
 	tools := []string{"internal/descriptors", "internal/health", "internal/private", "internal/quiet", "internal/redact", "internal/text"}
 	allowed := map[string][]string{
@@ -34,9 +34,6 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
 		"internal/credentials": {"internal/config", "internal/private"},
-		"internal/conformance": {}, // tests alone
-		"internal/proxyrig":    {}, // for tests
-		"internal/skew":        {}, // the same
 	}
 	for _, a := range adapters {
 		allowed[a] = append([]string{"protocol", "hub"}, tools...)
@@ -45,12 +42,18 @@ func TestImportsRunOneWay(t *testing.T) {
 		allowed[a] = []string{}
 	}
 	for path, imports := range packages(t) {
+		if product := !strings.HasPrefix(path, "test/") && !strings.HasPrefix(path, "deploy/"); product {
+			for _, i := range imports {
+				if strings.HasPrefix(i, module+"test/") {
+					t.Errorf("%s imports %s: the product knows nothing of its tests", path, i)
+				}
+			}
+		}
 		may, known := allowed[path]
 		if !known {
 			switch {
-			case strings.HasPrefix(path, "cmd/"), strings.HasPrefix(path, "deploy/"), path == "internal/localcluster",
-				path == "internal/chaos", path == "internal/e2e", path == "internal/shots":
-				continue // builds the graph, or starts processes
+			case strings.HasPrefix(path, "cmd/"), strings.HasPrefix(path, "deploy/"), strings.HasPrefix(path, "test/"):
+				continue // builds the graph, starts processes, or is for tests
 			}
 			t.Errorf("%s is not on the map: say here what it may import", path)
 			continue

@@ -31,7 +31,7 @@ import (
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
-	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/redispresence"
 	"github.com/kansei-live/kansei/internal/reload"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -144,12 +144,12 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	judge := health.NewLog(roomLog.Ready, roomLog.Well)
-	roster, err := n.startRoster(reg, judge.Tell)
+	presence, err := n.startPresence(reg, judge.Tell)
 	if err != nil {
 		return err
 	}
 	rooms := hub.New(hub.Config{
-		Log: roomLog, Roster: roster, Frame: socket.Prepare,
+		Log: roomLog, Presence: presence, Frame: socket.Prepare,
 		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
@@ -199,8 +199,8 @@ func (n *node) start(ctx context.Context) error {
 	judge.Serves(n.edge.Ready)
 	parts := []health.Part{
 		{Name: "edge", Ready: n.edge.Ready},
-		{Name: "nats", Ready: func() error { return judge.Ready(roster.Others()) }},
-		{Name: "redis", Ready: roster.Ready},
+		{Name: "nats", Ready: func() error { return judge.Ready(presence.Others()) }},
+		{Name: "redis", Ready: presence.Ready},
 	}
 	checker := health.Start(parts, health.NewMetrics(reg, "edge", "nats", "redis"), n.log)
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
@@ -261,13 +261,13 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	return l, nil
 }
 
-// startRoster does the same for Redis.
-func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool)) (*redisroster.Roster, error) {
+// startPresence does the same for Redis.
+func (n *node) startPresence(reg *prometheus.Registry, tell func() (string, bool)) (*redispresence.Presence, error) {
 	var client redis.UniversalClient
 	if n.cfg.Redis == "" {
 		server := embedded.StartRedis()
 		n.onStop("the embedded Redis", func(context.Context) error { server.Close(); return nil })
-		client = redisroster.Inside(server.Dial)
+		client = redispresence.Inside(server.Dial)
 	} else {
 		var err error
 		if client, err = n.access().Connect(n.cfg.Redis); err != nil {
@@ -275,25 +275,25 @@ func (n *node) startRoster(reg *prometheus.Registry, tell func() (string, bool))
 		}
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
-	r := redisroster.New(redisroster.Config{
+	r := redispresence.New(redispresence.Config{
 		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
 		Pins:    pins(n.secrets.given.tokens, n.secrets.given.guests),
-		Metrics: redisroster.NewMetrics(reg), Logger: n.log,
+		Metrics: redispresence.NewMetrics(reg), Logger: n.log,
 	})
-	n.onStop("the roster", r.Close)
+	n.onStop("the presence", r.Close)
 	n.secrets.onChange = func(tokens, guests [][]byte) { r.SetPins(pins(tokens, guests)...) }
 	return r, nil
 }
 
 // pins are the secrets that all nodes must have. Those that this node has made for itself are
 // its own.
-func pins(tokens, guests [][]byte) []redisroster.Pin {
-	return []redisroster.Pin{redisroster.PinOf("--auth-secret", tokens...), redisroster.PinOf("--node-secret", guests...)}
+func pins(tokens, guests [][]byte) []redispresence.Pin {
+	return []redispresence.Pin{redispresence.PinOf("--auth-secret", tokens...), redispresence.PinOf("--node-secret", guests...)}
 }
 
 // access is as whom the node connects to Redis.
-func (n *node) access() redisroster.Access {
-	return redisroster.Access{User: n.redis.User(), Sentinel: n.redis.Sentinel(), TLS: n.redis.TLS}
+func (n *node) access() redispresence.Access {
+	return redispresence.Access{User: n.redis.User(), Sentinel: n.redis.Sentinel(), TLS: n.redis.TLS}
 }
 
 // addPages adds the pages to mux, and the button that stops the demo.

@@ -40,7 +40,7 @@ const (
 // Run runs a node until ctx ends or an operator has it drained.
 func (c *serveCommand) Run(ctx context.Context, stdout io.Writer, stderr errorStream) error {
 	log := c.Logger(stderr)
-	logging.Disable() // go-redis would print each failed dial; the roster says what is wrong
+	logging.Disable() // go-redis would print each failed dial; the presence says what is wrong
 	if (c.NATS == "") != (c.Redis == "") {
 		log.Warn("one engine is inside this process: right for one node only, counts or comments of others do not reach it",
 			"nats", c.NATS != "", "redis", c.Redis != "")

@@ -18,7 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/kansei-live/kansei/internal/chaos"
+	"github.com/kansei-live/kansei/test/chaos"
 )
 
 type command struct {

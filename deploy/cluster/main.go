@@ -19,8 +19,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/kansei-live/kansei/internal/localcluster"
 	"github.com/kansei-live/kansei/internal/private"
+	"github.com/kansei-live/kansei/test/localcluster"
 )
 
 // The room and the life of the token in the address of the studio page.

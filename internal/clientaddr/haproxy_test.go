@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kansei-live/kansei/internal/proxyrig"
+	"github.com/kansei-live/kansei/test/proxyrig"
 )
 
 // HAProxy tells the address of its clients in each of the ways that there are, and its

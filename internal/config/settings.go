@@ -272,7 +272,7 @@ func isHost(s string) bool {
 	return err == nil && s != "" && u.Host == s && u.Hostname() == s && !strings.ContainsAny(s, "*, ")
 }
 
-// isRedisURL matches the beginning of what redisroster.Connect takes, which knows the
+// isRedisURL matches the beginning of what redispresence.Connect takes, which knows the
 // rest.
 var isRedisURL = regexp.MustCompile(`^((redis|rediss)(\+sentinel|\+cluster)?://[^/]|unix://[^/]*/)`)
 

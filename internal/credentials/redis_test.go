@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/internal/credentials"
-	"github.com/kansei-live/kansei/internal/redisroster"
+	"github.com/kansei-live/kansei/internal/redispresence"
 )
 
 // everything is what a user of an ACL may do here.
@@ -147,7 +147,7 @@ func TestRedis(t *testing.T) {
 			serve(1)
 			late := join(t, s.Redis, source)
 			refused := func() error {
-				for _, r := range []*redisroster.Roster{was, late} {
+				for _, r := range []*redispresence.Presence{was, late} {
 					err := r.Ready()
 					for _, say := range c.says {
 						if err == nil || !strings.Contains(err.Error(), say) {
@@ -252,18 +252,18 @@ func TestRedisWithoutCertificate(t *testing.T) {
 }
 
 // access is as whom a node connects, as cmd/kansei has it.
-func access(source *credentials.Redis) redisroster.Access {
-	return redisroster.Access{User: source.User(), Sentinel: source.Sentinel(), TLS: source.TLS}
+func access(source *credentials.Redis) redispresence.Access {
+	return redispresence.Access{User: source.User(), Sentinel: source.Sentinel(), TLS: source.TLS}
 }
 
-// join makes a roster that ends with the test.
-func join(t *testing.T, url string, source *credentials.Redis) *redisroster.Roster {
+// join makes a presence that ends with the test.
+func join(t *testing.T, url string, source *credentials.Redis) *redispresence.Presence {
 	t.Helper()
 	client, err := access(source).Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := redisroster.New(redisroster.Config{Client: client, Buckets: 1, Timeout: 5 * time.Second})
+	r := redispresence.New(redispresence.Config{Client: client, Buckets: 1, Timeout: 5 * time.Second})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()

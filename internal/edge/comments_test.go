@@ -16,7 +16,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// tardy is a roster that reports only when it is told to.
+// tardy is a presence that reports only when it is told to.
 type tardy struct{ report func(hub.Counts) }
 
 func (r *tardy) Open(_ string, counts func(hub.Counts)) hub.Membership {
@@ -31,11 +31,11 @@ func (nobodyCounts) Leave(string) {}
 func (nobodyCounts) Close()       {}
 
 // site is a server with one room's log, and who asks it.
-func site(t *testing.T, change func(*Config)) (ask func(method, path string, header ...string) *http.Response, roster *tardy) {
+func site(t *testing.T, change func(*Config)) (ask func(method, path string, header ...string) *http.Response, presence *tardy) {
 	t.Helper()
 	l := &knowing{id: "one", sure: true}
-	roster = new(tardy)
-	h := hub.New(hub.Config{Log: l, Roster: roster, Frame: socket.Prepare})
+	presence = new(tardy)
+	h := hub.New(hub.Config{Log: l, Presence: presence, Frame: socket.Prepare})
 	guests, err := auth.NewGuests([]byte(strings.Repeat("g", 32)))
 	if err != nil {
 		t.Fatal(err)
@@ -61,15 +61,15 @@ func site(t *testing.T, change func(*Config)) (ask func(method, path string, hea
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		return w.Result()
-	}, roster
+	}, presence
 }
 
 // The answer about a room comes at once, without the counts; they are there for who asks
-// again when the roster has told them.
+// again when the presence has told them.
 func TestRoomDoesNotWaitForCounts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ask, roster := site(t, nil)
+		ask, presence := site(t, nil)
 		get := func() (out protocol.Room) {
 			began := time.Now()
 			res := ask("GET", "/v1/rooms/r")
@@ -82,7 +82,7 @@ func TestRoomDoesNotWaitForCounts(t *testing.T) {
 			t.Errorf("at first %+v, %+v", got, got.Viewers)
 		}
 		time.Sleep(time.Second)
-		roster.report(hub.Counts{At: 5})
+		presence.report(hub.Counts{At: 5})
 		if got := get(); got.Viewers == nil || got.Viewers.At != 5 {
 			t.Errorf("then %+v", got.Viewers)
 		}

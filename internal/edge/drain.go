@@ -249,7 +249,7 @@ func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
 	case <-d.gone:
 		select {
 		case <-d.counted:
-		case <-ctx.Done(): // the roster takes out whoever is left
+		case <-ctx.Done(): // the presence takes out whoever is left
 		}
 	case <-ctx.Done():
 		err = ctx.Err()

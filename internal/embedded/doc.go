@@ -1,5 +1,5 @@
 // Package embedded holds the servers that a node runs in its own process when it
 // is told of no others: NATS with JetStream, for the room log, and Redis, for the
-// roster. They serve this one node; what the log keeps outlives it when it has a
+// presence. They serve this one node; what the log keeps outlives it when it has a
 // directory.
 package embedded

@@ -17,16 +17,16 @@ import (
 
 // The tests in this file have viewers: a hub on the log.
 
-type noRoster struct{}
+type noPresence struct{}
 
-func (noRoster) Open(string, func(hub.Counts)) hub.Membership { return noRoster{} }
-func (noRoster) Join(string)                                  {}
-func (noRoster) Leave(string)                                 {}
-func (noRoster) Close()                                       {}
+func (noPresence) Open(string, func(hub.Counts)) hub.Membership { return noPresence{} }
+func (noPresence) Join(string)                                  {}
+func (noPresence) Leave(string)                                 {}
+func (noPresence) Close()                                       {}
 
 func startHub(t *testing.T, l *Log, change func(*hub.Config)) *hub.Hub {
 	t.Helper()
-	cfg := hub.Config{Log: l, Roster: noRoster{}, Linger: time.Millisecond, Window: time.Millisecond,
+	cfg := hub.Config{Log: l, Presence: noPresence{}, Linger: time.Millisecond, Window: time.Millisecond,
 		Frame: func(m []byte, _ bool) hub.Frame { return hub.Frame{Plain: m} }}
 	if change != nil {
 		change(&cfg)
