@@ -47,14 +47,16 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Config is what a [Hub] is made of. Log, Presence and Frame are needed; the rest
-// has defaults.
+// Config is what a [Hub] is made of. Log and Presence are needed; the rest has
+// defaults.
 type Config struct {
 	Log      RoomLog
 	Presence Presence
-	Frame    Framer
 
-	// Window is the least time between two rounds of a room; 90 ms by default.
+	// Kinds are the kinds of events, beside comments, that viewers get. Others are passed over.
+	Kinds map[string]*Kind
+
+	// Window is the least time between two flushes of a room; 90 ms by default.
 	Window time.Duration
 	// RoomRate is how many comments a second viewers are shown when a room has
 	// more: all of the staff's, one's own, and a fair sample of the rest; 0: all.
@@ -125,7 +127,7 @@ type Hub struct {
 	rooms     map[string]*Room
 	read      int            // how many of rooms no viewer has come to: see AcquireToRead
 	lingering int            // how many of rooms nobody holds open
-	wg        sync.WaitGroup // rounds and questions under way and rooms that are being shut
+	wg        sync.WaitGroup // flushes and questions under way and rooms that are being shut
 
 	asking [askers]chan struct{} // full while as many questions are being asked as may be
 	paging chan struct{}         // the same of pages: see page.go

@@ -139,7 +139,7 @@ func (r *Room) blank() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range r.views {
-		if v.end() > 0 {
+		if v.end() > firstOrdinal {
 			return false
 		}
 	}
