@@ -82,8 +82,8 @@ func TestComeBackTogether(t *testing.T) {
 		}
 		time.Sleep(keepBackfill + 2*settleAfter)
 		synctest.Wait()
-		if v := first.viewer.view; len(v.items) > 200 {
-			t.Errorf("%d items are kept", len(v.items))
+		if n, _ := first.viewer.keeps(); n > 200 {
+			t.Errorf("%d items are kept", n)
 		}
 		if n := comeBack(); n < 1 || n > 3 {
 			t.Errorf("%d pages of the log the second time", n)

