@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// When a node dies, its viewers come to others with cursors that lie before what these keep
-// in memory. Then a view's items are continued backwards: the log is read from where they
-// begin, page by page, until everybody who waits has a place among them. So it is read once
-// for all, a viewer that was gone for a moment does not wait for one that was gone for long,
-// and what was read serves who comes next, like all other items, for keepBackfill.
+// When a node dies, its viewers reconnect to other nodes, with cursors that lie before what
+// these keep in memory. Then a view's items are continued backwards: the log is read from
+// where they begin, page by page, until every waiting viewer has its place among them. So the
+// log is read once for all of them, a viewer that was gone for a moment does not wait for one
+// that was gone for long, and what was read serves the next viewers for keepBackfill.
 
 const (
 	// The first page that is read back has firstPage records, each further one twice as
@@ -28,9 +28,8 @@ type backfill struct {
 	waiting []*waiter
 	reading bool
 	until   time.Time // what was read is kept so long
-	// While the view's floor is that floor, the next page ends before from.
-	from  Position
-	floor Position
+	// While the view's floor is that floor, the next page ends before from, if that is set.
+	from, floor Position
 }
 
 // waiter waits until a view has everything after a position, or so many comments.
@@ -142,17 +141,16 @@ func (r *Room) readBack(v *view) {
 			r.mu.Unlock()
 			return
 		}
-		epoch, resets := r.epoch, r.resets
+		epoch, resets, floor := r.epoch, r.resets, v.floor
 		at, with := v.nextPage()
 		r.mu.Unlock()
 
 		ctx, cancel := context.WithTimeout(context.Background(), r.hub.cfg.JoinWait)
 		page, err := r.hub.cfg.Log.Before(ctx, r.name, epoch, at, with, size)
 		if err == nil {
-			err = r.takeIn(v, resets, page)
-		}
-		if err == nil && !page.More {
-			err = r.reachedStart(ctx, v, epoch, resets)
+			if fits := r.takeIn(v, resets, floor, page); fits && !page.More {
+				err = r.reachedStart(ctx, v, epoch, resets)
+			}
 		}
 		cancel()
 		size = min(2*size, maxPage)
@@ -180,12 +178,13 @@ func (v *view) nextPage() (at Position, with bool) {
 	return Position{Seq: EndSeq}, true
 }
 
-// takeIn puts a page before a view's items, as far as it is not among them.
-func (r *Room) takeIn(v *view, resets uint64, page Page) error {
+// takeIn puts a page before a view's items, as far as it is not among them. It reports
+// whether it fits: items may have been forgotten since the page was asked for.
+func (r *Room) takeIn(v *view, resets uint64, floor Position, page Page) (fits bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.resets != resets {
-		return nil
+	if r.resets != resets || v.floor != floor {
+		return false
 	}
 	now := time.Now()
 	other := newView(v.staff)
@@ -200,20 +199,17 @@ func (r *Room) takeIn(v *view, resets uint64, page Page) error {
 			other.add(&s, it)
 		}
 	}
-	if page.From.Seq > 0 {
-		floor := v.floor
-		if page.From.Seq <= floor.Seq {
-			floor = Position{Seq: page.From.Seq - 1}
-		}
+	if page.From.Seq > 0 && page.From.Seq <= floor.Seq {
+		floor = Position{Seq: page.From.Seq - 1}
 		v.prepend(other.items, other.asides, floor)
-		v.backfill.from, v.backfill.floor = page.From, floor
 	}
+	v.backfill.from, v.backfill.floor = page.From, floor
 	v.backfill.until = now.Add(keepBackfill)
 	for _, w := range v.backfill.waiting {
 		w.pages++
 	}
 	r.settleLater()
-	return nil
+	return true
 }
 
 // reachedStart judges those who still wait when the log has no earlier records of the room:
@@ -221,7 +217,7 @@ func (r *Room) takeIn(v *view, resets uint64, page Page) error {
 func (r *Room) reachedStart(ctx context.Context, v *view, epoch string, resets uint64) error {
 	for {
 		r.mu.Lock()
-		if r.resets != resets {
+		if r.resets != resets || v.floor != v.backfill.floor {
 			r.mu.Unlock()
 			return nil
 		}
@@ -238,9 +234,10 @@ func (r *Room) reachedStart(ctx context.Context, v *view, epoch string, resets u
 		_, _, err := r.hub.cfg.Log.Read(ctx, r.name, epoch, since, 1)
 		r.mu.Lock()
 		switch {
-		case r.resets != resets:
+		case r.resets != resets || v.floor != v.backfill.floor:
 		case err == nil:
 			v.prepend(nil, nil, since) // nothing lies between
+			v.backfill.from, v.backfill.floor = Position{}, since
 		case errors.Is(err, ErrForgotten):
 			r.serve(v, func(w *waiter) (bool, bool) { return w.since == since, false })
 		default:

@@ -127,3 +127,47 @@ func TestTooMuchForOne(t *testing.T) {
 		first.viewer.Leave()
 	})
 }
+
+// Items that are forgotten while a page before them is read leave no hole.
+func TestForgottenDuringBackfill(t *testing.T) {
+	for _, page := range []int{1, 2} {
+		t.Run(fmt.Sprint("page ", page), func(t *testing.T) {
+			inBubble(t, func(c *Config) { c.Recent, c.RecoverMax = 3, 300 }, func(t *testing.T, w *world) {
+				cursors, first := w.hour(250)
+				time.Sleep(50 * time.Second)
+				next := 250
+				w.log.change(func() {
+					w.log.pages = 0
+					w.log.paging = func(n int) {
+						if n == page { // a flush forgets what is old
+							w.log.say(fmt.Sprint(next))
+							next++
+							time.Sleep(time.Second)
+						}
+					}
+				})
+				v, s := w.join("r", cursors[10])
+				got := s.take()
+				if !got[0].(*protocol.Welcome).Recovered {
+					t.Error("not recovered")
+				}
+				want := 11
+				for _, m := range got {
+					if c, ok := m.(*protocol.Comments); ok {
+						for _, it := range c.Items {
+							if it.Text != fmt.Sprint(want) {
+								t.Fatalf("page %d: got %s, want %d", page, it.Text, want)
+							}
+							want++
+						}
+					}
+				}
+				if want != next {
+					t.Errorf("ends before %d, want %d", want, next)
+				}
+				v.Leave()
+				first.viewer.Leave()
+			})
+		})
+	}
+}

@@ -3,10 +3,10 @@ package hub
 // keepCacheBytes is how many bytes of ready chunks of its past a view keeps.
 const keepCacheBytes = 8 << 20
 
-// cache is the ready chunks of a view's past, by the items that they are of: those of the
-// recent comments, which every new viewer gets, of whole stretches of chunkItems items,
-// which all who come back from before them share, and of the pieces at both ends of a resume.
-// Chunks are not changed, nor are the slices that hold them.
+// cache is the encoded chunks of a view's past, by the items that they hold: those of the
+// recent comments, which every new viewer gets; of whole runs of chunkItems items, which all
+// returning viewers share; and of the pieces at both ends of a resume. Neither chunks nor the
+// slices that hold them are changed.
 type cache struct {
 	of    map[piece][]chunk
 	bytes int

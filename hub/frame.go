@@ -28,6 +28,7 @@ const optionalFrom = 8 << 10
 type Frame struct {
 	messages [][]byte
 	made     atomic.Pointer[made]
+	first    made // what was made first, in place
 }
 
 // made is a list of the forms of a frame.
@@ -52,7 +53,8 @@ func newFrame(messages [][]byte, wanted demand) *Frame {
 		case w.form.Instead == nil && f.made.Load() == nil:
 			// Nobody else has the frame yet: the messages may lie in what is made of them,
 			// which spares half of the memory.
-			f.add(w.form, w.form.Encode(f.messages))
+			f.first = made{form: w.form, bytes: w.form.Encode(f.messages)}
+			f.made.Store(&f.first)
 		default:
 			f.make(w.form)
 		}

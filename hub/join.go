@@ -123,7 +123,7 @@ func (r *Room) begin(v *Viewer, known bool, since uint64) {
 // recover finds the place of a cursor, from which on the view's items have everything;
 // false when the cursor cannot be followed.
 func (r *Room) recover(ctx context.Context, v *view, cursor string) (resumePoint, bool) {
-	s, known := r.place(ctx, comer, v, cursor)
+	s, known := r.place(ctx, joiner, v, cursor)
 	if !known || s.ahead {
 		return s, known
 	}

@@ -19,7 +19,7 @@ const (
 	// Each asks the log's leader some four times, and replicas as often as there are records
 	// to be read and to be passed over; it takes milliseconds, and up to pageBytes twice over.
 	maxPaging = 8
-	// maxPagers is how many pages are read or wait for their turn: as many as can be read
+	// maxPagers is how many pages are being read or wait for a place: as many as can be read
 	// within Config.JoinWait, and more.
 	maxPagers = 256
 	// A page is ended, with whatever is in it, when so much was read for it or so much time

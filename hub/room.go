@@ -174,8 +174,8 @@ func later(a, b Position) Position {
 	return a
 }
 
-// Forgot implements [Follower]. What was reported is shown before the gap; who comes
-// back with a cursor of before it cannot be recovered.
+// Forgot implements [Follower]. What was reported is shown before the gap; a viewer
+// that returns with a cursor of before it cannot be recovered.
 func (r *Room) Forgot(head Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -32,12 +32,12 @@ type pace struct {
 }
 
 func (p *pace) count(now time.Time, n int) {
-	p.turn(now)
+	p.advance(now)
 	p.tenths[p.last%10] += uint32(n)
 }
 
 func (p *pace) rate(now time.Time) uint32 {
-	p.turn(now)
+	p.advance(now)
 	var sum uint32
 	for _, n := range p.tenths {
 		sum += n
@@ -45,10 +45,10 @@ func (p *pace) rate(now time.Time) uint32 {
 	return sum
 }
 
-// turn forgets what is more than a second ago, and everything when the clock was set
+// advance forgets what is more than a second ago, and everything when the clock was set
 // back: it would be counted on until the clock is where it was. Less than a second lies
 // between those who look at the clock at the same time.
-func (p *pace) turn(now time.Time) {
+func (p *pace) advance(now time.Time) {
 	tenth := now.UnixMilli() / 100
 	if tenth < p.last-10 {
 		*p = pace{last: tenth}
