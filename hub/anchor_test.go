@@ -213,7 +213,7 @@ func TestEachCursorIsAskedAboutOnce(t *testing.T) {
 		for i := range 3 * keepAnswers {
 			come(makeCursor(cursorTag("e1", "r"), elsewhere(uint64(3000+i))), true)
 		}
-		if n := len(first.room.questions[comer]); n > keepAnswers {
+		if n := len(first.room.questions[joiner]); n > keepAnswers {
 			t.Errorf("%d answers are kept", n)
 		}
 	})
