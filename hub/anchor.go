@@ -9,14 +9,14 @@ import (
 
 // This file finds out whether a position is one of the log's. When a node dies, tens of
 // thousands come back to the others at once, so most of them must be answered from
-// memory, and the log is asked once for all who come with the same cursor.
+// memory, and the log is asked once for all that bring the same cursor.
 
 const (
 	// keepTrail is how many positions each half of a trail has, 16 bytes each: those
 	// of the last half minute in a room with 500 events a second.
 	keepTrail = 1 << 14
-	// keepAnswers is how many answers about positions a room keeps for those who come, and
-	// again for those who poll: the cursors of one node that died are as many as it sent
+	// keepAnswers is how many answers about positions a room keeps for viewers, and as many
+	// again for HTTP readers: the cursors of one node that died are as many as it sent
 	// frames to viewers in the last seconds.
 	keepAnswers = 1024
 	// A position that the log has is not asked about again for a while. One that it
@@ -24,16 +24,16 @@ const (
 	keepYes = 10 * time.Second
 	keepNo  = time.Second
 	// maxAsking is how many positions, of all rooms together, the log is asked about
-	// at once for those who come, and again for those who poll.
+	// at once for viewers, and as many again for HTTP readers.
 	maxAsking = 64
 )
 
-// asker is who wants to know of a position. Anybody may poll, with as many made-up cursors
-// as one likes: those who come share neither questions nor turns with them.
+// asker is who wants to know of a position. Anybody may poll with any number of made-up
+// cursors: viewers share no questions with HTTP readers.
 type asker uint8
 
 const (
-	comer asker = iota
+	joiner asker = iota
 	poller
 	askers
 )

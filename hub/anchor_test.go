@@ -138,7 +138,7 @@ func TestCursorsOfAnotherPast(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		cold := &world{t: t, log: w.log, presence: newFakePresence()}
-		cold.hub = New(Config{Log: w.log, Presence: cold.presence, Frame: frameAsIs, Recent: 3})
+		cold.hub = New(Config{Log: w.log, Presence: cold.presence, Recent: 3})
 		defer cold.hub.Close()
 		first, _ := cold.join("r", "")
 		defer first.Leave()
@@ -154,8 +154,8 @@ func TestCursorsOfAnotherPast(t *testing.T) {
 			v, s := o.join("r", kept)
 			got := s.take()
 			v.Leave()
-			if m := got[0].(*protocol.Welcome); !m.Recovered || comments(got) != 80 {
-				t.Errorf("%s: from before what was lost: recovered %v, %d comments", name, m.Recovered, comments(got))
+			if m := got[0].(*protocol.Welcome); !m.Recovered || countOf(got) != 80 {
+				t.Errorf("%s: from before what was lost: recovered %v, %d comments", name, m.Recovered, countOf(got))
 			}
 		}
 		v.Leave()
@@ -213,7 +213,7 @@ func TestEachCursorIsAskedAboutOnce(t *testing.T) {
 		for i := range 3 * keepAnswers {
 			come(makeCursor(cursorTag("e1", "r"), elsewhere(uint64(3000+i))), true)
 		}
-		if n := len(first.room.questions[comer]); n > keepAnswers {
+		if n := len(first.room.questions[joiner]); n > keepAnswers {
 			t.Errorf("%d answers are kept", n)
 		}
 	})

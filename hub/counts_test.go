@@ -35,7 +35,7 @@ func TestHeldCountsAreTold(t *testing.T) {
 		fourth.Leave()
 		settle()
 		w.expect(s, "") // it is told once
-		if held := w.hub.rooms["r"].held; held.At != 0 {
+		if held := w.hub.rooms["r"].early; held.At != 0 {
 			t.Errorf("still held: %+v", held)
 		}
 		first.Leave()

@@ -74,20 +74,20 @@ func parseCursor(tag, cursor string) (Position, bool) {
 	return p, true
 }
 
-// spot is the place in a room's log that a cursor points to.
-type spot struct {
+// resumePoint is the place in a room's log that a cursor points to.
+type resumePoint struct {
 	Position
 	resets uint64 // of the room, when the cursor was read: beyond the next one it means nothing
 	ahead  bool   // this node has not heard of the event there yet, but the log's leader has
 }
 
-// place returns the spot of a cursor in a view; false when it cannot be followed. A
+// place returns the resume point of a cursor in a view; false when it cannot be followed. A
 // position that the room remembers is judged from memory, and the log's leader is asked
 // about the others.
-func (r *Room) place(ctx context.Context, by asker, v *view, cursor string) (spot, bool) {
+func (r *Room) place(ctx context.Context, by asker, v *view, cursor string) (resumePoint, bool) {
 	r.mu.Lock()
 	p, ok := parseCursor(r.tag, cursor)
-	s := spot{Position: p, resets: r.resets}
+	s := resumePoint{Position: p, resets: r.resets}
 	epoch := r.epoch
 	right, sure := r.remembers(v, p)
 	r.mu.Unlock()
@@ -102,7 +102,7 @@ func (r *Room) place(ctx context.Context, by asker, v *view, cursor string) (spo
 
 // confirm asks the log's leader about a cursor. If the event there is one of the room's
 // that this node has not heard of, it waits until the node has.
-func (r *Room) confirm(ctx context.Context, by asker, v *view, s spot, epoch string) (spot, bool) {
+func (r *Room) confirm(ctx context.Context, by asker, v *view, s resumePoint, epoch string) (resumePoint, bool) {
 	switch got, err := r.ask(ctx, by, s.Position, epoch); {
 	case err != nil || got == AnchorNone:
 		return s, false
@@ -130,8 +130,10 @@ func (r *Room) confirm(ctx context.Context, by asker, v *view, s spot, epoch str
 	}
 }
 
-// reaches reports whether a view's items have everything after a spot. Room.mu is held.
-func (r *Room) reaches(v *view, s spot) bool { return s.resets == r.resets && s.Seq >= v.floor.Seq }
+// reaches reports whether a view's items have everything after a place. Room.mu is held.
+func (r *Room) reaches(v *view, s resumePoint) bool {
+	return s.resets == r.resets && s.Seq >= v.floor.Seq
+}
 
 const (
 	idHash   = 4                 // characters of a comment's id that are of a hash

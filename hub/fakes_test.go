@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,7 @@ type fakeLog struct {
 	reading func(n int)   // is called in the middle of the nth Read
 	asked   int           // how often Has was
 	pages   int           // how often Before was
+	paging  func(n int)   // is called at the end of the nth Before
 	pageErr error         // of Before
 	hasErr  error         // of Has
 	unsure  bool          // it may have lost its end
@@ -174,29 +176,36 @@ func (l *fakeLog) Read(ctx context.Context, room, epoch string, after Position, 
 	return out, more, nil
 }
 
-func (l *fakeLog) Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Stretch, error) {
+func (l *fakeLog) Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Page, error) {
 	time.Sleep(l.slow)
 	if err := ctx.Err(); err != nil {
-		return Stretch{}, fmt.Errorf("fake: %w: %w", ErrUnavailable, err)
+		return Page{}, fmt.Errorf("fake: %w: %w", ErrUnavailable, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pages++
 	if l.pageErr != nil {
-		return Stretch{}, l.pageErr
+		return Page{}, l.pageErr
 	}
 	all := l.events[room]
 	n := sort.Search(len(all), func(i int) bool { return all[i].Seq > at.Seq || !with && all[i].Seq == at.Seq })
 	switch {
 	case l.epoch == epoch && (at.Seq == EndSeq || at.Seq < l.first):
 	case l.has(room, epoch, at) == AnchorNone:
-		return Stretch{}, fmt.Errorf("fake: %w", ErrForgotten)
+		return Page{}, fmt.Errorf("fake: %w", ErrForgotten)
 	}
 	if n == 0 {
-		return Stretch{}, nil
+		return Page{}, nil
 	}
 	from := max(0, n-limit)
-	return Stretch{Events: slices.Clone(all[from:n]), From: all[from].Position(), More: from > 0}, nil
+	page := Page{Events: slices.Clone(all[from:n]), From: all[from].Position(), More: from > 0}
+	if l.paging != nil {
+		n := l.pages
+		l.mu.Unlock()
+		l.paging(n)
+		l.mu.Lock()
+	}
+	return page, nil
 }
 
 // has is what the log has at a position. l.mu is held.
@@ -318,19 +327,21 @@ func (r *fakePresence) tell(room string) {
 	f(Counts{Connections: n, Users: n, PeakUsers: n, At: time.Now().UnixMilli()})
 }
 
+// maxServerMessage is what PROTOCOL.md promises of a server's message.
+const maxServerMessage = 32 << 10
+
 // fakeSocket takes everything at once unless it is frozen.
 type fakeSocket struct {
 	viewer *Viewer
 
-	mu      sync.Mutex
-	frozen  bool
-	got     []protocol.Message
-	writes  int
-	closed  int
-	deflate bool
+	mu     sync.Mutex
+	frozen bool
+	got    []protocol.Message
+	writes int
+	closed int
 }
 
-func (s *fakeSocket) Deflates() bool { return s.deflate }
+func (s *fakeSocket) Form() *Form { return lines }
 
 func (s *fakeSocket) Close(code int, _ string) {
 	s.mu.Lock()
@@ -348,11 +359,16 @@ func (s *fakeSocket) Flush() {
 		}
 		s.writes++
 		for _, f := range frames {
-			m, err := protocol.Decode(f)
-			if err != nil {
-				panic(err)
+			for line := range bytes.Lines(f) {
+				if len(line) > maxServerMessage {
+					panic(fmt.Sprintf("a message of %d bytes: %.60s…", len(line), line))
+				}
+				m, err := protocol.Decode(line)
+				if err != nil {
+					panic(err)
+				}
+				s.got = append(s.got, m)
 			}
-			s.got = append(s.got, m)
 		}
 	}
 }
@@ -375,8 +391,8 @@ func (s *fakeSocket) take() []protocol.Message {
 	return got
 }
 
-// frameAsIs stands in for a framer: the message is its frame.
-func frameAsIs(message []byte, _ bool) Frame { return Frame{Plain: message} }
+// lines is a form that writes messages as lines.
+var lines = &Form{Encode: func(messages [][]byte) []byte { return bytes.Join(messages, []byte("\n")) }}
 
 type world struct {
 	t        testing.TB
@@ -387,7 +403,7 @@ type world struct {
 
 func newWorld(t testing.TB, change func(*Config)) *world {
 	w := &world{t: t, log: newFakeLog(), presence: newFakePresence()}
-	cfg := Config{Log: w.log, Presence: w.presence, Frame: frameAsIs}
+	cfg := Config{Log: w.log, Presence: w.presence}
 	if change != nil {
 		change(&cfg)
 	}
@@ -401,8 +417,8 @@ func (w *world) joinAs(room, since string, staff bool) (*Viewer, *fakeSocket) {
 	v := new(Viewer)
 	s := &fakeSocket{viewer: v}
 	w.hub.Join(w.t.Context(), v, Join{Room: room, User: "u", Staff: staff, Socket: s, Since: since,
-		Welcome: func(recovered bool) Frame {
-			return frameAsIs(protocol.Encode(&protocol.Welcome{Room: room, Recovered: recovered}), false)
+		Welcome: func(recovered bool) []byte {
+			return protocol.Encode(&protocol.Welcome{Room: room, Recovered: recovered})
 		}})
 	return v, s
 }

@@ -41,11 +41,11 @@ func TestForgottenCursors(t *testing.T) {
 		defer v0.Leave()
 		seqs := w.talk(300)
 		at := func(i int) string { return w.log.cursorAt(seqs[i]) }
-		reads := func() int { n := w.log.reads; w.log.reads = 0; return n }
+		pages := func() int { n := w.log.pages; w.log.pages = 0; return n }
 		r := v0.room
-		check := func(name string, i int, recovered bool, wantReads int) {
+		check := func(name string, i int, recovered, read bool) {
 			t.Helper()
-			reads()
+			pages()
 			v, s := w.join("r", at(i))
 			got := s.take()
 			v.Leave()
@@ -56,33 +56,33 @@ func TestForgottenCursors(t *testing.T) {
 			if !recovered {
 				want = "2"
 			}
-			if n := comments(got); fmt.Sprint(n) != want {
+			if n := countOf(got); fmt.Sprint(n) != want {
 				t.Errorf("%s: %d comments, want %s", name, n, want)
 			}
-			if n := reads(); n != wantReads {
-				t.Errorf("%s: %d reads, want %d", name, n, wantReads)
+			if n := pages(); n > 0 != read {
+				t.Errorf("%s: %d pages of the log", name, n)
 			}
 		}
-		check("nothing was removed", 50, true, 1)
-		time.Sleep(keepPast + time.Second)
+		check("nothing was removed", 50, true, true)
+		time.Sleep(keepBackfill + 2*settleAfter)
 		w.log.change(func() { w.log.forget(seqs[99]) })
-		check("the next one was removed", 98, false, 0)
-		check("it was removed itself: nobody knows whether it was there", 99, false, 0)
-		check("all that follow are there", 100, true, 1)
-		check("after it", 150, true, 0)
-		check("in the items", 299, true, 0)
-		time.Sleep(keepPast + time.Second)
+		check("the next one was removed", 98, false, false)
+		check("it was removed itself: nobody knows whether it was there", 99, false, false)
+		check("all that follow are there", 100, true, true)
+		check("after it", 150, true, false)
+		check("in the items", 299, true, false)
+		time.Sleep(keepBackfill + 2*settleAfter)
 		w.log.change(func() { w.log.forget(seqs[299]) }) // all of it
-		check("before the items", 150, false, 0)
-		check("in the items, though the log has nothing", 290, true, 0)
+		check("before the items", 150, false, false)
+		check("in the items, though the log has nothing", 297, true, false)
 		w.poll(r, at(150), false, "history[298 299]")
 		w.poll(r, at(297), true, "history[298 299]")
-		time.Sleep(keepPast + time.Second)
+		time.Sleep(keepBackfill + 2*settleAfter)
 
 		// While it is being read.
 		seqs = append(seqs, w.talk(200)...)
 		w.log.change(func() {
-			w.log.reading = func(int) { w.log.change(func() { w.log.forget(seqs[310]) }) }
+			w.log.paging = func(int) { w.log.change(func() { w.log.forget(seqs[310]) }) }
 		})
 		v, s := w.join("r", at(300))
 		w.expect(s, "welcome(false) state history[198 199]")
@@ -91,8 +91,8 @@ func TestForgottenCursors(t *testing.T) {
 	})
 }
 
-// comments is how many there are in messages.
-func comments(got []protocol.Message) int {
+// countOf is how many comments there are in messages.
+func countOf(got []protocol.Message) int {
 	n := 0
 	for _, m := range got {
 		if c, ok := m.(*protocol.Comments); ok {
@@ -105,7 +105,7 @@ func comments(got []protocol.Message) int {
 // The log may remove comments between the pages of a long read.
 func TestForgottenBetweenPages(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 2 }, func(t *testing.T, w *world) {
-		const n = 3*readPast + 10
+		const n = 3*maxPage + 10
 		var seqs []uint64
 		for i := range n {
 			seqs = append(seqs, w.log.put("r", fmt.Sprint(i), AudienceAll).Seq)
@@ -113,14 +113,15 @@ func TestForgottenBetweenPages(t *testing.T) {
 		v0, _ := w.join("r", "")
 		defer v0.Leave()
 		at := w.log.cursorAt(seqs[0])
+		const last = 6 // 128 + 256 + 512 + 1024 + 1024 records, and the rest
 		for _, c := range []struct {
-			upTo int
-			want bool
-		}{{readPast - 1, true}, {readPast, false}, {readPast + 1, false}, {2 * readPast, false}} {
+			page, upTo int
+			want       bool
+		}{{1, -1, true}, {2, 0, false}, {2, 1, false}, {3, 1000, false}, {1, n - 200, false}, {last, 1000, true}} {
 			w.log.change(func() {
-				w.log.reads = 0
-				w.log.reading = func(read int) {
-					if read == 2 { // the first page has been read
+				w.log.pages = 0
+				w.log.paging = func(page int) {
+					if page == c.page && c.upTo >= 0 {
 						w.log.change(func() { w.log.forget(seqs[c.upTo]) })
 					}
 				}
@@ -132,11 +133,14 @@ func TestForgottenBetweenPages(t *testing.T) {
 			if m := got[0].(*protocol.Welcome); m.Recovered != c.want {
 				t.Errorf("removed up to %d: recovered %v", c.upTo, m.Recovered)
 			}
-			if have := comments(got); c.want && have != n-1 {
+			if have := countOf(got); c.want && have != n-1 {
 				t.Errorf("removed up to %d: %d comments", c.upTo, have)
 			}
-			w.log.change(func() { w.log.first, w.log.events["r"], w.log.reading = 0, saved, nil })
-			time.Sleep(keepPast + time.Second)
+			if c.want && w.log.pages != last {
+				t.Errorf("%d pages were read", w.log.pages)
+			}
+			w.log.change(func() { w.log.first, w.log.events["r"], w.log.paging = 0, saved, nil })
+			time.Sleep(keepBackfill + keepItems + 2*settleAfter)
 		}
 	})
 }
@@ -148,7 +152,7 @@ func TestCursorOfAnEmptyRoom(t *testing.T) {
 		open := func(end uint64) *world {
 			w.log.end = elsewhere(end)
 			o := &world{t: t, log: w.log, presence: newFakePresence()}
-			o.hub = New(Config{Log: w.log, Presence: o.presence, Frame: frameAsIs})
+			o.hub = New(Config{Log: w.log, Presence: o.presence})
 			v, s := o.join("r", "")
 			if at := cursor(o.expect(s, "welcome(false) state history[]")); at != makeCursor(cursorTag("e1", "r"), elsewhere(end)) {
 				t.Errorf("the cursor is %s", at)
@@ -156,7 +160,7 @@ func TestCursorOfAnEmptyRoom(t *testing.T) {
 			v.Leave()
 			return o
 		}
-		early, late := open(10), open(20)
+		early, late, last := open(10), open(20), open(20)
 		come := func(o *world, at uint64, want string) {
 			t.Helper()
 			v, s := o.join("r", makeCursor(cursorTag("e1", "r"), elsewhere(at)))
@@ -166,12 +170,14 @@ func TestCursorOfAnEmptyRoom(t *testing.T) {
 		come(early, 20, "welcome(true) state")
 		come(late, 10, "welcome(true) state")
 		w.log.change(func() { w.log.first = 15 })
-		time.Sleep(keepPast + time.Second)
+		time.Sleep(keepBackfill + time.Second)
 		come(early, 20, "welcome(true) state")
-		come(late, 10, "welcome(false) state history[]")
+		come(late, 10, "welcome(true) state") // it has looked before
+		come(last, 10, "welcome(false) state history[]")
 		come(early, 10, "welcome(true) state") // it has followed the room all the time
 		early.hub.Close()
 		late.hub.Close()
+		last.hub.Close()
 	})
 }
 
@@ -297,7 +303,7 @@ func TestNewEpochInTheMiddle(t *testing.T) {
 		renew := func(epoch string) func(int) {
 			return func(int) {
 				w.log.change(func() {
-					w.log.reading = nil
+					w.log.paging = nil
 					if epoch != "e1" {
 						w.log.renew(epoch)
 					} else {
@@ -311,7 +317,7 @@ func TestNewEpochInTheMiddle(t *testing.T) {
 			}
 		}
 		// The same epoch: the log has lost its end and was read anew.
-		w.log.change(func() { w.log.reading = renew("e1") })
+		w.log.change(func() { w.log.paging = renew("e1") })
 		v, s := w.join("r", at)
 		w.expect(s, "welcome(false) state history[e1-8 e1-9]")
 		v.Leave()
@@ -329,7 +335,8 @@ func TestNewEpochInTheMiddle(t *testing.T) {
 			t.Errorf("recovered %v, got %v", got[0].(*protocol.Welcome).Recovered, texts)
 		}
 		v.Leave()
-		w.log.change(func() { w.log.reading = renew("e2") })
+		time.Sleep(keepBackfill + keepItems) // what was read is let go
+		w.log.change(func() { w.log.paging = renew("e2") })
 		w.poll(r, w.log.cursorAt(seqs[5]), false, "history[e2-8 e2-9]")
 		time.Sleep(time.Second)
 		v, s = w.join("r", at)
@@ -355,7 +362,7 @@ func TestReadBackOfTheViews(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		at := w.log.cursorAt(first.Seq)
-		w.log.reads = 0
+		w.log.pages = 0
 		for _, staff := range []bool{false, true, false, true} {
 			v, s := w.joinAs("r", at, staff)
 			got := s.take()
@@ -364,7 +371,7 @@ func TestReadBackOfTheViews(t *testing.T) {
 			if staff {
 				want = 500
 			}
-			if n := comments(got); n != want || !got[0].(*protocol.Welcome).Recovered {
+			if n := countOf(got); n != want || !got[0].(*protocol.Welcome).Recovered {
 				t.Errorf("staff %v: %d comments, want %d", staff, n, want)
 			}
 		}
@@ -385,8 +392,8 @@ func TestReadBackOfTheViews(t *testing.T) {
 		if fmt.Sprint(n) != "[200 200 0 0]" {
 			t.Errorf("polled %v", n)
 		}
-		if w.log.reads != 3 {
-			t.Errorf("%d reads of the log for two views and those who poll", w.log.reads)
+		if w.log.pages != 6 { // 128 + 256 + 512 events, for each view
+			t.Errorf("%d pages of the log for two views and those who poll", w.log.pages)
 		}
 		v0.Leave()
 	})

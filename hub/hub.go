@@ -2,39 +2,43 @@
 // viewers on this node. It knows nothing of NATS, Redis or HTTP: ports.go says
 // what it needs from them.
 //
-// # The way of a comment
+// # Life of a comment
 //
-// The room log reports events to a [Room] (room.go), which encodes each once, as
-// an item, and puts it at the end of the [view]s whose audience may see it
-// (view.go). A round (round.go) joins the items that have come since the last one
-// into a frame, puts that into the view's ring and flushes every viewer's
-// [Socket]; the socket then asks its [Viewer] for what is next (viewer.go) and
-// gets the frame, the same bytes for everybody. There is no queue per viewer: a
-// viewer is a position in its view's ring, and one that falls off the ring is told
-// what it missed. The first event after silence leaves at once; while events keep
-// coming there is one round per window. Of a room with more comments than people can
-// read a sample is shown (sample.go), the same on every node.
+// The room log reports events to a [Room] (room.go). One function says who sees an event,
+// and as what (kind.go). It is encoded once, as an item (item.go), and put at the end of the
+// [view]s that show it (view.go). A flush (flush.go) joins the items that have come since the
+// last one into a [Frame] (frame.go), which holds any number of messages in the forms in
+// which sockets write them, puts it into the view's ring (ring.go), and flushes every viewer's
+// [Socket]. The socket then asks its [Viewer] for what is next (viewer.go) and gets the frame,
+// the same bytes for everybody. There is no queue per viewer: a viewer is an index into its
+// view's ring, and one that falls off the ring is told what it missed. The first event after
+// silence leaves at once; while events keep coming there is one flush per window. Of a room
+// with more comments than people can read a sample is shown (sample.go), the same on every
+// node. What is for one user only is an aside: it goes out in the place that it has among the
+// others, in a frame that only this user's viewers get.
 //
-// # The way of a join
+// Of some things viewers get the latest and nothing else: they are slots (latest.go).
+//
+// # Life of a join
 //
 // [Hub.Join] (join.go) opens the room if this node has not got it (open.go), decides
-// where the viewer goes on (cursor.go, anchor.go), and hands it the welcome and the shared
-// frames of the room's state, counts and recent comments in one write. What it has missed
-// and the room's items do not reach back to is read from the log, once for all who
-// come at the same time (past.go). A viewer that is recovered misses nothing and gets
-// nothing twice; what cannot be promised, because the log may have removed it or has
+// where the viewer goes on (cursor.go, anchor.go), and hands it the welcome, the latest of
+// everything and the recent comments, which are encoded once for all (cache.go), in one write.
+// What it has missed and the room's items do not reach back to is read from the log into
+// them, once for all who wait for it (backfill.go). A viewer that is recovered misses nothing
+// and gets nothing twice. What cannot be promised, because the log may have removed it or has
 // become another one, is not: the viewer starts anew, or, if it is there, is told of a
 // gap.
 //
-// Who reads over HTTP asks [Room.Comments] (poll.go): from the room's items where they reach
-// back far enough, and otherwise in pages that are read from the log and not kept (page.go).
+// HTTP readers ask [Room.Comments] (poll.go). They are answered from the same items, and
+// otherwise in pages that are read from the log and not kept (page.go).
 //
 // # Who owns what
 //
-// Room.mu guards everything in a room and its views but the rings, which viewers
-// read without it. What a viewer has been sent belongs to whoever is writing to
-// its socket; the socket lets in one at a time. A room costs no
-// goroutine and no timer while nothing happens in it.
+// Room.mu guards everything in a room and its views but the rings and the latest, which
+// viewers read without it. What a viewer has been sent belongs to whoever writes to its
+// socket; the socket allows one at a time. A room in which nothing happens costs no
+// goroutine and, once it has forgotten what is too old, no timer.
 package hub
 
 import (
@@ -47,14 +51,16 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Config is what a [Hub] is made of. Log, Presence and Frame are needed; the rest
-// has defaults.
+// Config is what a [Hub] is made of. Log and Presence are needed; the rest has
+// defaults.
 type Config struct {
 	Log      RoomLog
 	Presence Presence
-	Frame    Framer
 
-	// Window is the least time between two rounds of a room; 90 ms by default.
+	// Kinds are the kinds of events, beside comments, that viewers get. Others are passed over.
+	Kinds map[string]*Kind
+
+	// Window is the least time between two flushes of a room; 90 ms by default.
 	Window time.Duration
 	// RoomRate is how many comments a second viewers are shown when a room has
 	// more: all of the staff's, one's own, and a fair sample of the rest; 0: all.
@@ -125,11 +131,11 @@ type Hub struct {
 	rooms     map[string]*Room
 	read      int            // how many of rooms no viewer has come to: see AcquireToRead
 	lingering int            // how many of rooms nobody holds open
-	wg        sync.WaitGroup // rounds and questions under way and rooms that are being shut
+	wg        sync.WaitGroup // flushes and questions under way and rooms that are being shut
 
 	asking [askers]chan struct{} // full while as many questions are being asked as may be
 	paging chan struct{}         // the same of pages: see page.go
-	pagers atomic.Int64          // pages that are read or wait for their turn
+	pagers atomic.Int64          // pages that are being read or wait for a place
 }
 
 // New makes a Hub without rooms.
@@ -137,7 +143,7 @@ func New(cfg Config) *Hub {
 	cfg.setDefaults()
 	h := &Hub{cfg: cfg, began: time.Now(), rooms: map[string]*Room{}}
 	h.paging = make(chan struct{}, maxPaging)
-	h.asking = [askers]chan struct{}{comer: make(chan struct{}, maxAsking), poller: make(chan struct{}, maxAsking)}
+	h.asking = [askers]chan struct{}{joiner: make(chan struct{}, maxAsking), poller: make(chan struct{}, maxAsking)}
 	return h
 }
 

@@ -105,9 +105,9 @@ func TestResume(t *testing.T) {
 			time.Sleep(time.Second)
 			cursors = append(cursors, cursor(first.take()))
 		}
-		reads := func() int { n := w.log.reads; w.log.reads = 0; return n }
+		pages := func() int { n := w.log.pages; w.log.pages = 0; return n }
 
-		check := func(name, since string, recovered bool, from, wantReads int) {
+		check := func(name, since string, recovered bool, from, wantPages int) {
 			t.Helper()
 			v, s := w.join("r", since)
 			defer v.Leave()
@@ -127,15 +127,15 @@ func TestResume(t *testing.T) {
 			if next != 300 {
 				t.Errorf("%s: ends before %d", name, next)
 			}
-			if n := reads(); n != wantReads {
-				t.Errorf("%s: %d reads of the log, want %d", name, n, wantReads)
+			if n := pages(); n != wantPages {
+				t.Errorf("%s: %d pages of the log, want %d", name, n, wantPages)
 			}
 		}
 		check("nothing missed", cursors[299], true, 300, 0)
 		check("one missed", cursors[298], true, 299, 0)
 		check("within the items", cursors[250], true, 251, 0)
-		check("before the items", cursors[10], true, 11, 1)
-		check("from the beginning", start, true, 0, 1)
+		check("before the items", cursors[10], true, 11, 2)
+		check("from the beginning", start, true, 0, 0)
 		check("of another room", makeCursor(cursorTag("e1", "other"), Position{4, 1}), false, 297, 0)
 		check("of another epoch", makeCursor(cursorTag("e0", "r"), Position{4, 1}), false, 297, 0)
 		check("garbage", "garbage", false, 297, 0)
@@ -281,8 +281,8 @@ func TestStaffView(t *testing.T) {
 		w.log.put("r", "one", AudienceUser+"u")
 		w.log.tell("r")
 		synctest.Wait()
-		w.expect(sv, "comments[all]")
-		w.expect(ss, "comments[all secret]")
+		w.expect(sv, "comments[all one]")
+		w.expect(ss, "comments[all secret one]")
 		viewer.Leave()
 		staff.Leave()
 	})
@@ -345,8 +345,8 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		v, s := w.join("r", "")
 		s.freeze(true)
-		for range maxLane + 1 {
-			v.Send(s, frameAsIs([]byte(`{"type":"beat","now":1}`), false))
+		for range maxReplies + 1 {
+			v.Send(s, []byte(`{"type":"beat","now":1}`))
 		}
 		if s.closed != int(protocol.CloseTooSlow) {
 			t.Errorf("closed with %d", s.closed)

@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -21,7 +20,7 @@ type Join struct {
 	Wait func()
 	// Welcome makes the first message, which says whether everything after Since
 	// follows it.
-	Welcome func(recovered bool) Frame
+	Welcome func(recovered bool) []byte
 }
 
 // Join takes a viewer into a room: its socket gets the welcome, the room's state
@@ -33,7 +32,7 @@ type Join struct {
 // # Where a viewer goes on
 //
 // With a cursor of the log's, behind it: from the room's items, and when it
-// lies before those, from the log (past.go). A cursor names a position with its time,
+// lies before those, from the log (backfill.go). A cursor names a position with its time,
 // and the room remembers those of what happened lately; one that it does not remember is
 // confirmed with the log's leader (anchor.go). If that is ahead of what this node has
 // heard, the node waits until it has heard as much; when that takes too long the viewer
@@ -47,15 +46,14 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	r := h.acquire(j.Room)
 	members := r.membership()
 	v.room, v.user, v.uncounted = r, j.User, j.Uncounted
-	v.deflates = j.Socket.Deflates()
+	v.form = j.Socket.Form()
 	v.view = r.views[audienceView]
 	if j.Staff {
 		v.view = r.views[staffView]
 	}
 
 	var (
-		past  []Frame
-		s     spot
+		s     resumePoint
 		known bool
 	)
 	if j.Since != "" || !r.isReady() {
@@ -65,7 +63,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 			j.Wait()
 		}
 		if r.Ready(ctx) && j.Since != "" {
-			past, s, known = r.recover(ctx, v.view, j.Since)
+			s, known = r.recover(ctx, v.view, j.Since)
 		}
 	}
 
@@ -87,14 +85,11 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	// after all.
 	known = known && r.reaches(v.view, s)
 	late := known && s.ahead && s.Seq > r.head.Seq
-	v.mu.Lock()
-	v.lane = append(v.lane, j.Welcome(known).Bytes(v.deflates))
-	v.waiting.Store(true)
-	v.mu.Unlock()
+	v.tell(newFrame([][]byte{j.Welcome(known)}, nil))
 	if late {
 		r.delay(v, s.Seq)
 	} else {
-		r.begin(v, known, past, s.Seq)
+		r.begin(v, known, s.Seq)
 	}
 	v.inside.Store(true)
 	r.mu.Unlock()
@@ -104,47 +99,33 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 }
 
 // begin has a viewer get what happens from now on, and before it what it has to know
-// of the past: if its place in the log is known, past and what the items have
-// after since. Room.mu is held.
-func (r *Room) begin(v *Viewer, known bool, past []Frame, since uint64) {
+// of the past: if its place in the log is known, what the items have after since. Room.mu is
+// held.
+func (r *Room) begin(v *Viewer, known bool, since uint64) {
 	if known && since > v.view.at.Seq {
 		// It has seen, on another node, what is in no frame here yet.
 		r.makeFrames(v.view, time.Now())
 	}
-	v.next, v.seen = v.view.ring.head.Load(), v.view.framed
+	v.next, v.seen = v.view.ring.head.Load(), v.view.said
+	var past []chunk
 	switch {
 	case known:
-		v.backlog = v.view.since(r.encoder(v.view), v.view.after(since))
-		if len(past) > 0 { // both are shared
-			v.backlog = slices.Concat(past, v.backlog)
-		}
+		past = v.view.since(r.encoder(v.view), v.view.after(since))
 	case r.epoch != "":
-		v.backlog = v.view.recent(r.encoder(v.view), r.hub.cfg.Recent)
+		past, since = v.view.newest(r.encoder(v.view), r.hub.cfg.Recent), 0
+	}
+	if len(past) > 0 {
+		v.backlog = &backlog{past, since}
 	}
 	v.joined.Store(true)
 }
 
-// recover finds the place of a cursor. It returns the frames of what the room's
-// items do not reach back to, and the spot from which on the items do; false
-// when the cursor cannot be followed.
-func (r *Room) recover(ctx context.Context, v *view, cursor string) ([]Frame, spot, bool) {
-	s, known := r.place(ctx, comer, v, cursor)
+// recover finds the place of a cursor, from which on the view's items have everything;
+// false when the cursor cannot be followed.
+func (r *Room) recover(ctx context.Context, v *view, cursor string) (resumePoint, bool) {
+	s, known := r.place(ctx, joiner, v, cursor)
 	if !known || s.ahead {
-		return nil, s, known
+		return s, known
 	}
-	r.mu.Lock()
-	floor, missed := v.floor.Seq, int(v.end()-v.after(s.Seq))
-	r.mu.Unlock()
-	switch {
-	case missed > r.hub.cfg.RecoverMax:
-		return nil, s, false
-	case s.Seq >= floor:
-		return nil, s, true
-	}
-	var frames []Frame
-	known = r.readBack(ctx, v, &v.past, s, func(p *past, missed []item, upTo Position, e encoder) {
-		frames = p.of(pastKey{s.Seq, upTo.Seq}, missed, e)
-		s.Position = upTo
-	})
-	return frames, s, known
+	return s, r.catchUp(ctx, v, s)
 }

@@ -18,32 +18,36 @@ type late struct {
 // delay makes a viewer that has just been admitted a late one. Room.mu is held.
 func (r *Room) delay(v *Viewer, since uint64) {
 	v.view.late = append(v.view.late, late{v, since})
-	v.tell(*r.shared.Load().state)
+	for _, s := range v.view.latest.Load().slots {
+		if s.name == slotState {
+			v.tell(s.frame)
+		}
+	}
 }
 
-// catchUp lets the late viewers begin whose place the room has reached. Its frames are
-// made, and a round comes. Room.mu is held.
-func (r *Room) catchUp(v *view) {
+// beginLate lets the late viewers begin whose place the room has reached. Its frames are
+// made, and a flush comes. Room.mu is held.
+func (r *Room) beginLate(v *view) {
 	var rest []late
 	for _, l := range v.late {
 		switch {
 		case l.since > r.head.Seq:
 			rest = append(rest, l)
 		case l.since >= v.floor.Seq:
-			r.begin(l.viewer, true, nil, l.since)
+			r.begin(l.viewer, true, l.since)
 		default: // what it had to get came at once, and was too much
-			l.viewer.tell(r.encoder(v).seal(protocol.Encode(&protocol.Gap{Cursor: makeCursor(r.tag, v.floor)})))
-			r.begin(l.viewer, true, nil, v.floor.Seq)
+			l.viewer.tell(r.seal(v, &protocol.Gap{Cursor: makeCursor(r.tag, v.floor)}))
+			r.begin(l.viewer, true, v.floor.Seq)
 		}
 	}
 	v.late = rest
 }
 
-// giveUp lets all late viewers begin at the end of the ring: what comes next tells them
+// beginAllLate lets all late viewers begin at the end of the ring: what comes next tells them
 // what became of the log. Room.mu is held.
-func (v *view) giveUp() {
+func (v *view) beginAllLate() {
 	for _, l := range v.late {
-		l.viewer.next, l.viewer.seen = v.ring.head.Load(), v.framed
+		l.viewer.next, l.viewer.seen = v.ring.head.Load(), v.said
 		l.viewer.joined.Store(true)
 	}
 	v.late = nil

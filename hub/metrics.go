@@ -18,8 +18,8 @@ type Metrics struct {
 	dropped      *prometheus.CounterVec
 	delivery     prometheus.Histogram
 	frameItems   prometheus.Histogram
-	roundViewers prometheus.Histogram
-	roundSeconds prometheus.Histogram
+	flushViewers prometheus.Histogram
+	flushSeconds prometheus.Histogram
 }
 
 // NewMetrics registers the metrics of a hub; with nil they are kept to themselves.
@@ -37,19 +37,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"reason"}),
 		delivery: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_delivery_seconds",
-			Help:    "Time from a comment's entry into the log to the end of the round that wrote it to the sockets.",
+			Help:    "Time from a comment's entry into the log to the end of the flush that wrote it to the sockets.",
 			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
 		}),
 		frameItems: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_frame_comments", Help: "Comments in one frame.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
 		}),
-		roundViewers: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "kansei_round_viewers", Help: "Viewers flushed in one round.",
+		flushViewers: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "kansei_round_viewers", Help: "Viewers flushed at once.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 9),
 		}),
-		roundSeconds: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "kansei_round_seconds", Help: "Duration of one round.",
+		flushSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "kansei_round_seconds", Help: "Duration of one flush.",
 			Buckets: prometheus.ExponentialBuckets(.00001, 4, 10),
 		}),
 	}

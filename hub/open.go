@@ -6,7 +6,7 @@ import (
 )
 
 // A room is open while somebody is in it or reads it, and for a time after that, so
-// that who comes back finds it warm. Everybody can read any room, and there are as
+// that returning viewers find it warm. Everybody can read any room, and there are as
 // many names as one likes: rooms that no viewer has come to are counted, and kept as
 // short as they are of use.
 const (
@@ -139,7 +139,7 @@ func (r *Room) blank() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, v := range r.views {
-		if v.end() > 0 {
+		if v.end() > firstOrdinal {
 			return false
 		}
 	}

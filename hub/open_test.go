@@ -223,7 +223,7 @@ type leaver struct {
 func TestLeaveComesAfterJoin(t *testing.T) {
 	t.Parallel()
 	presence := &orderly{}
-	h := New(Config{Log: newFakeLog(), Presence: presence, Frame: frameAsIs})
+	h := New(Config{Log: newFakeLog(), Presence: presence})
 	defer h.Close()
 	keep := new(Viewer)
 	h.Join(t.Context(), keep, Join{Room: "r", User: "keep", Socket: &fakeSocket{viewer: keep}, Welcome: welcome})
@@ -252,7 +252,7 @@ func TestLeaveComesAfterJoin(t *testing.T) {
 	keep.Leave()
 }
 
-func welcome(bool) Frame { return frameAsIs(protocol.Encode(&protocol.Welcome{}), false) }
+func welcome(bool) []byte { return protocol.Encode(&protocol.Welcome{}) }
 
 // A room is ready when its state is known too: who reads it then is not told that it is
 // live when it has ended.

@@ -13,11 +13,13 @@ import (
 // who pages goes through days.
 
 const (
+	// readPast is how many events are read from the log at once.
+	readPast = 1000
 	// maxPaging is how many pages, of all rooms together, are read from the log at once.
 	// Each asks the log's leader some four times, and replicas as often as there are records
 	// to be read and to be passed over; it takes milliseconds, and up to pageBytes twice over.
 	maxPaging = 8
-	// maxPagers is how many pages are read or wait for their turn: as many as can be read
+	// maxPagers is how many pages are being read or wait for a place: as many as can be read
 	// within Config.JoinWait, and more.
 	maxPagers = 256
 	// A page is ended, with whatever is in it, when so much was read for it or so much time
@@ -29,6 +31,12 @@ const (
 
 var errPagers = errors.New("too many pages are being read")
 
+// reader reads events from the log that a room was told of.
+type reader struct {
+	room  *Room
+	epoch string
+}
+
 // paging is one page that is being read, for all who ask for the same.
 type paging struct {
 	done      chan struct{} // closed when the fields below are set
@@ -37,9 +45,9 @@ type paging struct {
 	err       error
 }
 
-// page answers with a page that ends or begins at a place, or with the latest if there is
+// readPage answers with a page that ends or begins at a place, or with the latest if there is
 // no such place.
-func (r *Room) page(ctx context.Context, v *view, a Ask) ([]byte, bool, error) {
+func (r *Room) readPage(ctx context.Context, v *view, a Ask) ([]byte, bool, error) {
 	if message, ok := r.fromItems(v, a); ok {
 		return message, true, nil
 	}
@@ -60,11 +68,11 @@ func (r *Room) page(ctx context.Context, v *view, a Ask) ([]byte, bool, error) {
 			r.pages = map[Ask]*paging{}
 		}
 		r.pages[a] = p
-		from := reader{r, v, r.epoch, r.resets}
+		from := reader{r, r.epoch}
 		tag := r.tag
 		r.hub.wg.Add(1)
 		// Ends with its deadline.
-		go r.turn(p, a, from, tag)
+		go r.fetch(p, a, from, tag)
 	}
 	r.mu.Unlock()
 	select {
@@ -75,8 +83,8 @@ func (r *Room) page(ctx context.Context, v *view, a Ask) ([]byte, bool, error) {
 	}
 }
 
-// turn reads a page when it is its turn.
-func (r *Room) turn(p *paging, a Ask, from reader, tag string) {
+// fetch reads a page once few enough others are being read.
+func (r *Room) fetch(p *paging, a Ask, from reader, tag string) {
 	defer r.hub.wg.Done()
 	defer r.hub.pagers.Add(-1)
 	ctx, cancel := context.WithTimeout(context.Background(), r.hub.cfg.JoinWait)
@@ -141,12 +149,13 @@ func (e *effort) enough() bool {
 	return e.records >= pageRecords || e.bytes >= pageBytes || time.Since(e.began) >= pageTime
 }
 
-// visible returns the items of events.
-func (r reader) visible(events []Event) []item {
+// visible returns the items of events that everybody sees.
+func (r reader) visible(events []Event, tag string) []item {
 	items := make([]item, 0, len(events))
 	for i := range events {
-		if e := &events[i]; r.view.sees(e) && e.Kind == KindComment && r.room.shows(e) {
-			items = append(items, makeItem(e))
+		e := &events[i]
+		if s, seen := r.room.hub.classify(e); seen && s.views[audienceView] && !s.sampled {
+			items = append(items, s.encode(e, tag))
 		}
 	}
 	return items
@@ -169,7 +178,7 @@ func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, w
 			break // the next page is told why
 		}
 		spent.add(got.Events)
-		fresh := r.visible(got.Events)
+		fresh := r.visible(got.Events, tag)
 		if more = got.More; got.From.Seq > 0 {
 			begins, with = got.From, false
 		}
@@ -189,7 +198,7 @@ func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, w
 	if more {
 		before = makeEdge(tag, begins)
 	}
-	return appendPage(items, cursor, before), nil
+	return page(items, cursor, before), nil
 }
 
 // forwards reads a page that begins behind a position, or with what is there if that is an
@@ -208,7 +217,7 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 		}
 		if n := len(got.Events); n > 0 && got.Events[n-1].Position() == at {
 			spent.add(got.Events)
-			items = r.visible(got.Events)
+			items = r.visible(got.Events, tag)
 		}
 	}
 	for n := a.limit(); more && len(items) < a.limit() && !spent.enough(); n = readPast {
@@ -223,7 +232,7 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 		if more = rest; len(events) > 0 {
 			ends = events[len(events)-1].Position()
 		}
-		items = append(items, r.visible(events)...)
+		items = append(items, r.visible(events, tag)...)
 	}
 	if len(items) > a.limit() {
 		items = items[:a.limit()]
@@ -236,7 +245,7 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 	if len(items) > 0 {
 		before = makeEdge(tag, items[0].position())
 	}
-	return appendPage(items, cursor, before), nil
+	return page(items, cursor, before), nil
 }
 
 // end is the cursor of the end of what the room has heard of.
@@ -265,7 +274,7 @@ func (r *Room) fromItems(v *view, a Ask) ([]byte, bool) {
 	} else if at.Known() {
 		cursor = makeCursor(tag, at)
 	}
-	return appendPage(items, cursor, before), true
+	return page(items, cursor, before), true
 }
 
 // between returns the items of a page that a view's items hold whole. Room.mu is held.

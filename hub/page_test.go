@@ -107,7 +107,7 @@ func testPages(t *testing.T, seed uint64) {
 			}
 			time.Sleep(time.Duration(rnd.IntN(3000)) * time.Millisecond)
 			seqs[text] = e.Seq
-			if audience == AudienceAll && r.shows(&e) {
+			if audience == AudienceAll && inSample(&e, w.hub.cfg.RoomRate) {
 				want = append(want, text)
 			}
 			places = append(places, w.log.cursorAt(e.Seq), makeEdge(cursorTag("e1", "r"), e.Position()))

@@ -33,7 +33,7 @@ func (r *Room) Comments(ctx context.Context, a Ask) (message []byte, recovered b
 	v := r.views[audienceView]
 	switch {
 	case a.Before != "" || a.After != "":
-		return r.page(ctx, v, a)
+		return r.readPage(ctx, v, a)
 	case a.Since != "":
 		if message, ok := r.poll(ctx, v, a); ok {
 			return message, true, nil
@@ -46,12 +46,12 @@ func (r *Room) Comments(ctx context.Context, a Ask) (message []byte, recovered b
 func (r *Room) poll(ctx context.Context, v *view, a Ask) ([]byte, bool) {
 	ctx, cancel := context.WithTimeout(ctx, r.hub.cfg.JoinWait)
 	defer cancel()
-	s, before, known := r.pollFrom(ctx, v, a)
-	if !known {
+	s, known := r.place(ctx, poller, v, a.Since)
+	if !known || !s.ahead && !r.catchUp(ctx, v, s) {
 		return nil, false
 	}
-	// The message is made without the lock, which rounds and joins need.
-	items, at, tag, known := r.since(v, s, before, a.limit())
+	// The message is made without the lock, which flushes and joins need.
+	items, at, tag, known := r.since(v, s, a.limit())
 	if !known {
 		return nil, false
 	}
@@ -59,14 +59,14 @@ func (r *Room) poll(ctx context.Context, v *view, a Ask) ([]byte, bool) {
 }
 
 // since returns the items of a poll and the position up to which they are all of them.
-func (r *Room) since(v *view, s spot, before []item, limit int) (items []item, at Position, tag string, known bool) {
+func (r *Room) since(v *view, s resumePoint, limit int) (items []item, at Position, tag string, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
 	case r.reaches(v, s):
-		items = v.items[v.after(s.Seq)-v.base:]
-		items = slices.Concat(before, items[:min(len(items), limit-len(before))])
+		items = v.items[behind(v.items, s.Seq):]
+		items = slices.Clone(items[:min(len(items), limit)])
 	default:
 		return nil, Position{}, "", false
 	}
@@ -83,11 +83,11 @@ func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
 	if n == 0 {
 		n = r.hub.cfg.Recent
 	}
-	items = slices.Clone(items[max(0, len(items)-n):])
+	items = slices.Clone(items[lastComments(items, n):])
 	at = r.endOf(items, at)
 	r.mu.Unlock()
 	if len(items) < limit {
-		if message, _, err := r.page(ctx, v, Ask{Limit: limit}); err == nil {
+		if message, _, err := r.readPage(ctx, v, Ask{Limit: limit}); err == nil {
 			return message
 		}
 	}
@@ -115,26 +115,5 @@ func pageOf(items []item, tag string, at Position) []byte {
 	case at.Known():
 		before = cursor
 	}
-	return appendPage(items, cursor, before)
-}
-
-// pollFrom finds the place from which on a poll goes on in the view's items, and what
-// has to come before: as much of it as one poll returns.
-func (r *Room) pollFrom(ctx context.Context, v *view, a Ask) (spot, []item, bool) {
-	s, known := r.place(ctx, poller, v, a.Since)
-	if !known || s.ahead {
-		return s, nil, known
-	}
-	r.mu.Lock()
-	floor := v.floor.Seq
-	r.mu.Unlock()
-	if s.Seq >= floor {
-		return s, nil, true
-	}
-	var before []item
-	known = r.readBack(ctx, v, &v.polled, s, func(_ *past, missed []item, upTo Position, _ encoder) {
-		before = slices.Clone(missed[:min(len(missed), a.limit())])
-		s.Position = upTo
-	})
-	return s, before, known
+	return page(items, cursor, before)
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -40,6 +41,8 @@ const EndSeq uint64 = math.MaxUint64
 // one before everything, which all pasts share.
 func (p Position) Known() bool { return p.Seq == 0 || p.At > 0 }
 
+func (p Position) compare(q Position) int { return cmp.Compare(p.Seq, q.Seq) }
+
 // Anchor says what a log has at a [Position].
 type Anchor uint8
 
@@ -48,18 +51,6 @@ const (
 	AnchorNone Anchor = iota // nothing: it is of another past, or was removed
 	AnchorLog                // a record of another room, or the log's end
 	AnchorRoom               // a record of the room
-)
-
-// KindComment is the kind of an event that is a comment. A hub ignores kinds that it
-// does not know.
-const KindComment = "comment"
-
-// Audiences of events.
-const (
-	AudienceAll   = "" // everybody in the room
-	AudienceStaff = "staff"
-	// AudienceUser precedes the id of the one user who gets the event.
-	AudienceUser = "user:"
 )
 
 // Event is one record of a room's log, as the log gives it.
@@ -78,8 +69,8 @@ type Event struct {
 // Position is where the event is.
 func (e *Event) Position() Position { return Position{e.Seq, e.At} }
 
-// Stretch is a piece of a room's log that ends at a place.
-type Stretch struct {
+// Page is a piece of a room's log that ends at a place.
+type Page struct {
 	Events []Event // oldest first; fewer than were read where records hold no event
 	// From is the position of the first record that was read; its Seq is 0 when there was
 	// none.
@@ -136,7 +127,7 @@ type RoomLog interface {
 	// There is at least one record in the answer if the log keeps any there, and when it
 	// has removed them all none, without an error: whether it had the position nobody knows
 	// by then. The error is ErrForgotten, possibly wrapped, when it has no such position.
-	Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Stretch, error)
+	Before(ctx context.Context, room, epoch string, at Position, with bool, limit int) (Page, error)
 
 	// Has asks the leader of the log of an epoch what it has at a position. The error is
 	// not nil when the leader does not answer; a log of another epoch has AnchorNone.
@@ -212,8 +203,8 @@ type Socket interface {
 	// blocks: what the connection does not take now is written by the socket
 	// later, which then fetches again until the source has nothing left.
 	Flush()
-	// Deflates reports whether the peer takes deflated frames.
-	Deflates() bool
+	// Form is how the socket writes messages. It does not change.
+	Form() *Form
 	// Close ends the connection with a close frame behind what was written.
 	Close(code int, reason string)
 }
@@ -225,21 +216,3 @@ type Source interface {
 	// bytes are shared by all sockets and must not be changed.
 	Next(dst [][]byte) [][]byte
 }
-
-// Frame is one message in the forms that sockets write.
-type Frame struct {
-	Plain    []byte // the whole frame
-	Deflated []byte // the same, deflated; nil when that was not worth it
-}
-
-// Bytes is the form for a socket that does or does not take deflated frames.
-func (f Frame) Bytes(deflates bool) []byte {
-	if deflates && f.Deflated != nil {
-		return f.Deflated
-	}
-	return f.Plain
-}
-
-// Framer makes the frame of one message. deflate says that somebody will want it
-// deflated.
-type Framer func(message []byte, deflate bool) Frame

@@ -60,6 +60,13 @@ func TestBacklogsAreTheirOwn(t *testing.T) {
 	})
 }
 
+// keeps is how many items a viewer's view keeps, and how many bytes of chunks.
+func (v *Viewer) keeps() (items, bytes int) {
+	v.room.mu.Lock()
+	defer v.room.mu.Unlock()
+	return len(v.view.items), v.view.cache.bytes
+}
+
 // Whoever comes with every cursor there is leaves little behind, where they are found
 // among the items and where the log has to be read.
 func TestResumesAreBounded(t *testing.T) {
@@ -75,8 +82,7 @@ func TestResumesAreBounded(t *testing.T) {
 				cursors = append(cursors, cursor(first.take()))
 			}
 		}
-		view := first.viewer.view
-		visit := func() (items, past int) {
+		visit := func() (most int) {
 			for _, c := range cursors {
 				v := new(Viewer)
 				if !w.hub.Join(t.Context(), v, Join{Room: "r", User: "u", Since: c, Welcome: welcome,
@@ -84,46 +90,53 @@ func TestResumesAreBounded(t *testing.T) {
 					t.Fatal("a cursor is not known")
 				}
 				v.Leave()
-				items = max(items, len(view.resumes.of))
-				past = max(past, view.past.frames.bytes)
-				for _, k := range []struct{ got, frames int }{
-					{view.resumes.bytes, len(view.resumes.of)}, {view.past.frames.bytes, len(view.past.frames.of)},
-				} {
-					if k.got > keepResumeBytes && k.frames > 1 || k.frames > keepResumes {
-						t.Fatalf("%d bytes of %d cursors are kept", k.got, k.frames)
-					}
+				_, bytes := first.viewer.keeps()
+				if most = max(most, bytes); bytes > keepCacheBytes {
+					t.Fatalf("%d bytes are kept", bytes)
 				}
 			}
-			return items, past
+			return most
 		}
 		say(150)
-		if items, _ := visit(); items < 10 {
-			t.Errorf("at most %d cursors at a time were kept of those among the items", items)
+		if most := visit(); most < keepCacheBytes/4 {
+			t.Errorf("at most %d bytes at a time were kept of what is in memory", most)
 		}
 		time.Sleep(2 * keepItems)
 		say(1)
-		if _, past := visit(); past < keepResumeBytes/2 {
-			t.Errorf("at most %d bytes at a time were kept of those in the log", past)
+		if n, _ := first.viewer.keeps(); n > 10 {
+			t.Fatalf("%d items are left", n)
+		}
+		if most := visit(); most < keepCacheBytes/4 {
+			t.Errorf("at most %d bytes at a time were kept of what was read back", most)
+		}
+		time.Sleep(keepBackfill + 3*settleAfter)
+		if n, bytes := first.viewer.keeps(); n > 10 || bytes > 10*5000 {
+			t.Errorf("an idle room keeps %d items and %d bytes of chunks", n, bytes)
 		}
 		first.viewer.Leave()
 	})
 }
 
-// What was read from the log is let go, also when somebody has the turn at the time.
-func TestPastIsFreedLater(t *testing.T) {
+// What was read back from the log is let go, also when more was read at the time.
+func TestBackfillIsFreed(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
 		cursors, first := w.hour(300)
 		w.log.change(func() { w.log.slow = 200 * time.Millisecond })
 		v, _ := w.join("r", cursors[100]) // read after 0.2 s, to be freed after 10 s
 		v.Leave()
-		time.Sleep(keepPast - 300*time.Millisecond)
-		v, _ = w.join("r", cursors[50]) // has the turn at that moment
+		time.Sleep(keepBackfill - 300*time.Millisecond)
+		v, _ = w.join("r", cursors[50]) // is read at that moment
 		v.Leave()
-		time.Sleep(keepPast)
+		time.Sleep(keepBackfill + keepItems + 2*settleAfter)
 		synctest.Wait()
-		if p := &first.viewer.view.past; len(p.items) > 0 {
-			t.Errorf("%d items are kept", len(p.items))
+		if n, _ := first.viewer.keeps(); n > 3 {
+			t.Errorf("%d items are kept", n)
 		}
+		first.viewer.room.mu.Lock()
+		if first.viewer.room.settling != nil {
+			t.Error("an idle room has a timer")
+		}
+		first.viewer.room.mu.Unlock()
 		first.viewer.Leave()
 	})
 }
@@ -147,7 +160,7 @@ func TestEverOlderCursors(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
 				cursors, first := w.hour(500)
-				w.log.change(func() { w.log.slow, w.log.reads = 30*time.Millisecond, 0 })
+				w.log.change(func() { w.log.slow, w.log.pages = 30*time.Millisecond, 0 })
 				room := w.read("r")
 				const many = 200
 				done := make(chan bool)
@@ -176,13 +189,16 @@ func TestEverOlderCursors(t *testing.T) {
 						t.Error("one of many is not recovered")
 					}
 				}
-				// The log confirms so many cursors at a time, and those of one time cost one read.
-				if w.log.reads > 2+(many+maxAsking-1)/maxAsking {
-					t.Errorf("%d reads of the log", w.log.reads)
+				// All of them are among the first 400 comments.
+				if w.log.pages > 3 {
+					t.Errorf("%d pages of the log", w.log.pages)
 				}
-				if n := len(first.viewer.view.past.waiting) + len(first.viewer.view.polled.waiting); n > 0 {
-					t.Errorf("%d wait still", n)
+				synctest.Wait()
+				room.mu.Lock()
+				if b := &first.viewer.view.backfill; len(b.waiting) > 0 || b.reading {
+					t.Errorf("%d wait still", len(b.waiting))
 				}
+				room.mu.Unlock()
 				room.Release()
 				first.viewer.Leave()
 			})
@@ -195,7 +211,7 @@ func TestEverOlderCursors(t *testing.T) {
 func TestTooOldAmongOthers(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 3; c.RecoverMax = 200 }, func(t *testing.T, w *world) {
 		cursors, first := w.hour(500)
-		w.log.change(func() { w.log.slow, w.log.reads = 30*time.Millisecond, 0 })
+		w.log.change(func() { w.log.slow, w.log.pages = 30*time.Millisecond, 0 })
 		type result struct {
 			at        int
 			recovered bool
@@ -215,8 +231,8 @@ func TestTooOldAmongOthers(t *testing.T) {
 				t.Errorf("recovered from %d: %v", got.at, got.recovered)
 			}
 		}
-		if w.log.reads > 4 {
-			t.Errorf("%d reads of the log", w.log.reads)
+		if w.log.pages > 4 {
+			t.Errorf("%d pages of the log", w.log.pages)
 		}
 		first.viewer.Leave()
 	})

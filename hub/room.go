@@ -3,7 +3,6 @@ package hub
 import (
 	"encoding/json"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -25,8 +24,6 @@ type Room struct {
 	members  Membership    // nil: nobody has come, or asked for the counts
 	warm     chan struct{} // closed by the first SetState behind a Reset
 
-	shared atomic.Pointer[shared] // read by viewers without a lock, replaced under mu
-
 	mu     sync.Mutex
 	epoch  string
 	tag    string   // of the cursors of this epoch
@@ -34,19 +31,22 @@ type Room struct {
 	head   Position // up to which the log has reported
 	trail  trail    // of what the log has reported
 	views  [2]*view
-	state  protocol.State
+	doc    State          // as the log keeps it
+	state  protocol.State // what is known of doc, and of the node's health
 	counts Counts
 	// uncounted is how many of the viewers are in no count.
 	uncounted int
-	held      Counts // reported, but not told while more viewers are here; At is 0: none
+	early     Counts // reported, but not told while more viewers are here; At is 0: none
 	asked     bool   // somebody who is not here wanted the counts
-	stated    bool   // warm is closed
+	stated    bool   // the state has come behind a Reset
+	short     int    // views that have fewer comments than a new viewer is shown, and look for more
+	warmed    bool   // warm is closed
 	closed    bool
 
 	window    time.Duration
-	lastRound time.Time
-	rounding  bool // a round is under way or due
-	dirty     bool // there is something for another one
+	lastFlush time.Time
+	flushing  bool // a flush is under way or due
+	settling  *time.Timer
 
 	questions [askers]map[Position]*question // that the log was asked lately
 	pages     map[Ask]*paging                // that are being read
@@ -55,14 +55,8 @@ type Room struct {
 	said said
 	sent []int64 // when the items of the frames that are to be flushed entered the log
 
-	flushing []Socket      // scratch of the round that is under way
-	cost     time.Duration // of a processor, for a viewer, in the last rounds
-}
-
-// shared is what every viewer gets the latest of, and nothing else.
-type shared struct {
-	state  *Frame
-	counts *Frame // nil until the presence has reported
+	sockets []Socket      // scratch of the flush that is under way
+	cost    time.Duration // of a processor, for a viewer, in the last flushes
 }
 
 // The indices of a room's views.
@@ -76,15 +70,17 @@ var _ Follower = (*Room)(nil)
 func newRoom(h *Hub, name string) *Room {
 	r := &Room{
 		hub: h, name: name, warm: make(chan struct{}), window: h.cfg.Window,
-		views: [2]*view{audienceView: {past: newPast(), polled: newPast()}, staffView: {past: newPast(), staff: true}},
+		views: [2]*view{audienceView: newView(false), staffView: newView(true)},
 		state: protocol.State{Status: protocol.StatusLive},
 	}
 	return r
 }
 
 func (r *Room) open() {
-	f := r.hub.cfg.Frame(protocol.Encode(&r.state), true)
-	r.shared.Store(&shared{state: &f})
+	f := newFrame([][]byte{r.stateMessage()}, nil)
+	for _, v := range r.views {
+		v.latest.Store(v.latest.Load().with(slotState, f))
+	}
 	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
 }
 
@@ -103,6 +99,9 @@ func (r *Room) shut() {
 	}
 	r.mu.Lock()
 	r.closed = true
+	if r.settling != nil && r.settling.Stop() {
+		r.hub.wg.Done()
+	}
 	r.mu.Unlock()
 	r.hub.cfg.Metrics.rooms.Dec()
 }
@@ -110,7 +109,7 @@ func (r *Room) shut() {
 // Name is the name of the room.
 func (r *Room) Name() string { return r.name }
 
-func (r *Room) encoder(v *view) encoder { return encoder{r.hub.cfg.Frame, r.tag, v.deflating} }
+func (r *Room) encoder(v *view) encoder { return encoder{r.tag, v.wanted} }
 
 // Reset implements [Follower]. Viewers that are there already get the recent
 // events as history; a gap before them says that it is not the log they knew.
@@ -136,30 +135,35 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	}
 	r.trail.add(head, now)
 	for _, v := range r.views {
-		v.framed, v.at, v.held = v.end(), head, nil
+		v.everybody = false
+		v.framed, v.said, v.at, v.fresh = v.end(), v.said+uint64(comments(v.items)), head, 0
+		r.fail(v)
+		if first && len(recent) >= r.hub.cfg.Recent {
+			r.lookBack(v)
+		}
 		if len(v.viewers) == 0 {
 			continue
 		}
 		if !first {
-			v.giveUp()
+			v.beginAllLate()
 			r.cut(v, floor, now)
 		}
-		for _, f := range v.recent(r.encoder(v), r.hub.cfg.Recent) {
-			v.ring.push(&frame{Frame: f, first: v.framed, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
+		for _, c := range v.newest(r.encoder(v), r.hub.cfg.Recent) {
+			v.ring.push(&frame{chunk: c, first: v.said, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
 		}
-		r.dirty = true
+		v.everybody = true
 	}
-	if r.dirty && r.kick() {
-		go r.round()
+	if r.dirty() && r.schedule() {
+		go r.flush()
 	}
+	r.settleLater()
 }
 
 // cut tells a view's viewers that nobody knows what is missing before a position.
 func (r *Room) cut(v *view, floor Position, now time.Time) {
 	at := makeCursor(r.tag, floor)
-	gap := r.encoder(v).seal(protocol.Encode(&protocol.Gap{Cursor: at}))
 	v.cut = v.ring.head.Load() + 1
-	v.ring.push(&frame{Frame: gap, first: v.framed, before: at, made: now, cut: v.cut})
+	v.ring.push(&frame{chunk: chunk{frame: r.seal(v, &protocol.Gap{Cursor: at})}, first: v.said, before: at, made: now, cut: v.cut})
 }
 
 // later is the later one of two positions in one log.
@@ -170,8 +174,8 @@ func later(a, b Position) Position {
 	return a
 }
 
-// Forgot implements [Follower]. What was reported is shown before the gap; who comes
-// back with a cursor of before it cannot be recovered.
+// Forgot implements [Follower]. What was reported is shown before the gap; a viewer
+// that returns with a cursor of before it cannot be recovered.
 func (r *Room) Forgot(head Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -185,10 +189,10 @@ func (r *Room) Forgot(head Position) {
 			continue
 		}
 		r.cut(v, r.head, now)
-		r.dirty = true
+		v.everybody = true
 	}
-	if r.dirty && r.kick() {
-		go r.round()
+	if r.dirty() && r.schedule() {
+		go r.flush()
 	}
 }
 
@@ -196,19 +200,20 @@ func (r *Room) Forgot(head Position) {
 func (r *Room) Deliver(events []Event) {
 	now := time.Now()
 	r.mu.Lock()
-	r.pace.count(now, len(events))
 	for i := range events {
 		r.add(&events[i], now)
 	}
-	r.dirty = true
-	due := r.kick()
+	for _, v := range r.views {
+		v.everybody = v.everybody || len(v.late) > 0
+	}
+	due := r.dirty() && r.schedule()
 	few := r.here() <= flushInPlace
 	r.mu.Unlock()
 	switch {
 	case due && few:
-		r.round()
+		r.flush()
 	case due:
-		go r.round()
+		go r.flush()
 	}
 }
 
@@ -226,48 +231,47 @@ func (r *Room) add(e *Event, now time.Time) {
 	r.head = later(r.head, e.Position())
 	r.trail.add(e.Position(), now)
 	r.said.add(e.ID, e.Seq, now)
-	if e.Kind != KindComment {
+	s, seen := r.hub.classify(e)
+	if !seen {
 		return
 	}
-	it := makeItem(e)
+	if s.kind == nil && s.views[audienceView] {
+		r.pace.count(now, 1)
+	}
+	it := s.encode(e, r.tag)
 	it.came = now.Sub(r.hub.began)
-	if r.shows(e) {
-		for _, v := range r.views {
-			if v.sees(e) {
-				v.add(it)
-			}
-		}
-		return
-	}
-	h := held{it, author(e).ID}
 	for _, v := range r.views {
-		if v.sees(e) {
-			v.held = append(v.held, h)
-		}
+		v.add(&s, it)
 	}
-}
-
-func makeItem(e *Event) item {
-	const head = 48 // id, time and their names
-	return item{seq: e.Seq, at: e.At, json: protocol.AppendItem(make([]byte, 0, head+len(e.Body)), commentID(e), e.At, e.Body)}
 }
 
 // SetState implements [Follower]. A state that cannot be read is taken for one
 // that was never set.
 func (r *Room) SetState(s State) {
-	st := DecodeState(s)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.Degraded = r.state.Degraded
-	if st != r.state {
-		r.state = st
+	if s.Rev != r.doc.Rev {
+		degraded := r.state.Degraded
+		r.doc, r.state = s, DecodeState(s)
+		r.state.Degraded = degraded
 		r.publishState()
 	}
-	if !r.stated && r.epoch != "" {
-		r.stated = true
+	r.stated = r.stated || r.epoch != ""
+	r.warmUp()
+}
+
+// warmUp tells those who wait for it that the room has heard all from its log that new
+// viewers are sent. r.mu is held.
+func (r *Room) warmUp() {
+	if r.stated && r.short == 0 && !r.warmed {
+		r.warmed = true
 		close(r.warm)
 	}
 }
+
+// stateMessage makes the message of the room's state: the document as the log keeps it, with
+// what this node does not know of it.
+func (r *Room) stateMessage() []byte { return protocol.EncodeState(r.doc.Body, r.state) }
 
 // DecodeState reads a state as the log keeps it: the JSON of a protocol.State.
 func DecodeState(s State) protocol.State {
@@ -297,7 +301,7 @@ func (r *Room) Degraded(is bool) {
 
 // setCounts is told by the presence. A report of fewer connections than this node alone
 // has was counted before the last of them came, or while the presence was being written
-// anew. It is held: either the presence counts them and reports again, or they go before it
+// anew. It waits: either the presence counts them and reports again, or they go before it
 // has, and then it has nothing new to report.
 func (r *Room) setCounts(c Counts) {
 	r.mu.Lock()
@@ -305,18 +309,18 @@ func (r *Room) setCounts(c Counts) {
 	if r.closed {
 		return
 	}
-	r.held = c
+	r.early = c
 	r.countsFit()
 }
 
-// countsFit tells of the counts that are held, if no more viewers are here than they
+// countsFit tells of the counts that wait, if no more viewers are here than they
 // say. r.mu is held.
 func (r *Room) countsFit() {
-	c := r.held
+	c := r.early
 	if c.At == 0 || c.Connections < r.here()-r.uncounted {
 		return
 	}
-	r.held = Counts{}
+	r.early = Counts{}
 	r.counts = c
 	r.publishCounts(c)
 }

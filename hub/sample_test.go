@@ -35,7 +35,7 @@ func (w *world) joinUser(user, since string) (*Viewer, *fakeSocket) {
 	v := new(Viewer)
 	s := &fakeSocket{viewer: v}
 	w.hub.Join(w.t.Context(), v, Join{Room: "r", User: user, Socket: s, Since: since,
-		Welcome: func(bool) Frame { return frameAsIs(protocol.Encode(&protocol.Welcome{}), false) }})
+		Welcome: welcome})
 	return v, s
 }
 
@@ -135,7 +135,7 @@ func TestSample(t *testing.T) {
 		v = new(Viewer)
 		s = &fakeSocket{viewer: v}
 		cold.Join(t.Context(), v, Join{Room: "r", User: "other", Socket: s, Since: at,
-			Welcome: func(bool) Frame { return frameAsIs(protocol.Encode(&protocol.Welcome{}), false) }})
+			Welcome: welcome})
 		if read, _, _ := seen(s.take()); len(read) != len(back) {
 			t.Errorf("%d on another node, want %d", len(read), len(back))
 		}

@@ -115,7 +115,7 @@ type ready struct {
 	frames int
 }
 
-func (s *ready) Deflates() bool    { return false }
+func (s *ready) Form() *Form       { return lines }
 func (s *ready) Close(int, string) {}
 func (s *ready) Flush() {
 	for {
@@ -132,7 +132,7 @@ func TestNextDoesNotAllocate(t *testing.T) {
 	t.Cleanup(w.hub.Close)
 	v := new(Viewer)
 	s := &ready{viewer: v}
-	w.hub.Join(t.Context(), v, Join{Room: "r", User: "u", Socket: s, Welcome: func(bool) Frame { return Frame{Plain: []byte("w")} }})
+	w.hub.Join(t.Context(), v, Join{Room: "r", User: "u", Socket: s, Welcome: func(bool) []byte { return []byte("w") }})
 	defer v.Leave()
 	r := v.room
 	n := 0
@@ -142,7 +142,7 @@ func TestNextDoesNotAllocate(t *testing.T) {
 		r.mu.Unlock()
 		v.next = 0
 		if v.view.ring.get(0) == nil {
-			v.view.ring.slots[0].Store(&frame{Frame: Frame{Plain: []byte("x")}})
+			v.view.ring.slots[0].Store(&frame{chunk: chunk{frame: newFrame([][]byte{[]byte("x")}, demand{{lines, 1}})}})
 		}
 		s.Flush()
 		n++
@@ -158,7 +158,7 @@ func TestNextDoesNotAllocate(t *testing.T) {
 // TestViewerIsCompact: what a delivery looks at is one line of a processor's cache.
 func TestViewerIsCompact(t *testing.T) {
 	t.Parallel()
-	if at := unsafe.Offsetof(Viewer{}.lane); at > 64 {
+	if at := unsafe.Offsetof(Viewer{}.replies); at > 64 {
 		t.Errorf("a delivery looks at %d bytes of a viewer", at)
 	}
 }
@@ -173,18 +173,17 @@ func TestDeflateWhereItPays(t *testing.T) {
 		{0, 1 << 20, false}, {1, 200, false}, {5, 200, false}, {1, 12 << 10, true}, {50, 200, true}, {5000, 130, true},
 	} {
 		got := false
-		e := encoder{deflating: c.deflating, frame: func(m []byte, deflate bool) Frame {
-			got = deflate
-			return Frame{Plain: m}
-		}}
-		e.seal(make([]byte, c.bytes))
+		optional := &Form{Instead: lines, Encode: func([][]byte) []byte { got = true; return nil }}
+		var d demand
+		d.count(optional, c.deflating)
+		newFrame([][]byte{make([]byte, c.bytes)}, d)
 		if got != c.want {
 			t.Errorf("%d viewers, %d bytes: deflated %v, want %v", c.deflating, c.bytes, got, c.want)
 		}
 	}
 }
 
-// TestWorkers: a round uses another processor only when one would not be done within
+// TestWorkers: a flush uses another processor only when one would not be done within
 // half a window.
 func TestWorkers(t *testing.T) {
 	t.Parallel()
@@ -204,8 +203,8 @@ func TestWorkers(t *testing.T) {
 	}
 }
 
-// BenchmarkRound measures what one round costs beside the system calls.
-func BenchmarkRound(b *testing.B) {
+// BenchmarkFlush measures what one flush costs beside the system calls.
+func BenchmarkFlush(b *testing.B) {
 	for _, viewers := range []int{5, 2000, 15000} {
 		b.Run(fmt.Sprint(viewers), func(b *testing.B) {
 			w := newWorld(b, nil)
@@ -215,7 +214,7 @@ func BenchmarkRound(b *testing.B) {
 				all[i] = new(Viewer)
 				sockets[i] = &ready{viewer: all[i]}
 				w.hub.Join(b.Context(), all[i], Join{Room: "r", User: "u", Socket: sockets[i],
-					Welcome: func(bool) Frame { return Frame{Plain: []byte("w")} }})
+					Welcome: func(bool) []byte { return []byte("w") }})
 			}
 			r := all[0].room
 			e := w.log.put("r", "かわいい", AudienceAll)

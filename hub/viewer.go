@@ -8,10 +8,9 @@ import (
 )
 
 const (
-	// maxLane bounds what may wait for one viewer alone. Answers are as many as
-	// requests, and requests are limited; a viewer that asks and does not read is
-	// closed.
-	maxLane = 128
+	// maxReplies bounds the replies that may wait for one viewer. They are as many as its
+	// requests, and requests are limited; a viewer that asks and does not read is closed.
+	maxReplies = 128
 	// maxFetch is how many frames of the ring a socket gets at once.
 	maxFetch = 16
 )
@@ -21,19 +20,19 @@ const (
 type Viewer struct {
 	// What a delivery looks at comes first and is 64 bytes long: with a cold line of
 	// the processor's cache each, tens of thousands of viewers are as fast as they can be.
-	joined   atomic.Bool // it gets what happens: the fields that begin sets are set
-	waiting  atomic.Bool // lane has something
-	deflates bool
-	mu       sync.Mutex // of lane
-	room     *Room
-	view     *view
+	joined  atomic.Bool // it gets what happens: the fields that begin sets are set
+	waiting atomic.Bool // there are replies
+	mu      sync.Mutex  // of replies
+	form    *Form
+	room    *Room
+	view    *view
 	// Owned, like backlog, by whoever is in Next; the socket lets one in at a time.
-	shown *shared // the latest that it was sent; nil: nothing yet
+	shown *latest // that it was sent; nil: nothing yet
 	next  uint64  // the index of the next frame of the ring
-	seen  uint64  // the ordinal of the first item that it was neither sent nor told of
+	seen  uint64  // the ordinal of the first comment that it was neither sent nor told of
 
-	lane    [][]byte // for this viewer alone
-	backlog []Frame  // of before ring position next; follows the first that is shared
+	replies [][]byte // for this viewer alone
+	backlog *backlog // what comes before the ring's next frame; nil: nothing
 	user    string
 	inside  atomic.Bool // it has come in, if only as a late one
 
@@ -41,19 +40,19 @@ type Viewer struct {
 	place     int // in view.viewers; under Room.mu
 }
 
+// backlog is what a viewer has missed: shared chunks, of which it gets its own events only
+// behind since.
+type backlog struct {
+	chunks []chunk
+	since  uint64
+}
+
 var _ Source = (*Viewer)(nil)
 
-// Send sends a frame to this viewer alone, ahead of everything that is for
+// Send sends a message to this viewer alone, ahead of everything that is for
 // everybody. It never blocks.
-func (v *Viewer) Send(sock Socket, f Frame) {
-	v.mu.Lock()
-	full := len(v.lane) >= maxLane
-	if !full {
-		v.lane = append(v.lane, f.Bytes(sock.Deflates()))
-		v.waiting.Store(true)
-	}
-	v.mu.Unlock()
-	if full {
+func (v *Viewer) Send(sock Socket, message []byte) {
+	if !v.reply(newFrame([][]byte{message}, nil).bytes(sock.Form())) {
 		sock.Close(int(protocol.CloseTooSlow), "too many unread answers")
 		return
 	}
@@ -62,30 +61,39 @@ func (v *Viewer) Send(sock Socket, f Frame) {
 
 // tell has this viewer alone get a frame when its socket is flushed next. Without
 // room for it the viewer misses that frame, as one that is newer follows.
-func (v *Viewer) tell(f Frame) {
+func (v *Viewer) tell(f *Frame) { v.reply(f.bytes(v.form)) }
+
+// reply has something wait for this viewer; false if too much waits.
+func (v *Viewer) reply(b []byte) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if len(v.lane) < maxLane {
-		v.lane = append(v.lane, f.Bytes(v.deflates))
-		v.waiting.Store(true)
+	if len(v.replies) >= maxReplies {
+		return false
 	}
+	v.replies = append(v.replies, b)
+	v.waiting.Store(true)
+	return true
 }
 
-// Next implements [Source]: first what is for this viewer alone, then the latest
-// state and counts, then the past, then the ring.
+// Next implements [Source]: first the replies to this viewer, then the latest state and
+// counts, then the past, then the ring.
 func (v *Viewer) Next(dst [][]byte) [][]byte {
 	if v.waiting.Load() {
 		v.mu.Lock()
-		dst = append(dst, v.lane...)
-		v.lane = nil
+		dst = append(dst, v.replies...)
+		v.replies = nil
 		v.waiting.Store(false)
 		v.mu.Unlock()
 	}
 	if !v.joined.Load() {
 		return dst
 	}
-	if s := v.room.shared.Load(); s != v.shown {
-		dst = v.news(dst, s)
+	if l := v.view.latest.Load(); l != v.shown {
+		dst = l.news(dst, v.shown, v.form)
+		v.shown = l
+		if v.backlog != nil {
+			dst = v.past(dst)
+		}
 	}
 	ring := &v.view.ring
 	for n := 0; n < maxFetch && v.next < ring.head.Load(); n++ {
@@ -96,35 +104,24 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 			}
 			dst = append(dst, v.gap(f))
 		}
-		v.next, v.seen = f.index+1, f.first+f.items
-		if f.own != nil {
-			dst = f.own.append(dst, f, v)
+		v.next, v.seen = f.index+1, f.first+f.comments
+		if f.own == nil { // as almost always
+			dst = append(dst, f.frame.bytes(v.form))
 		} else {
-			dst = append(dst, f.Bytes(v.deflates))
+			dst = f.append(dst, v, 0)
 		}
 	}
 	return dst
 }
 
-// news appends what is shared and new to the viewer, and the first time its past.
-func (v *Viewer) news(dst [][]byte, s *shared) [][]byte {
-	had := v.shown
-	v.shown = s
-	if had == nil || s.state != had.state {
-		dst = append(dst, s.state.Bytes(v.deflates))
-	}
-	if s.counts != nil && (had == nil || s.counts != had.counts) {
-		dst = append(dst, s.counts.Bytes(v.deflates))
-	}
-	for _, f := range v.backlog {
-		dst = append(dst, f.Bytes(v.deflates))
+// past appends what the viewer has missed.
+func (v *Viewer) past(dst [][]byte) [][]byte {
+	for i := range v.backlog.chunks {
+		dst = v.backlog.chunks[i].append(dst, v, v.backlog.since)
 	}
 	v.backlog = nil
 	return dst
 }
-
-// newest is the frame that was pushed last.
-func (r *ring) newest() *frame { return r.get(r.head.Load() - 1) }
 
 // gap tells a viewer that fell off the ring what it was not sent before f. It does not
 // say how many comments that are when they lie on both sides of a cut, nor when all of
@@ -135,7 +132,7 @@ func (v *Viewer) gap(f *frame) []byte {
 		missed = int(f.first - v.seen)
 	}
 	v.room.hub.cfg.Metrics.dropped.WithLabelValues(dropSlow).Add(float64(missed))
-	return v.room.hub.cfg.Frame(protocol.Encode(&protocol.Gap{Missed: missed, Cursor: f.before}), false).Plain
+	return newFrame([][]byte{protocol.Encode(&protocol.Gap{Missed: missed, Cursor: f.before})}, nil).bytes(v.form)
 }
 
 // Leave takes the viewer out of its room. It may be called at any time, more than

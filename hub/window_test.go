@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A round in which the process stood still holds up nobody, and one of many that take
+// A flush in which the process stood still holds up nobody, and one of many that take
 // long makes the window as long as it has to be.
 func TestWindow(t *testing.T) {
 	t.Parallel()
@@ -25,10 +25,10 @@ func TestWindow(t *testing.T) {
 		{time.Millisecond, base},
 	} {
 		if r.measure(c.took, 1000, 1); r.window != c.want {
-			t.Errorf("a round took %v: the window is %v, want %v", c.took, r.window, c.want)
+			t.Errorf("a flush took %v: the window is %v, want %v", c.took, r.window, c.want)
 		}
 	}
-	// Nor does such a round tell what a viewer costs for long.
+	// Nor does such a flush tell what a viewer costs for long.
 	r.cost = 5 * time.Microsecond
 	r.measure(24*time.Hour, 1000, 2)
 	for range 40 {
@@ -57,7 +57,7 @@ func (s *stalling) Flush() {
 	time.Sleep(d)
 }
 
-// What is said after the process has stood still within a round comes as soon as ever.
+// What is said after the process has stood still within a flush comes as soon as ever.
 func TestRoundThatStoodStill(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		v := new(Viewer)

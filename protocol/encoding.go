@@ -27,6 +27,25 @@ func Encode(m Message) []byte {
 	return encode(m.messageType(), m)
 }
 
+// EncodeState encodes the state of a room: what s says, and from doc, the document that it
+// was read from, all that this version does not know. doc may be nil, or no JSON object.
+func EncodeState(doc []byte, s State) []byte {
+	known := Encode(&s)
+	var fields, more map[string]json.RawMessage
+	if json.Unmarshal(doc, &more) != nil || len(more) == 0 || json.Unmarshal(known, &fields) != nil {
+		return known
+	}
+	for _, name := range []string{"type", "rev", "status", "title", "degraded"} {
+		delete(more, name)
+	}
+	if len(more) == 0 {
+		return known
+	}
+	var b bytes.Buffer
+	appendJSON(&b, more)
+	return append(append(known[:len(known)-1], ','), b.Bytes()[1:]...)
+}
+
 // encode puts the type in front of the fields of v, a pointer to a struct.
 func encode(typ string, v any) []byte {
 	var b bytes.Buffer
@@ -153,9 +172,15 @@ func AppendComments(dst []byte, cursor string, history bool, items [][]byte) []b
 }
 
 // AppendPage is AppendComments for a piece of the past that somebody reads over HTTP:
-// before is where to go on backwards, or empty.
-func AppendPage(dst []byte, cursor, before string, items [][]byte) []byte {
-	return appendComments(dst, cursor, before, true, items)
+// before is where to go on backwards, or empty. messages are those that a viewer was sent
+// beside the comments, encoded already.
+func AppendPage(dst []byte, cursor, before string, items, messages [][]byte) []byte {
+	dst = appendComments(dst, cursor, before, true, items)
+	if len(messages) == 0 {
+		return dst
+	}
+	dst = appendList(append(dst[:len(dst)-1], `,"messages":[`...), messages)
+	return append(dst, "]}"...)
 }
 
 func appendComments(dst []byte, cursor, before string, history bool, items [][]byte) []byte {
@@ -170,14 +195,19 @@ func appendComments(dst []byte, cursor, before string, history bool, items [][]b
 	if history {
 		dst = append(dst, `,"history":true`...)
 	}
-	dst = append(dst, `,"items":[`...)
-	for i, it := range items {
+	dst = appendList(append(dst, `,"items":[`...), items)
+	return append(dst, "]}"...)
+}
+
+// appendList appends JSON values with commas between them.
+func appendList(dst []byte, values [][]byte) []byte {
+	for i, v := range values {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, it...)
+		dst = append(dst, v...)
 	}
-	return append(dst, "]}"...)
+	return dst
 }
 
 // AppendSample is AppendComments for a stretch of of comments of which not all are

@@ -181,7 +181,7 @@ func FuzzAppendComments(f *testing.F) {
 			t.Errorf("AppendComments:\n got %s\nwant %s", got, Encode(want))
 		}
 		want.Before, want.History = "b", true
-		if got := AppendPage(nil, "c", "b", items); !bytes.Equal(got, Encode(want)) {
+		if got := AppendPage(nil, "c", "b", items, nil); !bytes.Equal(got, Encode(want)) {
 			t.Errorf("AppendPage:\n got %s\nwant %s", got, Encode(want))
 		}
 		want.Before, want.History = "", false

@@ -1,5 +1,7 @@
 package protocol
 
+import "encoding/json"
+
 // The types of the messages that a server sends.
 const (
 	TypeWelcome   = "welcome"
@@ -56,6 +58,9 @@ type Comments struct {
 	// Shown of Of comments of this stretch are in Items; both are 0 when all are.
 	Shown int `json:"shown,omitempty"`
 	Of    int `json:"of,omitempty"`
+	// Messages, over HTTP, are the messages of other types that viewers were sent among these
+	// comments, in their order.
+	Messages []json.RawMessage `json:"messages,omitempty"`
 }
 
 // Comment is one comment as everybody in the room receives it.

@@ -149,7 +149,7 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	rooms := hub.New(hub.Config{
-		Log: roomLog, Presence: presence, Frame: socket.Prepare,
+		Log: roomLog, Presence: presence,
 		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})

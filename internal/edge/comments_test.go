@@ -12,7 +12,6 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
-	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -35,7 +34,7 @@ func site(t *testing.T, change func(*Config)) (ask func(method, path string, hea
 	t.Helper()
 	l := &knowing{id: "one", sure: true}
 	presence = new(tardy)
-	h := hub.New(hub.Config{Log: l, Presence: presence, Frame: socket.Prepare})
+	h := hub.New(hub.Config{Log: l, Presence: presence})
 	guests, err := auth.NewGuests([]byte(strings.Repeat("g", 32)))
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -79,7 +78,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
 		Room: room, User: who.id, Staff: who.role.Staff(), Uncounted: who.aside && query.Get("count") == "0", Socket: conn, Since: since, Wait: begin,
-		Welcome: func(recovered bool) hub.Frame { return socket.Prepare(v.welcome(recovered), false) },
+		Welcome: v.welcome,
 	})
 	begin() // the answer to the handshake and all that Join has to say leave together
 	v.settle()

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -100,7 +99,7 @@ func TestSaidAgain(t *testing.T) {
 	who := &person{id: "u", role: protocol.RoleViewer, comment: true}
 	c := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "1", Text: "x"}}
 	l := &knowing{id: draftID(c), sure: true}
-	h := hub.New(hub.Config{Log: l, Frame: socket.Prepare})
+	h := hub.New(hub.Config{Log: l})
 	defer h.Close()
 	s := New(Config{Hub: h, Log: l, ViewerRate: Rate{PerS: 0.001, Burst: 1}, ViewerText: 10, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
 	defer s.Close()
@@ -164,7 +163,7 @@ func TestEndedRoom(t *testing.T) {
 			who := &person{id: "u", role: c.role, comment: c.role != protocol.RoleMonitor}
 			said := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "said", Text: "x"}}
 			l := &knowing{id: draftID(said), sure: true, state: hub.State{Rev: 1, Body: []byte(`{"status":"` + c.status + `"}`)}}
-			h := hub.New(hub.Config{Log: l, Frame: socket.Prepare})
+			h := hub.New(hub.Config{Log: l})
 			defer h.Close()
 			s := New(Config{Hub: h, Log: l, ViewerRate: Rate{PerS: 1000, Burst: 1000}, StaffRate: Rate{PerS: 1000, Burst: 1000},
 				ViewerText: 10, StaffText: 10, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})

@@ -52,7 +52,7 @@ func (v *session) welcome(recovered bool) []byte {
 
 // send sends a message to this viewer alone.
 func (v *session) send(m protocol.Message) {
-	v.Send(v.conn, socket.Prepare(protocol.Encode(m), false))
+	v.Send(v.conn, protocol.Encode(m))
 }
 
 // Message implements [socket.Handler].

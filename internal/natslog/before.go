@@ -17,10 +17,10 @@ import (
 // on. A few such answers lead to a start that is not far before the page (stream.narrow),
 // and the page is read from there. What that costs depends on how many records the page has,
 // and hardly on how many others lie between them, before and behind it.
-func (l *Log) Before(ctx context.Context, room, epoch string, at hub.Position, with bool, limit int) (hub.Stretch, error) {
+func (l *Log) Before(ctx context.Context, room, epoch string, at hub.Position, with bool, limit int) (hub.Page, error) {
 	s, err := l.partitionOf(room)
 	if err != nil {
-		return hub.Stretch{}, err
+		return hub.Page{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
@@ -30,18 +30,18 @@ func (l *Log) Before(ctx context.Context, room, epoch string, at hub.Position, w
 	}
 	records, more, err := s.before(ctx, room, last, max(limit, 1))
 	if err != nil {
-		return hub.Stretch{}, unread("events", room, err)
+		return hub.Page{}, unread("events", room, err)
 	}
 	// When all is read, so that it was the same log all the time.
 	switch kept, err := s.keeps(ctx, epoch, at); {
 	case errors.Is(err, hub.ErrForgotten):
-		return hub.Stretch{}, fmt.Errorf("natslog: events of room %s: %w", room, err)
+		return hub.Page{}, fmt.Errorf("natslog: events of room %s: %w", room, err)
 	case err != nil:
-		return hub.Stretch{}, unread("position", room, err)
+		return hub.Page{}, unread("position", room, err)
 	case !kept, len(records) == 0:
-		return hub.Stretch{}, nil
+		return hub.Page{}, nil
 	}
-	return hub.Stretch{Events: l.events(records), From: records[0].position(), More: more}, nil
+	return hub.Page{Events: l.events(records), From: records[0].position(), More: more}, nil
 }
 
 // keeps reports whether the log of an epoch keeps a position; false without an error

@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,7 @@ func (noPresence) Close()                                       {}
 
 func startHub(t *testing.T, l *Log, change func(*hub.Config)) *hub.Hub {
 	t.Helper()
-	cfg := hub.Config{Log: l, Presence: noPresence{}, Linger: time.Millisecond, Window: time.Millisecond,
-		Frame: func(m []byte, _ bool) hub.Frame { return hub.Frame{Plain: m} }}
+	cfg := hub.Config{Log: l, Presence: noPresence{}, Linger: time.Millisecond, Window: time.Millisecond}
 	if change != nil {
 		change(&cfg)
 	}
@@ -50,7 +50,11 @@ type viewer struct {
 	welcome *protocol.Welcome
 }
 
-func (v *viewer) Deflates() bool    { return false }
+// asIs writes every message as it is. What viewers get in these tests are comments and
+// states, each a frame of one message.
+var asIs = &hub.Form{Encode: func(messages [][]byte) []byte { return bytes.Join(messages, nil) }}
+
+func (v *viewer) Form() *hub.Form   { return asIs }
 func (v *viewer) Close(int, string) {}
 func (v *viewer) Flush() {
 	v.mu.Lock()
@@ -115,9 +119,7 @@ func join(t *testing.T, h *hub.Hub, room, since string) *viewer {
 	t.Helper()
 	v := new(viewer)
 	h.Join(testContext(t), &v.Viewer, hub.Join{Room: room, User: "u", Socket: v, Since: since,
-		Welcome: func(recovered bool) hub.Frame {
-			return hub.Frame{Plain: protocol.Encode(&protocol.Welcome{Recovered: recovered})}
-		}})
+		Welcome: func(recovered bool) []byte { return protocol.Encode(&protocol.Welcome{Recovered: recovered}) }})
 	t.Cleanup(v.Leave)
 	return v
 }

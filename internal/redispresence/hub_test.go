@@ -28,8 +28,10 @@ func (emptyFollow) Stop() {}
 
 type deafSocket struct{}
 
+var nowhere = &hub.Form{Encode: func([][]byte) []byte { return nil }}
+
 func (deafSocket) Flush()            {}
-func (deafSocket) Deflates() bool    { return false }
+func (deafSocket) Form() *hub.Form   { return nowhere }
 func (deafSocket) Close(int, string) {}
 
 // TestPassersByLeaveTrueCounts: in many rooms a second viewer comes and goes within half
@@ -39,12 +41,12 @@ func TestPassersByLeaveTrueCounts(t *testing.T) {
 	const rooms = 300
 	m := miniredis.RunT(t)
 	n := dial(t, "redis://"+m.Addr()).node(t, func(c *Config) { c.Buckets, c.Interval, c.Lease = 1, DefaultInterval/4, DefaultLease })
-	h := hub.New(hub.Config{Log: emptyLog{}, Presence: n.Presence, Frame: func(m []byte, _ bool) hub.Frame { return hub.Frame{Plain: m} }})
+	h := hub.New(hub.Config{Log: emptyLog{}, Presence: n.Presence})
 	defer h.Close()
 	join := func(room int, user string) *hub.Viewer {
 		v := new(hub.Viewer)
 		h.Join(context.Background(), v, hub.Join{Room: fmt.Sprint("room", room), User: user, Socket: deafSocket{},
-			Welcome: func(bool) hub.Frame { return hub.Frame{} }})
+			Welcome: func(bool) []byte { return nil }})
 		return v
 	}
 	counts := func(room int) hub.Counts {

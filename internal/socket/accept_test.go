@@ -81,7 +81,7 @@ func TestAccept(t *testing.T) {
 				return
 			}
 			v := st.viewer()
-			if got, want := v.conn.Deflates(), r.Header.Get("Sec-WebSocket-Extensions") != ""; got != want {
+			if got, want := v.conn.Form() == Deflated, r.Header.Get("Sec-WebSocket-Extensions") != ""; got != want {
 				t.Errorf("Deflates is %v, want %v", got, want)
 			}
 		})
@@ -93,7 +93,7 @@ func TestDeflateOff(t *testing.T) {
 	t.Parallel()
 	st := withTCP(newSite(t, newTestServer(t, Config{})))
 	p, v := st.dial(offerDeflate)
-	if v.conn.Deflates() {
+	if v.conn.Form() == Deflated {
 		t.Error("it deflates")
 	}
 	p.write(frame(0xc1, deflated(t, "x")))

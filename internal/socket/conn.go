@@ -122,8 +122,13 @@ func (c *Conn) Flush() {
 	c.write()
 }
 
-// Deflates reports whether the peer takes deflated frames.
-func (c *Conn) Deflates() bool { return c.dec.deflates }
+// Form implements [hub.Socket]: [Deflated] if the peer takes deflated frames.
+func (c *Conn) Form() *hub.Form {
+	if c.dec.deflates {
+		return Deflated
+	}
+	return Plain
+}
 
 // Close ends the connection with a close frame. Only the first call counts, and
 // none after the connection was closed for another reason. A code that may not

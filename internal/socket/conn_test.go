@@ -163,7 +163,7 @@ func testMessages(t *testing.T, via path) {
 		t.Run(c.name, func(t *testing.T) {
 			p, v := st.dial(offerDeflate)
 			v.t, p.t = t, t
-			if !v.conn.Deflates() {
+			if v.conn.Form() != Deflated {
 				t.Fatal("deflating was not agreed on")
 			}
 			p.write(c.send...)
@@ -359,7 +359,7 @@ func TestCloseFrameBeforeReset(t *testing.T) {
 	v.conn = c
 	c.broken(new(turn), errors.New("taken no more"))
 	c.Start(v)
-	v.send(Prepare([]byte("to nobody"), false).Plain)
+	v.send(plain("to nobody"))
 	p.write(closing(1001, ""))
 	if got := v.cause(); got.Kind != ClosedByPeer || got.Code != 1001 {
 		t.Errorf("cause %v", got)
@@ -425,7 +425,7 @@ func TestFlushBeforeStart(t *testing.T) {
 	c, p := pipe(t, s)
 	v := newViewer(t)
 	v.conn = c
-	v.send(Prepare([]byte("welcome"), false).Plain)
+	v.send(plain("welcome"))
 	c.Start(v)
 	p.expect(finBit|opText, "welcome")
 }

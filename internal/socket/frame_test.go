@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/kansei-live/kansei/hub"
 )
 
 // parseFrame takes a server's frame apart.
@@ -23,7 +26,7 @@ func parseFrame(t testing.TB, f []byte) (first byte, payload []byte) {
 	return first, payload
 }
 
-func TestPrepare(t *testing.T) {
+func TestForms(t *testing.T) {
 	t.Parallel()
 	random := make([]byte, 70000)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -36,24 +39,21 @@ func TestPrepare(t *testing.T) {
 			for _, n := range []int{0, 1, 10, 47, 48, 100, 125, 126, 127, 500, 65535, 65536, 70000} {
 				text := []byte(strings.Repeat("comment ", n/8+1)[:n])
 				for _, m := range [][]byte{text, random[:n]} {
-					f := Prepare(m, false)
-					if first, payload := parseFrame(t, f.Plain); first != 0x81 || !bytes.Equal(payload, m) {
+					full := Plain.Encode([][]byte{m})
+					if first, payload := parseFrame(t, full); first != 0x81 || !bytes.Equal(payload, m) {
 						t.Errorf("%d bytes: plain frame %#x with %d", n, first, len(payload))
 					}
-					if f.Deflated != nil {
-						t.Errorf("%d bytes: deflated though nobody wants it", n)
-					}
-					f = Prepare(m, true)
-					if f.Deflated == nil {
+					small := Deflated.Encode([][]byte{m})
+					if small == nil {
 						if n >= 500 && bytes.Equal(m, text) {
 							t.Errorf("%d bytes: not deflated", n)
 						}
 						continue
 					}
-					if len(f.Deflated) >= len(f.Plain) {
-						t.Errorf("%d bytes: %d deflated, %d plain", n, len(f.Deflated), len(f.Plain))
+					if len(small) >= len(full) {
+						t.Errorf("%d bytes: %d deflated, %d plain", n, len(small), len(full))
 					}
-					first, payload := parseFrame(t, f.Deflated)
+					first, payload := parseFrame(t, small)
 					inflated, err := new(inflaters).inflate(nil, payload, 1<<20)
 					if first != 0xc1 || err != nil || !bytes.Equal(inflated, m) {
 						t.Errorf("%d bytes: deflated frame %#x inflates to %d (%v)", n, first, len(inflated), err)
@@ -63,6 +63,33 @@ func TestPrepare(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Several messages are one piece of bytes, each a frame of its own, deflated where that
+// makes it smaller.
+func TestFormsOfSeveralMessages(t *testing.T) {
+	t.Parallel()
+	long := []byte(strings.Repeat("comment ", 100))
+	want := [][]byte{long, []byte("{}"), long}
+	for form, firsts := range map[*hub.Form][]byte{Plain: {0x81, 0x81, 0x81}, Deflated: {0xc1, 0x81, 0xc1}} {
+		messages := slices.Clone(want)
+		p := &peer{t: t, br: bufio.NewReader(bytes.NewReader(form.Encode(messages)))}
+		for i := range want {
+			first, payload, err := p.read()
+			if first == 0xc1 && err == nil {
+				payload, err = new(inflaters).inflate(nil, payload, 1<<20)
+			}
+			if err != nil || first != firsts[i] || !bytes.Equal(payload, want[i]) || !bytes.Equal(messages[i], want[i]) {
+				t.Errorf("message %d: %#x, %.20q, %v", i, first, payload, err)
+			}
+		}
+		if p.br.Buffered() > 0 {
+			t.Error("there is more")
+		}
+	}
+	if Deflated.Encode([][]byte{[]byte("{}"), []byte("[]")}) != nil {
+		t.Error("deflated though that gains nothing")
+	}
 }
 
 // comments is a message like those that rooms get, with n comments.
@@ -94,16 +121,16 @@ func comments(n int) []byte {
 	return b
 }
 
-func BenchmarkPrepare(b *testing.B) {
+func BenchmarkForms(b *testing.B) {
 	for _, n := range []int{1, 2, 11, 40} {
 		m := comments(n)
-		for _, deflate := range []bool{false, true} {
+		for deflate, form := range map[bool]*hub.Form{false: Plain, true: Deflated} {
 			b.Run(fmt.Sprintf("comments=%d/deflate=%v", n, deflate), func(b *testing.B) {
 				b.SetBytes(int64(len(m)))
 				b.ReportAllocs()
 				size := 0
 				for b.Loop() {
-					size = len(Prepare(m, deflate).Bytes(deflate))
+					size = len(form.Encode([][]byte{m}))
 				}
 				b.ReportMetric(float64(size)/float64(n), "B/comment")
 			})

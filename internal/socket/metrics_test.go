@@ -33,15 +33,16 @@ func testMetrics(t *testing.T, via path) {
 	p.write(text("a"), text("b"))
 	v.message()
 	v.message()
-	f := Prepare([]byte(strings.Repeat("hello ", 100)), true)
-	v.send(f.Plain, f.Deflated, f.Deflated)
+	text := [][]byte{[]byte(strings.Repeat("hello ", 100))}
+	deflated, full := Deflated.Encode(text), Plain.Encode(text)
+	v.send(full, deflated, deflated)
 	p.write(frame(finBit|opPing, ""))
 	for range 4 {
 		if _, _, err := p.read(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := answer + float64(len(f.Plain)+2*len(f.Deflated)+2)
+	want := answer + float64(len(full)+2*len(deflated)+2)
 	// They are counted when the kernel has taken them, which the peer may see first.
 	eventually(t, fmt.Sprintf("%.0f bytes are counted", want), func() bool { return m.sentBytes.total() == want })
 	p.write(closing(1000, ""))

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-func plain(s string) []byte { return Prepare([]byte(s), false).Plain }
+func plain(s string) []byte { return Plain.Encode([][]byte{[]byte(s)}) }
 
 // TestSizes writes frames of every length of header, alone and together.
 func TestSizes(t *testing.T) { onBoth(t, testSizes) }

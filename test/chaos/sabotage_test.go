@@ -105,7 +105,7 @@ func startNode(t *testing.T, s *saboteur) (url, secret string, log *nats.Conn) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.RoomLog = roomLog
-	rooms := hub.New(hub.Config{Log: s, Presence: presence, Frame: socket.Prepare})
+	rooms := hub.New(hub.Config{Log: s, Presence: presence})
 	t.Cleanup(rooms.Close)
 	sockets := socket.NewServer(socket.Config{MaxMessage: 8192, Deflate: true})
 	secret = strings.Repeat("secret", 8)

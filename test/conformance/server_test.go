@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -42,14 +43,14 @@ type run struct {
 	way  string
 	mode mode
 
-	mu       sync.Mutex
-	conn     *socket.Conn
-	out      [][]byte // to be fetched
-	got      []string
-	deflates bool
-	closed   chan socket.Cause
-	server   *socket.Server
-	house    *house
+	mu     sync.Mutex
+	conn   *socket.Conn
+	out    [][]byte // to be fetched
+	got    []string
+	form   *hub.Form
+	closed chan socket.Cause
+	server *socket.Server
+	house  *house
 }
 
 func (r *run) name() string {
@@ -163,7 +164,7 @@ func (h *house) serve(w http.ResponseWriter, q *http.Request) {
 	if r.conn != nil {
 		h.t.Errorf("%s: played twice", r.name())
 	}
-	r.conn, r.deflates = c, c.Deflates()
+	r.conn, r.form = c, c.Form()
 	for i, m := range r.greeting {
 		if i < len(r.pings) {
 			r.out = append(r.out, slices.Concat([]byte{0x89, byte(len(r.pings[i]))}, []byte(r.pings[i])))
@@ -185,17 +186,27 @@ func (h *house) serve(w http.ResponseWriter, q *http.Request) {
 // add puts a message into the outbox, plain and as the connection takes it. The
 // caller holds mu.
 func (r *run) add(m string) {
-	f := socket.Prepare([]byte(m), r.deflates)
-	r.out = append(r.out, f.Bytes(false), f.Bytes(r.deflates))
+	r.out = append(r.out, encode(socket.Plain, m), encode(r.form, m))
+}
+
+// encode makes the frame of a message, plain where deflating it is not worth it.
+func encode(form *hub.Form, m string) []byte {
+	if b := form.Encode([][]byte{[]byte(m)}); b != nil {
+		return b
+	}
+	return encode(form.Instead, m)
 }
 
 const pumped = "pumped "
 
 func (r *run) pumpAll() {
 	for i := range r.pump {
-		f := socket.Prepare(fmt.Appendf(nil, "%s%d %s", pumped, i, comments(i)), r.deflates)
+		form := socket.Plain
+		if i%2 == 0 {
+			form = r.form
+		}
 		r.mu.Lock()
-		r.out = append(r.out, f.Bytes(r.deflates && i%2 == 0))
+		r.out = append(r.out, encode(form, fmt.Sprintf("%s%d %s", pumped, i, comments(i))))
 		r.mu.Unlock()
 		r.conn.Flush()
 	}
@@ -283,8 +294,8 @@ func (r *run) check(ctx context.Context, t *testing.T, p *report, can ability) {
 	if p.Protocol != protocol.Subprotocol {
 		t.Errorf("subprotocol %q", p.Protocol)
 	}
-	if want := r.mode.deflates(); r.deflates != want || strings.HasPrefix(p.Extensions, "permessage-deflate") != want {
-		t.Errorf("permessage-deflate agreed on: server %v, client %q, want %v", r.deflates, p.Extensions, want)
+	if want := r.mode.deflates(); (r.form == socket.Deflated) != want || strings.HasPrefix(p.Extensions, "permessage-deflate") != want {
+		t.Errorf("permessage-deflate agreed on: server %v, client %q, want %v", r.form == socket.Deflated, p.Extensions, want)
 	}
 	compare(t, "the server received", r.got, r.sent(), false)
 	var shown []string

@@ -55,7 +55,7 @@ func deflatedTo(t *testing.T, n int) string {
 	length := n
 	for seed := range uint64(1000) {
 		text := plain(128) + noiseOf(seed, length) // another seed: sizes that no length gives are given by one
-		frame := socket.Prepare([]byte(text), true).Deflated
+		frame := socket.Deflated.Encode([][]byte{[]byte(text)})
 		if frame == nil {
 			t.Fatalf("a text of %d bytes is not deflated", len(text))
 		}

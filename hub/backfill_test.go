@@ -29,11 +29,11 @@ func TestComeBackTogether(t *testing.T) {
 			cursors = append(cursors, cursor(first.take()))
 		}
 		w.log.mu.Lock()
-		w.log.slow, w.log.reads = 200*time.Millisecond, 0
+		w.log.slow, w.log.pages = 200*time.Millisecond, 0
 		w.log.mu.Unlock()
 
 		const viewers = 200
-		comeBack := func() (reads int) {
+		comeBack := func() (pages int) {
 			sockets := make([]*fakeSocket, viewers)
 			var wg sync.WaitGroup
 			for i := range viewers {
@@ -74,19 +74,19 @@ func TestComeBackTogether(t *testing.T) {
 			}
 			w.log.mu.Lock()
 			defer w.log.mu.Unlock()
-			reads, w.log.reads = w.log.reads, 0
-			return reads
+			pages, w.log.pages = w.log.pages, 0
+			return pages
 		}
-		if n := comeBack(); n < 1 || n > 7 {
-			t.Errorf("%d reads of the log for %d viewers with 7 cursors", n, viewers)
+		if n := comeBack(); n < 1 || n > 3 {
+			t.Errorf("%d pages of the log for %d viewers with 7 cursors", n, viewers)
 		}
-		time.Sleep(keepPast)
+		time.Sleep(keepBackfill + 2*settleAfter)
 		synctest.Wait()
-		if p := &first.viewer.view.past; len(p.items) > 0 || len(p.frames.of) > 0 {
-			t.Error("what was read is kept")
+		if n, _ := first.viewer.keeps(); n > 200 {
+			t.Errorf("%d items are kept", n)
 		}
-		if n := comeBack(); n < 1 || n > 7 {
-			t.Errorf("%d reads of the log the second time", n)
+		if n := comeBack(); n < 1 || n > 3 {
+			t.Errorf("%d pages of the log the second time", n)
 		}
 		first.viewer.Leave()
 	})
@@ -117,13 +117,57 @@ func TestTooMuchForOne(t *testing.T) {
 				t.Errorf("recovered from %d: %v, want %v", c.at, got, c.want)
 			}
 		}
-		w.log.reads = 0
+		w.log.pages = 0
 		for range 100 {
 			recovered(cursors[10])
 		}
-		if w.log.reads > 0 {
-			t.Errorf("%d reads of the log for those who have missed too much", w.log.reads)
+		if w.log.pages > 0 {
+			t.Errorf("%d pages of the log for those who have missed too much", w.log.pages)
 		}
 		first.viewer.Leave()
 	})
+}
+
+// Items that are forgotten while a page before them is read leave no hole.
+func TestForgottenDuringBackfill(t *testing.T) {
+	for _, page := range []int{1, 2} {
+		t.Run(fmt.Sprint("page ", page), func(t *testing.T) {
+			inBubble(t, func(c *Config) { c.Recent, c.RecoverMax = 3, 300 }, func(t *testing.T, w *world) {
+				cursors, first := w.hour(250)
+				time.Sleep(50 * time.Second)
+				next := 250
+				w.log.change(func() {
+					w.log.pages = 0
+					w.log.paging = func(n int) {
+						if n == page { // a flush forgets what is old
+							w.log.say(fmt.Sprint(next))
+							next++
+							time.Sleep(time.Second)
+						}
+					}
+				})
+				v, s := w.join("r", cursors[10])
+				got := s.take()
+				if !got[0].(*protocol.Welcome).Recovered {
+					t.Error("not recovered")
+				}
+				want := 11
+				for _, m := range got {
+					if c, ok := m.(*protocol.Comments); ok {
+						for _, it := range c.Items {
+							if it.Text != fmt.Sprint(want) {
+								t.Fatalf("page %d: got %s, want %d", page, it.Text, want)
+							}
+							want++
+						}
+					}
+				}
+				if want != next {
+					t.Errorf("ends before %d, want %d", want, next)
+				}
+				v.Leave()
+				first.viewer.Leave()
+			})
+		})
+	}
 }

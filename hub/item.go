@@ -1,0 +1,253 @@
+package hub
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// item is one event, encoded once.
+type item struct {
+	seq     uint64
+	at      int64         // by the log's clock
+	came    time.Duration // how old the hub was: what is kept does not depend on clocks
+	comment bool
+	// json is an element of a comments message, or of another kind's event the whole message.
+	json []byte
+}
+
+func (it *item) position() Position { return Position{it.seq, it.at} }
+
+// encode makes the item of an event.
+func (s *sight) encode(e *Event, tag string) item {
+	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil}
+	if !it.comment {
+		it.json = s.kind.Message(e, makeCursor(tag, e.Position()))
+		return it
+	}
+	const head = 48 // id, time and their names
+	it.json = protocol.AppendItem(make([]byte, 0, head+len(e.Body)), commentID(e), e.At, e.Body)
+	return it
+}
+
+// aside is an event that one user gets, or nobody, and not the view.
+type aside struct {
+	item
+	user    string
+	sampled bool // the view is told how many of these there are
+}
+
+// behind is how many of items, or of asides, lie up to a position.
+func behind(items []item, seq uint64) int {
+	return sort.Search(len(items), func(i int) bool { return items[i].seq > seq })
+}
+
+func asidesBehind(asides []aside, seq uint64) int {
+	return sort.Search(len(asides), func(i int) bool { return asides[i].seq > seq })
+}
+
+// comments is how many of items are comments.
+func comments(items []item) int {
+	n := 0
+	for i := range items {
+		if items[i].comment {
+			n++
+		}
+	}
+	return n
+}
+
+// chunk is what is written at once of a stretch of a view, up to a position: the frame
+// that everybody gets, and what some get in its place.
+type chunk struct {
+	frame *Frame    // nil: who is not in own gets nothing
+	own   *personal // nil: everybody gets the frame
+}
+
+// personal is what a chunk needs to be another one for the users of its asides. It does not
+// change once it is made.
+type personal struct {
+	enc     encoder
+	history bool
+	at      Position // what the chunk's cursor stands for
+	items   []item   // that everybody gets
+	sampled []uint64 // the positions of what was sampled out
+	of      map[string][]aside
+	bytes   int // of the asides
+}
+
+// encoder makes the chunks of one view.
+type encoder struct {
+	tag    string
+	wanted demand
+}
+
+// chunk makes the chunk of a stretch of a view that ends at a position.
+func (e encoder) chunk(items []item, asides []aside, at Position, history bool) chunk {
+	var c chunk
+	var sampled []uint64
+	if len(asides) > 0 {
+		own := &personal{enc: encoder{tag: e.tag}, history: history, at: at, items: items, of: map[string][]aside{}}
+		for i := range asides {
+			a := &asides[i]
+			if a.user != "" {
+				own.of[a.user] = append(own.of[a.user], *a)
+			}
+			if a.sampled {
+				sampled = append(sampled, a.seq)
+			}
+			own.bytes += len(a.json)
+		}
+		own.sampled = sampled
+		c.own = own
+	}
+	if history {
+		sampled = nil // how many there were was told when it happened
+	}
+	if messages := e.messages(items, sampled, at, history); len(messages) > 0 {
+		c.frame = newFrame(messages, e.wanted)
+	}
+	return c
+}
+
+// messages makes the messages of a stretch of a view. Comments that follow each other are
+// one message, which tells how many were sampled out before its cursor.
+func (e encoder) messages(items []item, sampled []uint64, at Position, history bool) (messages [][]byte) {
+	for len(items) > 0 {
+		if !items[0].comment {
+			messages, items = append(messages, items[0].json), items[1:]
+			continue
+		}
+		n := slices.IndexFunc(items, func(it item) bool { return !it.comment })
+		upTo := at
+		if n < 0 {
+			n = len(items)
+		} else {
+			upTo = items[n-1].position()
+		}
+		out := sort.Search(len(sampled), func(i int) bool { return sampled[i] > upTo.Seq })
+		messages = append(messages, e.comments(items[:n], upTo, out, history))
+		items, sampled = items[n:], sampled[out:]
+	}
+	if len(sampled) > 0 {
+		messages = append(messages, e.comments(nil, at, len(sampled), history))
+	}
+	return messages
+}
+
+// comments makes one comments message, of items out of so many more.
+func (e encoder) comments(items []item, at Position, sampled int, history bool) []byte {
+	parts, size := texts(items)
+	dst, cursor := make([]byte, 0, size), makeCursor(e.tag, at)
+	if history {
+		return protocol.AppendComments(dst, cursor, true, parts)
+	}
+	return protocol.AppendSample(dst, cursor, len(items)+sampled, parts)
+}
+
+// page makes the message of one page, whose end is the cursor; before may be empty.
+func page(items []item, cursor, before string) []byte {
+	var others []item
+	if n := comments(items); n < len(items) {
+		said := make([]item, 0, n)
+		for _, it := range items {
+			if it.comment {
+				said = append(said, it)
+			} else {
+				others = append(others, it)
+			}
+		}
+		items = said
+	}
+	parts, size := texts(items)
+	messages, more := texts(others)
+	return protocol.AppendPage(make([]byte, 0, size+more), cursor, before, parts, messages)
+}
+
+// texts returns the JSON of items, and about how long their message will be.
+func texts(items []item) (parts [][]byte, size int) {
+	parts = make([][]byte, len(items))
+	size = 128
+	for i := range items {
+		parts[i] = items[i].json
+		size += len(items[i].json) + 1
+	}
+	return parts, size
+}
+
+// divide calls f with stretches of items that fit into a frame each, the asides that belong
+// to them, and where they end; the last one ends at upTo. It does nothing if there is nothing.
+func divide(items []item, asides []aside, upTo Position, f func([]item, []aside, Position)) {
+	if len(items) == 0 && len(asides) > 0 {
+		f(nil, asides, upTo)
+	}
+	left := len(items)
+	split(items, func(part []item) {
+		at, n := upTo, len(asides)
+		if left -= len(part); left > 0 {
+			at = part[len(part)-1].position()
+			n = asidesBehind(asides, at.Seq)
+		}
+		f(part, asides[:n], at)
+		asides = asides[n:]
+	})
+}
+
+// split calls f with stretches of items that come to at most maxFrame bytes each, or have
+// one item.
+func split(items []item, f func([]item)) {
+	for len(items) > 0 {
+		n, size := 0, 0
+		for n < len(items) && (n == 0 || size+len(items[n].json) <= maxFrame) {
+			size += len(items[n].json)
+			n++
+		}
+		f(items[:n])
+		items = items[n:]
+	}
+}
+
+// append appends to dst what a viewer gets of a chunk who has everything up to since.
+func (c *chunk) append(dst [][]byte, v *Viewer, since uint64) [][]byte {
+	if c.own != nil {
+		if mine := c.own.of[v.user]; len(mine) > 0 && mine[len(mine)-1].seq > since {
+			return c.own.append(dst, v, mine[asidesBehind(mine, since):])
+		}
+	}
+	if c.frame == nil {
+		return dst
+	}
+	return append(dst, c.frame.bytes(v.form))
+}
+
+// append appends to dst what a viewer gets of a chunk with its own events in their places:
+// more than one frame if they make it too long. Each tells how many of how many it shows of
+// what lies before its cursor.
+func (p *personal) append(dst [][]byte, v *Viewer, mine []aside) [][]byte {
+	all := make([]item, 0, len(p.items)+len(mine))
+	all = append(all, p.items...)
+	others := make([]uint64, 0, len(p.sampled)) // that were sampled out
+	n := 0
+	for _, seq := range p.sampled {
+		if n += asidesBehind(mine[n:], seq-1); n == len(mine) || mine[n].seq != seq {
+			others = append(others, seq)
+		}
+	}
+	for i := range mine {
+		all = append(all, mine[i].item)
+	}
+	slices.SortFunc(all, func(a, b item) int { return cmp.Compare(a.seq, b.seq) })
+	divide(all, nil, p.at, func(part []item, _ []aside, upTo Position) {
+		out := sort.Search(len(others), func(i int) bool { return others[i] > upTo.Seq })
+		sampled := others[:out]
+		if p.history {
+			sampled = nil
+		}
+		dst = append(dst, newFrame(p.enc.messages(part, sampled, upTo, p.history), nil).bytes(v.form))
+		others = others[out:]
+	})
+	return dst
+}
