@@ -27,25 +27,6 @@ func Encode(m Message) []byte {
 	return encode(m.messageType(), m)
 }
 
-// EncodeState encodes the state of a room: what s says, and from doc, the document that it
-// was read from, all that this version does not know. doc may be nil, or no JSON object.
-func EncodeState(doc []byte, s State) []byte {
-	known := Encode(&s)
-	var fields, more map[string]json.RawMessage
-	if json.Unmarshal(doc, &more) != nil || len(more) == 0 || json.Unmarshal(known, &fields) != nil {
-		return known
-	}
-	for _, name := range []string{"type", "rev", "status", "title", "degraded"} {
-		delete(more, name)
-	}
-	if len(more) == 0 {
-		return known
-	}
-	var b bytes.Buffer
-	appendJSON(&b, more)
-	return append(append(known[:len(known)-1], ','), b.Bytes()[1:]...)
-}
-
 // encode puts the type in front of the fields of v, a pointer to a struct.
 func encode(typ string, v any) []byte {
 	var b bytes.Buffer

@@ -18,7 +18,14 @@ import (
 const (
 	metaEpoch      = "kansei_epoch"
 	metaPartitions = "kansei_partitions"
+	// metaLayout is the version of the layout that a stream was made with: which subjects it
+	// has, and what they mean. metaReads is the lowest version whose nodes may use it.
+	metaLayout = "kansei_layout"
+	metaReads  = "kansei_reads"
 )
+
+// layout is the version of the layout that this node makes streams with.
+const layout = 1
 
 // newEpoch is the identity of a stream that is about to be created: 60 random
 // bits, [a-z2-7]{12}.

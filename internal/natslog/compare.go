@@ -3,6 +3,7 @@ package natslog
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,7 +102,8 @@ func (s *stream) compare(is jetstream.StreamConfig) []difference {
 	want := s.wanted(epoch)
 	const refused = effectRefused
 	c.differs(refused, "partitions", is.Metadata[metaPartitions], want.Metadata[metaPartitions], "--log-partitions", "")
-	c.differs(refused, "subjects", is.Subjects, want.Subjects, "", edit(fmt.Sprintf("--subjects '%s'", want.Subjects[0])))
+	c.layout(is)
+	c.subjects(is, want)
 	c.republish(is, want)
 	c.differs(refused, "allow_direct", is.AllowDirect, true, "", edit("--allow-direct"))
 	c.differs(refused, "no_ack", is.NoAck, false, "", edit("--ack"))
@@ -126,9 +128,34 @@ func (c *comparison) republish(is, want jetstream.StreamConfig) {
 		c.differs(effectRefused, "republish", "none", want.RePublish.Destination, "", remedy)
 		return
 	}
-	c.differs(effectRefused, "republish source", is.RePublish.Source, want.RePublish.Source, "", remedy)
-	c.differs(effectRefused, "republish destination", is.RePublish.Destination, want.RePublish.Destination, "", remedy)
+	// It may cover more than this node knows, but a room's records must be told where this
+	// node listens.
+	room := strings.TrimSuffix(want.Subjects[0], "*") + "room"
+	told, _ := republished(is.RePublish.Source, is.RePublish.Destination, room)
+	if wanted, _ := republished(want.RePublish.Source, want.RePublish.Destination, room); told != wanted {
+		c.differs(effectRefused, "republish source", is.RePublish.Source, want.RePublish.Source, "", remedy)
+		c.differs(effectRefused, "republish destination", is.RePublish.Destination, want.RePublish.Destination, "", remedy)
+	}
 	c.differs(effectRefused, "republish headers_only", is.RePublish.HeadersOnly, false, "", remedy)
+}
+
+// layout compares what the stream says of its layout with what this node knows.
+func (c *comparison) layout(is jetstream.StreamConfig) {
+	reads := is.Metadata[metaReads]
+	if n, err := strconv.Atoi(reads); reads != "" && (err != nil || n > layout) {
+		c.differs(effectRefused, "layout", "for nodes that know layout "+reads, fmt.Sprint(layout), "",
+			"a newer version of kansei made it: upgrade this node")
+	}
+}
+
+// subjects compares which subjects the stream has: it may have more than this node knows.
+func (c *comparison) subjects(is, want jetstream.StreamConfig) {
+	for _, w := range want.Subjects {
+		if !slices.ContainsFunc(is.Subjects, func(have string) bool { return covers(have, w) }) {
+			c.differs(effectRefused, "subjects", is.Subjects, want.Subjects, "", edit(fmt.Sprintf("--subjects '%s'", strings.Join(want.Subjects, ","))))
+			return
+		}
+	}
 }
 
 // limits compares how much the stream keeps, for how long, and how often.

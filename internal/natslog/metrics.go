@@ -114,7 +114,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, v := range []string{gapLive, gapTail, gapForgotten} {
 		m.gaps.WithLabelValues(v)
 	}
-	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
+	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody, skipNewer} {
 		m.skipped.WithLabelValues(string(v))
 	}
 	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {

@@ -19,7 +19,13 @@ const (
 	headerKind     = "Kansei-Kind"     // of an event that is no comment
 	headerAudience = "Kansei-Audience" // of an event that is not for all
 	headerRate     = "Kansei-Rate"     // of its room when it was drafted, if it was not low
+	headerSchema   = "Kansei-Schema"   // the version of what the record means, if it is not 1
 )
+
+// schema is the version of records that this node writes, and the highest that it can read.
+// It grows when a node that does not know of a change would take a record for what it is not.
+// What such a node may pass over, as a new kind of events or a new field, needs no new one.
+const schema = 1
 
 // Headers that the server adds to what it republishes and to the answers of
 // direct gets.
@@ -40,6 +46,7 @@ const (
 	skipEnvelope skipReason = "envelope" // the server's headers are missing or unreadable
 	skipHeader   skipReason = "header"   // its kind, audience or rate is
 	skipBody     skipReason = "body"     // not a JSON object with a field
+	skipNewer    skipReason = "newer"    // of a schema that this node does not know
 )
 
 // record is a stored message as it comes from the log, whichever way.
@@ -85,8 +92,17 @@ func last(h nats.Header, key string) string {
 	return ""
 }
 
+// newer reports whether a record is of a schema that this node does not know.
+func (r *record) newer() bool {
+	v, there := r.header[headerSchema]
+	return there && (len(v) != 1 || v[0] != strconv.Itoa(schema))
+}
+
 // event is the event that a record holds; or why it holds none.
 func (r record) event() (hub.Event, skipReason) {
+	if r.newer() {
+		return hub.Event{}, skipNewer
+	}
 	e := hub.Event{Seq: r.seq, At: r.at, ID: last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
 	if v, ok := r.header[headerKind]; ok {
 		if len(v) != 1 || v[0] == "" {

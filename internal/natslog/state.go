@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // The state of a room is one record, which replaces the one before. Its revision is the
@@ -123,6 +124,10 @@ func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte
 	if rec.revision() != rev {
 		return l.done(room, rec, rev, id)
 	}
+	if rec != nil && rec.newer() {
+		l.tellNewer(*rec)
+		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, errNewer)
+	}
 	receipt, err := l.write(ctx, s, room, id, rec, body)
 	if err == nil && receipt.Duplicate {
 		// Done between the two, or removed by an operator since.
@@ -156,7 +161,11 @@ func (l *Log) done(room string, rec *record, rev uint64, id string) (uint64, err
 	return 0, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
 }
 
-// write stores a state, if that before it is still the room's.
+// errNewer says that a record cannot be replaced by one that knows less.
+var errNewer = errors.New("a newer version of kansei has written it")
+
+// write stores a state, if that before it is still the room's. What this node does not know
+// of that one stays.
 func (l *Log) write(ctx context.Context, s *stream, room, id string, before *record, body []byte) (hub.Receipt, error) {
 	h := nats.Header{headerID: {id}, nats.ExpectedLastSubjSeqHdr: {"0"}}
 	if before != nil {
@@ -166,6 +175,7 @@ func (l *Log) write(ctx context.Context, s *stream, room, id string, before *rec
 			past = append(past, strconv.FormatUint(c.rev, 36)+":"+c.id)
 		}
 		h[headerPast] = []string{strings.Join(past[:min(len(past), pastChanges)], ",")}
+		body = protocol.MergeState(before.data, body)
 	}
 	type outcome struct {
 		receipt hub.Receipt

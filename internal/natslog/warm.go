@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/quiet"
 )
 
 var (
@@ -193,11 +195,20 @@ func (l *Log) events(records []record) []hub.Event {
 	for _, rec := range records {
 		if e, reason := rec.event(); reason != "" {
 			l.metrics.skip(reason)
+			if reason == skipNewer {
+				l.tellNewer(rec)
+			}
 		} else {
 			events = append(events, e)
 		}
 	}
 	return events
+}
+
+// tellNewer says that a newer version of kansei has written a record.
+func (l *Log) tellNewer(rec record) {
+	l.newer.Log(slog.LevelWarn, "passed over a record that a newer version of kansei has written: upgrade this node", rec.subject,
+		"subject", rec.subject, "sequence", rec.seq, "schema", quiet.Cut(last(rec.header, headerSchema), 20), "known", schema)
 }
 
 // upTo is a position up to which records are everything. Its time is known if it is that

@@ -1,0 +1,43 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// The document of a room's state outlives the version of the node that wrote it: a node hands
+// on what it does not know of it, and leaves it there when it changes the rest.
+
+// stateFields are the fields of the document that this version knows, and those of its message.
+var stateFields = []string{"type", "rev", "status", "title", "degraded"}
+
+// EncodeState encodes the message of a room's state: what s says, and from doc, the document
+// that it was read from, all that this version does not know. doc may be nil, or no JSON
+// object.
+func EncodeState(doc []byte, s State) []byte { return withUnknown(doc, Encode(&s)) }
+
+// MergeState returns the document of a state that takes the place of doc: set, a JSON object
+// with a field, and what this version does not know of doc.
+func MergeState(doc, set []byte) []byte { return withUnknown(doc, set) }
+
+// withUnknown adds to an object with a field those of doc that this version does not know.
+func withUnknown(doc, object []byte) []byte {
+	var more map[string]json.RawMessage
+	if json.Unmarshal(doc, &more) != nil {
+		return object
+	}
+	for _, name := range stateFields {
+		delete(more, name)
+	}
+	if len(more) == 0 {
+		return object
+	}
+	var b bytes.Buffer
+	b.Write(object[:len(object)-1])
+	b.WriteByte(',')
+	head := b.Len()
+	appendJSON(&b, more)
+	out := b.Bytes()
+	copy(out[head:], out[head+1:]) // without the brace
+	return out[:len(out)-1]
+}
