@@ -4,8 +4,9 @@
 //
 // A room belongs to one of N buckets by the hash of its name. The keys of bucket
 // 17 begin with "kansei:2:{p17}:", so that they live in one slot of a Redis Cluster
-// and a script may use them together. 2 is the number of this layout: nodes with
-// another one count apart.
+// and a script may use them together. Nodes of several versions work on the same keys: they
+// pass over keys that they do not know, and over what stands behind the fields of a value that
+// they know.
 //
 //	lease              zset  incarnation → Unix milliseconds at which it lapses
 //	tick               hash  incarnation → "tick rooms", "dead rooms version", or "gone"
@@ -23,7 +24,8 @@
 // there. The version of a bucket is that of its latest change.
 //
 // "kansei:buckets" is the number of buckets, as the first node has pinned it (guard.go).
-// A node with another number writes nothing. "kansei:2:nodes" is a hash with a record of each
+// A node with another number writes nothing, nor does one whose layout is lower than
+// "kansei:reads", which a version sets that older ones would harm. "kansei:2:nodes" is a hash with a record of each
 // node: what must agree, and what it tells the others (nodes.go). No key has a time to live.
 //
 // # Ticks

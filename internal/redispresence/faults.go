@@ -75,7 +75,7 @@ func isTLS(err error) bool {
 // of Redis. What does not pass is a mistake if a node meets it when it starts.
 func passes(err error) bool {
 	switch {
-	case errors.Is(err, errPinned), errors.Is(err, errPolicy), errors.Is(err, errDiffers), errors.Is(err, errAnswer):
+	case errors.Is(err, errPinned), errors.Is(err, errNewer), errors.Is(err, errPolicy), errors.Is(err, errDiffers), errors.Is(err, errAnswer):
 		return false
 	case errors.Is(err, errResyncs):
 		return true
@@ -95,7 +95,7 @@ func passes(err error) bool {
 // explain adds to an error what it means for the counts, and what to do.
 func explain(err error) error {
 	switch c := code(err); {
-	case errors.Is(err, errPinned), errors.Is(err, errPolicy), errors.Is(err, errDiffers), errors.Is(err, errNoAnswer):
+	case errors.Is(err, errPinned), errors.Is(err, errNewer), errors.Is(err, errPolicy), errors.Is(err, errDiffers), errors.Is(err, errNoAnswer):
 		return err
 	case isFull(err):
 		return fmt.Errorf("%w: it is at maxmemory; who leaves is taken out, who comes is counted when it has memory again: give it more", err)

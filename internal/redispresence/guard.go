@@ -27,6 +27,7 @@ type guard struct {
 }
 
 var (
+	errNewer  = errors.New("its presence is for newer versions of kansei")
 	errPinned = errors.New("the number of presence buckets differs")
 	errPolicy = errors.New("its maxmemory-policy evicts presence")
 )
@@ -34,6 +35,10 @@ var (
 // pinKey holds the number of buckets that all nodes have in common. It lies outside of
 // the buckets, in a slot of its own.
 func (r *Presence) pinKey() string { return r.cfg.Prefix + ":buckets" }
+
+// readsKey holds the lowest layout whose nodes may write presence, if a version has set it
+// that older ones would harm.
+func (r *Presence) readsKey() string { return r.cfg.Prefix + ":reads" }
 
 // pinned returns nil when this node may write presence, and otherwise why it may not.
 func (r *Presence) pinned(ctx context.Context) error {
@@ -47,10 +52,11 @@ func (r *Presence) pinned(ctx context.Context) error {
 }
 
 // pin compares this node's number of buckets with the one that Redis holds, which is the
-// first node's. While Redis does not answer, what was known holds.
+// first node's, and its layout with the one that is asked for there. While Redis does not
+// answer, what was known holds.
 func (r *Presence) pin(ctx context.Context) error {
 	want := strconv.Itoa(r.cfg.Buckets)
-	got := ""
+	got, reads := "", ""
 	err := r.call(ctx, opPin, func(ctx context.Context) (err error) {
 		got, err = r.cfg.Client.Get(ctx, r.pinKey()).Result()
 		if !errors.Is(err, redis.Nil) {
@@ -62,10 +68,21 @@ func (r *Presence) pin(ctx context.Context) error {
 		got, err = r.cfg.Client.Get(ctx, r.pinKey()).Result()
 		return err
 	})
+	if err == nil {
+		err = r.call(ctx, opPin, func(ctx context.Context) (err error) {
+			reads, err = r.cfg.Client.Get(ctx, r.readsKey()).Result()
+			if errors.Is(err, redis.Nil) {
+				return nil
+			}
+			return err
+		})
+	}
 	if err != nil {
 		return err
 	}
-	if got != want {
+	if n, bad := strconv.Atoi(reads); reads != "" && (bad != nil || n > layout) {
+		err = fmt.Errorf("redis: %w: the key %s asks for layout %.20s, this node knows %d; upgrade it; it writes no presence", errNewer, r.readsKey(), reads, layout)
+	} else if got != want {
 		err = fmt.Errorf("redis: %w: %.20s by the key %s, %s by --presence-buckets of this node; it writes no presence", errPinned, got, r.pinKey(), want)
 	}
 	r.guard.mu.Lock()

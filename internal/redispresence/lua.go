@@ -7,6 +7,9 @@ package redispresence
 // incarnation's index says of a room "connections generation users": what it has
 // written, and at which generation of the room. What was written at another generation
 // than the entry's counts for nothing.
+//
+// Values may have further fields, which a newer version has written: they are passed over,
+// and kept where the value is somebody else's too.
 const head = `
 local LEASE, TICK, GRAVE, COUNTS, CHANGES, IDLE, PEAKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local clock = redis.call('TIME')
@@ -28,7 +31,7 @@ local function stamp()
 end
 
 local function bury(inc, due, rooms, upto)
-  local had = string.match(redis.call('HGET', TICK, inc) or '', '^%d+ (%d+)$')
+  local had = string.match(redis.call('HGET', TICK, inc) or '', '^%d+ (%d+)')
   redis.call('HSET', TICK, inc, 'dead ' .. (had or rooms) .. ' ' .. upto)
   redis.call('ZREM', LEASE, inc)
   redis.call('ZADD', GRAVE, due, inc)
@@ -37,14 +40,14 @@ end
 local known = {} -- room → its entry, as this script has left it
 local function entry(room)
   local s = redis.call('HGET', COUNTS, room)
-  local u, c, p, g, n = string.match(s or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  local u, c, p, g, n, more = string.match(s or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)(.*)$')
   if not u then return nil end
-  return {text = s, u = tonumber(u), c = tonumber(c), p = tonumber(p), g = tonumber(g), n = tonumber(n)}
+  return {text = s, u = tonumber(u), c = tonumber(c), p = tonumber(p), g = tonumber(g), n = tonumber(n), more = more}
 end
 
 local function written(index, room)
   local s = redis.call('HGET', index, room)
-  local c, g, u = string.match(s or '', '^(%d+) (%d+) (%d+)$')
+  local c, g, u = string.match(s or '', '^(%d+) (%d+) (%d+)')
   if not c then return nil end
   return {c = tonumber(c), g = tonumber(g), u = tonumber(u)}
 end
@@ -87,7 +90,7 @@ local function save(room, e, users, delta, peak)
   local u = redis.call('HLEN', users)
   e.p = math.max(e.p, peak, u)
   if u ~= e.u + delta or e.n < 1 then return drop(room, users, e.p) end
-  local s = string.format('%d %d %d %d %d', u, math.max(e.c, 0), e.p, e.g, e.n)
+  local s = string.format('%d %d %d %d %d', u, math.max(e.c, 0), e.p, e.g, e.n) .. (e.more or '')
   known[room] = s
   if s == e.text then return end
   redis.call('HSET', COUNTS, room, s)
@@ -338,7 +341,7 @@ if string.sub(state, 1, 4) ~= 'dead' then
 else
   redis.call('ZADD', GRAVE, now + claim, inc)
 end
-local had, upto = string.match(state, '^dead (%S+) (%d+)$')
+local had, upto = string.match(state, '^dead (%S+) (%d+)')
 -- Without a mark an index that is not there at all is not believed.
 had, upto = tonumber(had or '') or 1, tonumber(upto or '') or version
 if ARGV[8] ~= '1' and redis.call('HLEN', index) < had then return {0, 'doubt', upto} end

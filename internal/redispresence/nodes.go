@@ -20,7 +20,7 @@ import (
 //
 // A record says "time accepted pins text": Redis's time in Unix milliseconds, whether the node
 // agreed with all others when it came (1 or 0), the fingerprints of what must agree, and what
-// [Config.Tell] returned. A node that comes is compared with those that are accepted and alive;
+// [Config.Tell] returned; a newer version may add to it. A node that comes is compared with those that are accepted and alive;
 // the first one is accepted. So a node with another secret is refused while there are others,
 // and when all have gone whoever is first decides anew. One that is accepted stays so as long
 // as its record is renewed in time and its pins stay the same.
@@ -89,7 +89,7 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local id, counts, ask = ARGV[1], tonumber(ARGV[2]), ARGV[4] == '1'
 local function read(record)
-  local at, accepted, pins, text = string.match(record or '', '^(%d+) ([01]) (%S+) (%S*)$')
+  local at, accepted, pins, text = string.match(record or '', '^(%d+) ([01]) (%S+) (%S*)')
   -- A clock may have gone back: Redis has failed over.
   if at and math.abs(now - tonumber(at)) < counts then return accepted == '1', pins, text end
   return nil
@@ -131,9 +131,8 @@ if not ask then told = {} end
 return {differs, told}
 `
 
-// nodesKey is the key of the records. It lies outside of the buckets, in a slot of its own, and
-// bears the number of the layout, because other versions may write other records.
-func (r *Presence) nodesKey() string { return fmt.Sprintf("%s:%d:nodes", r.cfg.Prefix, layout) }
+// nodesKey is the key of the records. It lies outside of the buckets, in a slot of its own.
+func (r *Presence) nodesKey() string { return fmt.Sprintf("%s:%d:nodes", r.cfg.Prefix, keySpace) }
 
 // SetPins has other pins compared from now on: a secret has been changed while the node runs.
 func (r *Presence) SetPins(pins ...Pin) {

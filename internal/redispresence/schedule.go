@@ -80,7 +80,7 @@ func (b *bucket) finish(err error) int {
 	interval := b.r.cfg.Interval
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.busy, b.silent = false, err != nil && !answers(err) && !errors.Is(err, errPinned)
+	b.busy, b.silent = false, err != nil && !answers(err) && !errors.Is(err, errPinned) && !errors.Is(err, errNewer)
 	if b.full != nil && errors.Is(err, b.full) {
 		// It answers, and what it can take it has taken. What waits is tried once an interval.
 		b.fails++

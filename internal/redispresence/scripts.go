@@ -39,10 +39,14 @@ func newScripts() scripts {
 	}
 }
 
-// layout is the number of what the keys are and what is in them. It is part of their names:
-// nodes of versions with another layout must not read these, nor write what they say. Whoever
-// changes the layout adds one.
+// layout is the version of what the keys are and what is in them. Keys, and fields at the end
+// of values, can be added without a new one: nodes pass over what they do not know. With
+// readsKey a version says that nodes of an older layout must not write any more.
 const layout = 2
+
+// keySpace is in the names of all keys, so that no key of before is met. It stays: nodes of
+// versions with another one would count apart.
+const keySpace = 2
 
 // keys names the keys of one bucket.
 type keys struct {
@@ -51,7 +55,7 @@ type keys struct {
 }
 
 func newKeys(prefix string, bucket int) keys {
-	base := fmt.Sprintf("%s:%d:{p%d}:", prefix, layout, bucket)
+	base := fmt.Sprintf("%s:%d:{p%d}:", prefix, keySpace, bucket)
 	k := keys{base: base}
 	for _, name := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks"} {
 		k.common = append(k.common, base+name)
@@ -170,7 +174,8 @@ func parseReaping(v []any, rooms int) (done int, state string, upto int64, err e
 	return 0, "", 0, fmt.Errorf("%w: reap: %.100q", errAnswer, fmt.Sprint(v))
 }
 
-// parseNumbers reads numbers between spaces; an empty text leaves them as they are.
+// parseNumbers reads numbers between spaces; an empty text leaves them as they are. Behind
+// them may stand what a newer version has written.
 func parseNumbers(s string, dst ...*int64) error {
 	if s == "" {
 		return nil
@@ -179,7 +184,7 @@ func parseNumbers(s string, dst ...*int64) error {
 	for i, d := range dst {
 		field, after, more := strings.Cut(rest, " ")
 		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil || n < 0 || n > maxNumber || more != (i < len(dst)-1) {
+		if err != nil || n < 0 || n > maxNumber || !more && i < len(dst)-1 {
 			return fmt.Errorf("%w: counts %.60q", errAnswer, s)
 		}
 		*d, rest = n, after
