@@ -94,6 +94,9 @@ func (r Role) Valid() bool {
 // Staff reports whether r sees what is meant for the staff of a room.
 func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
 
+// Runs reports whether r may change a room's state and publish for others.
+func (r Role) Runs() bool { return r == RoleModerator || r == RoleBroadcaster }
+
 // What a user may do, as listed in [You.Can].
 const (
 	CanComment = "comment"
