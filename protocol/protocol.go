@@ -97,6 +97,16 @@ func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster |
 // Runs reports whether r may change a room's state and publish for others.
 func (r Role) Runs() bool { return r == RoleModerator || r == RoleBroadcaster }
 
+// Guests says what somebody without a token may do.
+type Guests string
+
+// The settings of guests.
+const (
+	GuestsNone    Guests = "none" // nothing: a token is needed
+	GuestsWatch   Guests = "watch"
+	GuestsComment Guests = "comment"
+)
+
 // What a user may do, as listed in [You.Can].
 const (
 	CanComment = "comment"

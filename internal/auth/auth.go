@@ -41,6 +41,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/text"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -51,9 +52,6 @@ const (
 	// MaxToken is how long a token may be, in bytes. It bounds the work for a token that
 	// is none; some proxies cut longer headers.
 	MaxToken = 4096
-	// MinSecret is how long a secret must be, in bytes: the size of the hash, as RFC 7518
-	// demands.
-	MinSecret = 32
 	// MaxSecrets is how many secrets count at a time: one, or two while one replaces the
 	// other.
 	MaxSecrets = 2
@@ -75,7 +73,7 @@ var (
 )
 
 // ErrSecret is the error of a secret that is too short.
-var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", MinSecret)
+var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", private.MinSecret)
 
 // checkSecrets says what is wrong with secrets that are to count at a time.
 func checkSecrets(secrets [][]byte) error {
@@ -83,7 +81,7 @@ func checkSecrets(secrets [][]byte) error {
 		return fmt.Errorf("auth: there are %d secrets, at most %d are taken", len(secrets), MaxSecrets)
 	}
 	for _, s := range secrets {
-		if len(s) < MinSecret {
+		if len(s) < private.MinSecret {
 			return fmt.Errorf("%w, not %d", ErrSecret, len(s))
 		}
 	}
@@ -292,7 +290,7 @@ func (v *Verifier) unusual(token string) ([]byte, error) {
 // Mint makes a token that says c and holds for ttl from now; c.Expires is not
 // looked at. It refuses what [Verifier.Verify] would.
 func Mint(secret []byte, c Claims, ttl time.Duration) (string, error) {
-	if len(secret) < MinSecret {
+	if len(secret) < private.MinSecret {
 		return "", ErrSecret
 	}
 	if err := c.check(); err != nil {

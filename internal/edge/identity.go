@@ -55,7 +55,7 @@ func (s *Server) identify(r *http.Request, room, session string) (identity, *ref
 }
 
 func (s *Server) guest(session string) (identity, *refusal) {
-	if s.cfg.Guests == GuestsNone || session == "" {
+	if s.cfg.Guests == protocol.GuestsNone || session == "" {
 		s.cfg.Metrics.tokens.WithLabelValues(string(causeMissing), "").Inc()
 		return identity{}, unauthorized("a token is needed")
 	}
@@ -63,6 +63,6 @@ func (s *Server) guest(session string) (identity, *refusal) {
 	id, name := s.cfg.GuestIDs.Guest(session)
 	return identity{
 		id: id, name: name, role: protocol.RoleViewer,
-		comment: s.cfg.Guests == GuestsComment, guest: true,
+		comment: s.cfg.Guests == protocol.GuestsComment, guest: true,
 	}, nil
 }

@@ -23,7 +23,7 @@ func (s *Server) open(h http.HandlerFunc) http.HandlerFunc {
 		head := w.Header()
 		// No cache has what it was told for one token answer for another, or for none.
 		head.Add("Vary", "Authorization")
-		if s.cfg.Guests == GuestsNone || !tokenless(r) {
+		if s.cfg.Guests == protocol.GuestsNone || !tokenless(r) {
 			checked(w, r)
 			return
 		}

@@ -108,7 +108,7 @@ func (v *session) comment(req *protocol.CommentRequest) {
 func (v *session) Closed(cause socket.Cause) {
 	v.gone.Store(true)
 	if d := v.server.leaving(); d != nil {
-		d.later(v.Leave)
+		d.lag.later(v.Leave)
 	} else {
 		v.Leave()
 	}
