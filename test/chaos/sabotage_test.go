@@ -21,9 +21,9 @@ import (
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/redispresence"
 	"github.com/kansei-live/kansei/internal/socket"
-	"github.com/kansei-live/kansei/protocol"
 	"github.com/kansei-live/kansei/loadtest/audit"
 	"github.com/kansei-live/kansei/loadtest/crowd"
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // saboteur stands between a node and its room log, and once it is armed does one thing
