@@ -131,7 +131,11 @@ func (d *drain) run() {
 		case <-timer.C:
 		case <-hurry:
 		case <-d.gone:
+		}
+		select {
+		case <-d.gone: // whatever else happened
 			return
+		default:
 		}
 	}
 }
