@@ -94,6 +94,19 @@ func (r Role) Valid() bool {
 // Staff reports whether r sees what is meant for the staff of a room.
 func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
 
+// Runs reports whether r may change a room's state and publish for others.
+func (r Role) Runs() bool { return r == RoleModerator || r == RoleBroadcaster }
+
+// Guests says what somebody without a token may do.
+type Guests string
+
+// The settings of guests.
+const (
+	GuestsNone    Guests = "none" // nothing: a token is needed
+	GuestsWatch   Guests = "watch"
+	GuestsComment Guests = "comment"
+)
+
 // What a user may do, as listed in [You.Can].
 const (
 	CanComment = "comment"

@@ -57,7 +57,7 @@ func newFakeServer(t *testing.T, cfg Config) *fakeServer {
 	}
 	s.answer = s.accept
 	if cfg.Guests == "" {
-		cfg.Guests = GuestsComment
+		cfg.Guests = protocol.GuestsComment
 	}
 	pages, err := New(cfg)
 	if err != nil {

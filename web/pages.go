@@ -42,7 +42,7 @@ type pages struct {
 type pageConfig struct {
 	Room        string            `json:"room"`
 	Lang        string            `json:"lang"`
-	Guests      Guests            `json:"guests"`
+	Guests      protocol.Guests   `json:"guests"`
 	Demo        bool              `json:"demo,omitempty"`
 	DemoStopURL string            `json:"demoStopURL,omitempty"`
 	Text        map[string]string `json:"text"`

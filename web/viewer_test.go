@@ -310,7 +310,7 @@ func testClosed(t *testing.T, view func(*fakeServer, view) *tab) {
 }
 
 func testWatchOnly(t *testing.T, view func(*fakeServer, view) *tab) {
-	s := newFakeServer(t, Config{Guests: GuestsWatch})
+	s := newFakeServer(t, Config{Guests: protocol.GuestsWatch})
 	s.you.Can = nil
 	p := view(s, desktop)
 	p.wait(`document.getElementById("say").ariaDisabled === "true" && document.getElementById("say-note").textContent === "Guests can watch here, but not comment."`)

@@ -37,23 +37,12 @@ import (
 // DefaultRoom is the room of the page at "/" when the config names none.
 const DefaultRoom = "lobby"
 
-// Guests says what viewers without a token may do. It only chooses what the pages
-// say; the server decides.
-type Guests string
-
-// The settings of [Config.Guests].
-const (
-	GuestsNone    Guests = "none"
-	GuestsWatch   Guests = "watch"
-	GuestsComment Guests = "comment"
-)
-
 // Config is what the pages know of the server that serves them.
 type Config struct {
 	// Room is the room of the page at "/"; empty: [DefaultRoom].
 	Room string
-	// Guests is empty or one of the constants above; empty: [GuestsNone].
-	Guests Guests
+	// Guests is empty or one of the constants above; empty: [protocol.GuestsNone].
+	Guests protocol.Guests
 	// Demo reports whether a generated crowd is playing in Room; nil: never. The viewer
 	// page of that room then offers to stop it with a POST to DemoStopPath, an absolute path
 	// of this server.
@@ -78,7 +67,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("%w: room %q is not a room name", ErrConfig, c.Room)
 	}
 	switch c.Guests {
-	case GuestsNone, GuestsWatch, GuestsComment:
+	case protocol.GuestsNone, protocol.GuestsWatch, protocol.GuestsComment:
 	default:
 		return fmt.Errorf("%w: guests must be none, watch or comment, not %q", ErrConfig, c.Guests)
 	}
@@ -100,7 +89,7 @@ func New(cfg Config) (http.Handler, error) {
 		cfg.Room = DefaultRoom
 	}
 	if cfg.Guests == "" {
-		cfg.Guests = GuestsNone
+		cfg.Guests = protocol.GuestsNone
 	}
 	if err := cfg.validate(); err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 func handler(t *testing.T, cfg Config) http.Handler {
@@ -332,9 +334,9 @@ func TestScriptsAndLocalesAgree(t *testing.T) {
 func TestDemoAndGuests(t *testing.T) {
 	t.Parallel()
 	playing := true
-	h := handler(t, Config{Guests: GuestsWatch, Demo: func() bool { return playing }, DemoStopPath: "/demo/stop"})
+	h := handler(t, Config{Guests: protocol.GuestsWatch, Demo: func() bool { return playing }, DemoStopPath: "/demo/stop"})
 	page := body(t, get(h, "/"))
-	if c := configOf(t, page); !c.Demo || c.DemoStopURL != "./demo/stop" || c.Guests != GuestsWatch || !strings.Contains(page, `id="stop-demo"`) {
+	if c := configOf(t, page); !c.Demo || c.DemoStopURL != "./demo/stop" || c.Guests != protocol.GuestsWatch || !strings.Contains(page, `id="stop-demo"`) {
 		t.Errorf("with a demo: %+v", c)
 	}
 	playing = false

@@ -168,7 +168,7 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
 		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: n.secrets.tokens,
-		Guests: edge.Guests(n.cfg.GuestMode()), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
+		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
 		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
@@ -298,7 +298,7 @@ func (n *node) access() redispresence.Access {
 
 // addPages adds the pages to mux, and the button that stops the demo.
 func (n *node) addPages(mux *http.ServeMux) error {
-	pages := web.Config{Room: lobby, Guests: web.Guests(n.cfg.GuestMode()), Version: version()}
+	pages := web.Config{Room: lobby, Guests: n.cfg.GuestMode(), Version: version()}
 	if n.cfg.Demo {
 		pages.Demo, pages.DemoStopPath = n.demoRunning, demoStop
 		mux.Handle("POST "+demoStop, n.edge.SameOrigins(func(w http.ResponseWriter, _ *http.Request) {

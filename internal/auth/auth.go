@@ -25,15 +25,11 @@
 package auth
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -41,6 +37,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/text"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -51,14 +48,13 @@ const (
 	// MaxToken is how long a token may be, in bytes. It bounds the work for a token that
 	// is none; some proxies cut longer headers.
 	MaxToken = 4096
-	// MinSecret is how long a secret must be, in bytes: the size of the hash, as RFC 7518
-	// demands.
-	MinSecret = 32
 	// MaxSecrets is how many secrets count at a time: one, or two while one replaces the
 	// other.
 	MaxSecrets = 2
 	// AllRooms among the rooms of a token stands for all.
 	AllRooms = "*"
+	// maxID is how long the id of a user may be with the name of an issuer, in bytes.
+	maxID = 128
 )
 
 // Why a token is refused. Every error of [Verifier.Verify] is one of these.
@@ -75,7 +71,7 @@ var (
 )
 
 // ErrSecret is the error of a secret that is too short.
-var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", MinSecret)
+var ErrSecret = fmt.Errorf("auth: the secret must have at least %d bytes", private.MinSecret)
 
 // checkSecrets says what is wrong with secrets that are to count at a time.
 func checkSecrets(secrets [][]byte) error {
@@ -83,7 +79,7 @@ func checkSecrets(secrets [][]byte) error {
 		return fmt.Errorf("auth: there are %d secrets, at most %d are taken", len(secrets), MaxSecrets)
 	}
 	for _, s := range secrets {
-		if len(s) < MinSecret {
+		if len(s) < private.MinSecret {
 			return fmt.Errorf("%w, not %d", ErrSecret, len(s))
 		}
 	}
@@ -124,10 +120,13 @@ func (c *Claims) check() error {
 }
 
 // CheckUser says what is wrong with the id of a user, if anything is: it has 1 to 64
-// bytes that print, without blanks at the ends.
+// bytes that print, without blanks at the ends, and does not begin like a guest's.
 func CheckUser(s string) error {
 	if s == "" {
 		return errors.New("the user id is missing")
+	}
+	if strings.HasPrefix(s, GuestPrefix) {
+		return fmt.Errorf("the user id begins with %s, as those of guests do", GuestPrefix)
 	}
 	if len(s) > protocol.MaxUserID {
 		return fmt.Errorf("the user id has %d bytes, at most %d are allowed", len(s), protocol.MaxUserID)
@@ -147,22 +146,8 @@ func CheckUser(s string) error {
 
 // Verifier checks tokens. Its methods may be called from any goroutine.
 type Verifier struct {
-	ring   atomic.Pointer[ring]
+	keys   atomic.Pointer[keySet]
 	parser *jwt.Parser
-}
-
-// ring is the secrets that count at one time, in the order in which they are tried.
-type ring struct {
-	keys  jwt.VerificationKeySet // each a []byte, as the library wants it
-	desks sync.Pool              // *desk
-}
-
-// desk is what checking one token needs.
-type desk struct {
-	macs  []hash.Hash // one for each secret
-	buf   []byte
-	sum   []byte
-	given []byte // the signature of the token
 }
 
 // usualHeaders are those with which nearly all libraries begin a token, in base64. Whose
@@ -186,28 +171,27 @@ func NewVerifier(secrets ...[]byte) (*Verifier, error) {
 	return v, nil
 }
 
-// Prepare checks one or two secrets, and returns what puts them in the place of those that
-// v has. Tokens that are being checked meanwhile are checked with either. Its error is
-// [ErrSecret], or that there are none or too many.
+// Prepare checks one or two secrets of the default issuer, and returns what puts them in the
+// place of those that v has. Tokens that are being checked meanwhile are checked with either.
+// Its error is [ErrSecret], or that there are none or too many.
 func (v *Verifier) Prepare(secrets ...[]byte) (apply func(), err error) {
 	if err := checkSecrets(secrets); err != nil {
 		return nil, err
 	}
-	if len(secrets) == 0 {
-		return nil, errors.New("auth: there is no secret to check tokens with")
+	keys := make([]Key, len(secrets))
+	for i, s := range secrets {
+		keys[i].Secret = s
 	}
-	r := &ring{}
-	for _, s := range secrets {
-		r.keys.Keys = append(r.keys.Keys, slices.Clone(s))
+	return v.PrepareIssuers(Issuer{Keys: keys})
+}
+
+// PrepareIssuers is Prepare for several issuers.
+func (v *Verifier) PrepareIssuers(issuers ...Issuer) (apply func(), err error) {
+	keys, err := newKeySet(issuers)
+	if err != nil {
+		return nil, err
 	}
-	r.desks.New = func() any {
-		d := &desk{}
-		for _, k := range r.keys.Keys {
-			d.macs = append(d.macs, hmac.New(sha256.New, k.([]byte)))
-		}
-		return d
-	}
-	return func() { v.ring.Store(r) }, nil
+	return func() { v.keys.Store(keys) }, nil
 }
 
 // Verify returns what a token says, if it holds for room. Its errors never contain
@@ -216,13 +200,13 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	if len(token) > MaxToken {
 		return Claims{}, fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrInvalid, len(token), MaxToken)
 	}
-	r := v.ring.Load()
-	d := r.desks.Get().(*desk)
-	defer r.desks.Put(d)
-	signed, ok := v.usual(token, d)
+	keys := v.keys.Load()
+	d := keys.desks.Get().(*desk)
+	defer keys.desks.Put(d)
+	issuer, signed, ok := keys.usual(token, d)
 	if !ok {
 		var err error
-		if signed, err = v.unusual(token); err != nil {
+		if issuer, signed, err = v.unusual(keys, token); err != nil {
 			return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, whyUnsigned(token, err))
 		}
 	}
@@ -230,69 +214,64 @@ func (v *Verifier) Verify(token, room string) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
+	if c.Subject, err = keys.userOf(issuer, c.Subject); err != nil {
+		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	if !c.Allows(room) {
 		return Claims{}, ErrRoom
 	}
 	return c, nil
 }
 
-// usual returns the claims of a token with a usual header, if its signature holds; they
-// are d's. What it does not take is for the library to judge, which makes a map of the
+// usual returns the issuer and the claims of a token with a usual header, which names no
+// key, if its signature holds; the claims are d's. What it does not take is for the library to judge, which makes a map of the
 // header and takes many times as long: a tenth of a join.
-func (v *Verifier) usual(token string, d *desk) ([]byte, bool) {
+func (s *keySet) usual(token string, d *desk) (issuer string, claims []byte, ok bool) {
 	end := strings.LastIndexByte(token, '.')
 	if end < 0 {
-		return nil, false
+		return "", nil, false
 	}
-	header, claims, ok := strings.Cut(token[:end], ".")
+	header, payload, ok := strings.Cut(token[:end], ".")
 	if !ok || !slices.Contains(usualHeaders[:], header) {
-		return nil, false
+		return "", nil, false
 	}
 	d.buf = append(d.buf[:0], token...) // a hash takes no strings
 	var err error
 	if d.given, err = base64.RawURLEncoding.AppendDecode(d.given[:0], d.buf[end+1:]); err != nil {
-		return nil, false
-	}
-	if !d.signed(d.buf[:end]) {
-		return nil, false
+		return "", nil, false
 	}
 	at := len(d.buf)
-	if d.buf, err = base64.RawURLEncoding.AppendDecode(d.buf, d.buf[len(header)+1:len(header)+1+len(claims)]); err != nil {
-		return nil, false
+	if d.buf, err = base64.RawURLEncoding.AppendDecode(d.buf, d.buf[len(header)+1:len(header)+1+len(payload)]); err != nil {
+		return "", nil, false
 	}
-	return d.buf[at:], true
+	claims = d.buf[at:]
+	issuer = s.issuerOf(claims)
+	return issuer, claims, d.signed(d.buf[:end], s.find(issuer, ""))
 }
 
-// signed reports whether the signature that was given is one of text.
-func (d *desk) signed(text []byte) bool {
-	for _, mac := range d.macs {
-		mac.Reset()
-		_, _ = mac.Write(text) // never fails
-		d.sum = mac.Sum(d.sum[:0])
-		if hmac.Equal(d.given, d.sum) {
-			return true
-		}
-	}
-	return false
-}
-
-// unusual returns the claims of a token as the library judges it.
-func (v *Verifier) unusual(token string) ([]byte, error) {
+// unusual returns the issuer and the claims of a token as the library judges it.
+func (v *Verifier) unusual(keys *keySet, token string) (issuer string, claims []byte, err error) {
 	header, _, _ := strings.Cut(token, ".")
 	if err := checkHeader(header); err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	var c asSigned
-	if _, err := v.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return v.ring.Load().keys, nil }); err != nil {
-		return nil, err
-	}
-	return c.json, nil
+	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+		id, _ := t.Header["kid"].(string)
+		issuer = keys.issuerOf(c.json)
+		var set jwt.VerificationKeySet
+		for _, k := range keys.find(issuer, id) {
+			set.Keys = append(set.Keys, keys.keys[k].Secret)
+		}
+		return set, nil
+	})
+	return issuer, c.json, err
 }
 
 // Mint makes a token that says c and holds for ttl from now; c.Expires is not
 // looked at. It refuses what [Verifier.Verify] would.
 func Mint(secret []byte, c Claims, ttl time.Duration) (string, error) {
-	if len(secret) < MinSecret {
+	if len(secret) < private.MinSecret {
 		return "", ErrSecret
 	}
 	if err := c.check(); err != nil {

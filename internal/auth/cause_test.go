@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 // Each kind of refused token has a cause of its own, whichever way reads it, and a wrong
@@ -12,7 +14,7 @@ import (
 func TestCauses(t *testing.T) {
 	t.Parallel()
 	const good = `"sub":"u","rooms":["r"],"exp":9999999999`
-	other, err := Mint([]byte(strings.Repeat("y", MinSecret)), Claims{Subject: "u", Rooms: []string{"r"}}, time.Hour)
+	other, err := Mint([]byte(strings.Repeat("y", private.MinSecret)), Claims{Subject: "u", Rooms: []string{"r"}}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func TestGuests(t *testing.T) {
 			for range 100 {
 				session := g.Session()
 				id, name := g.Guest(session)
-				if !protocol.ValidSession(session) || CheckUser(id) != nil || !regexp.MustCompile(`^guest-[0-9a-f]{24}$`).MatchString(id) {
+				if !protocol.ValidSession(session) || CheckUser(id) == nil || !regexp.MustCompile(`^guest-[0-9a-f]{24}$`).MatchString(id) {
 					t.Errorf("session %q is %q", session, id)
 				}
 				if want := "Guest " + strings.ToUpper(id[6:10]); name != want {
@@ -125,7 +125,7 @@ func FuzzGuest(f *testing.F) {
 		}
 		a, _ := one.Guest(session)
 		b, _ := two.Guest(session)
-		if CheckUser(a) != nil || CheckUser(b) != nil || len(a) != len(b) || b != a && b != idOf(guests(t, oldSecret), session) {
+		if CheckUser(a) == nil || CheckUser(b) == nil || len(a) != len(b) || b != a && b != idOf(guests(t, oldSecret), session) {
 			t.Fatalf("%q is %q and %q", session, a, b)
 		}
 	})

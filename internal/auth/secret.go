@@ -73,7 +73,7 @@ func load(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%w (mode %04o): whoever has it can pose as anybody; make sure that nobody has read it and run chmod 600, or remove it to get a new one", ErrReadable, mode)
 	}
 	secret = bytes.TrimRight(secret, "\r\n")
-	if len(secret) < MinSecret {
+	if len(secret) < private.MinSecret {
 		return nil, fmt.Errorf("it has %d bytes: %w", len(secret), ErrSecret)
 	}
 	return secret, nil
@@ -124,7 +124,7 @@ func checkLine(line []byte) error {
 		return errors.New("there are blanks around the secret")
 	case !utf8.Valid(line) || bytes.HasPrefix(line, []byte("\ufeff")):
 		return errors.New("it is not UTF-8 text without a mark at its beginning; openssl rand -hex 32 makes a secret")
-	case len(line) < MinSecret:
+	case len(line) < private.MinSecret:
 		return fmt.Errorf("it has %d bytes: %w", len(line), ErrSecret)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/kansei-live/kansei/internal/private"
 )
 
 func TestSecretIsMadeOnce(t *testing.T) {
@@ -26,7 +28,7 @@ func TestSecretIsMadeOnce(t *testing.T) {
 	}
 	all.Wait()
 	for _, s := range secrets {
-		if len(s) < MinSecret || !bytes.Equal(s, secrets[0]) {
+		if len(s) < private.MinSecret || !bytes.Equal(s, secrets[0]) {
 			t.Errorf("secrets %q and %q", s, secrets[0])
 		}
 	}
@@ -41,7 +43,7 @@ func TestSecretIsMadeOnce(t *testing.T) {
 
 func TestSecretRefused(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", MinSecret)
+	long := strings.Repeat("x", private.MinSecret)
 	for name, tt := range map[string]struct {
 		content string
 		mode    os.FileMode

@@ -34,7 +34,7 @@ func TestSecretOfAnotherUser(t *testing.T) {
 	for _, what := range []string{".", SecretFile} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, SecretFile)
-		if err := os.WriteFile(path, []byte(strings.Repeat("x", MinSecret)), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(strings.Repeat("x", private.MinSecret)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chown(filepath.Join(dir, what), 12345, 12345); err != nil {

@@ -28,6 +28,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // Serve is the settings of kansei serve. [Serve.Validate] must have passed. A tag list:","
@@ -139,15 +141,15 @@ func (l *Log) Logger(w io.Writer) *slog.Logger {
 // Embedded reports whether the node stands alone, with all it needs inside.
 func (s *Serve) Embedded() bool { return s.NATS == "" && s.Redis == "" }
 
-// GuestMode is what guests may do: none, watch or comment.
-func (s *Serve) GuestMode() string {
+// GuestMode is what guests may do.
+func (s *Serve) GuestMode() protocol.Guests {
 	switch {
 	case s.Guests != "":
-		return s.Guests
+		return protocol.Guests(s.Guests)
 	case s.Embedded():
-		return "comment"
+		return protocol.GuestsComment
 	}
-	return "none"
+	return protocol.GuestsNone
 }
 
 // HTTPConnections is how many connections the public listener may have beside those of

@@ -11,11 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/protocol"
 )
-
-// minSecret is how many bytes a secret must have.
-const minSecret = 32
 
 // Problem is what is wrong with the value of one setting.
 type Problem struct {
@@ -66,7 +64,7 @@ func (s *Serve) Validate() error {
 	if s.DataDir == "" && (s.NATS == "" || !s.givesAuthSecret()) {
 		p.add("data-dir", "is needed: there is no home directory to take for it")
 	}
-	oneOf(&p, "guests", s.Guests, "", "none", "watch", "comment")
+	oneOf(&p, "guests", s.Guests, "", string(protocol.GuestsNone), string(protocol.GuestsWatch), string(protocol.GuestsComment))
 
 	within(&p, "log-partitions", s.LogPartitions, 1, 256)
 	within(&p, "log-replicas", s.LogReplicas, 0, 5)
@@ -150,7 +148,7 @@ func (s *Serve) validateNetwork(p *Problems) {
 }
 
 func (s *Serve) validateNodeSecret(p *Problems) {
-	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.GuestMode() != "none" {
+	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.GuestMode() != protocol.GuestsNone {
 		p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
 	}
 	validateSecrets(p, "node-secret", s.NodeSecret, s.NodeSecrets(), s.NodeSecretFile)
@@ -168,8 +166,8 @@ func validateSecrets(p *Problems, name string, value Secret, secrets [][]byte, f
 		p.add(name, "must be one secret, or two with a comma between them, not %d", n)
 	}
 	for _, one := range secrets {
-		if n := len(one); n < minSecret {
-			p.add(name, "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", minSecret, n)
+		if n := len(one); n < private.MinSecret {
+			p.add(name, "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", private.MinSecret, n)
 		}
 	}
 }

@@ -135,7 +135,7 @@ func (d *Door) turnAway(nc net.Conn) {
 
 // fullAnswer is the answer of a node that is full, as package http would write it.
 var fullAnswer = sync.OnceValue(func() []byte {
-	e := errFull()
+	e := full().problem()
 	status := e.Code.HTTPStatus()
 	body, _ := json.Marshal(protocol.Problem{ // cannot fail
 		Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, RetryMS: e.RetryMS,

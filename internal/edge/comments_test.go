@@ -43,7 +43,7 @@ func site(t *testing.T, change func(*Config)) (ask func(method, path string, hea
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Hub: h, Log: l, Guests: GuestsWatch, GuestIDs: guests, Tokens: tokens, MaxViewers: 10, MaxMessage: 8192,
+	cfg := Config{Hub: h, Log: l, Guests: protocol.GuestsWatch, GuestIDs: guests, Tokens: tokens, MaxViewers: 10, MaxMessage: 8192,
 		Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)
@@ -132,7 +132,7 @@ func TestReadsAreShared(t *testing.T) {
 				t.Errorf("%s %s of another origin: %s", method, path, res.Status)
 			}
 		}
-		closed, _ := site(t, func(c *Config) { c.Guests = GuestsNone })
+		closed, _ := site(t, func(c *Config) { c.Guests = protocol.GuestsNone })
 		if res := closed("GET", path, "Origin", foreign); res.StatusCode != http.StatusForbidden || res.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%s where guests may not watch: %s, %v", path, res.Status, res.Header)
 		}

@@ -68,7 +68,7 @@ type Door struct {
 	freed   chan struct{} // has something since a place became free
 
 	mu      sync.Mutex
-	held    map[net.Conn]*list.Element // its place in waiting, or in busy while it has a request
+	places  map[net.Conn]*list.Element // its place in waiting, or in busy while it has a request
 	waiting list.List                  // of waiter, the longest-waiting first
 	busy    list.List                  // of waiter, who has had requests for longest first
 	from    map[clientaddr.Group]*tally
@@ -106,7 +106,7 @@ func NewDoor(cfg DoorConfig) *Door {
 	return &Door{
 		cfg: cfg, open: m.open.WithLabelValues(cfg.Listener), evicted: m.evicted.WithLabelValues(cfg.Listener),
 		errors: m.acceptErrors.WithLabelValues(cfg.Listener), shed: m.refused.WithLabelValues(refusedFull),
-		freed: make(chan struct{}, 1), held: map[net.Conn]*list.Element{}, from: map[clientaddr.Group]*tally{},
+		freed: make(chan struct{}, 1), places: map[net.Conn]*list.Element{}, from: map[clientaddr.Group]*tally{},
 	}
 }
 
@@ -143,7 +143,7 @@ func bodyWithin(w http.ResponseWriter, d time.Duration) {
 func (d *Door) state(nc net.Conn, state http.ConnState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	at, in := d.held[nc]
+	at, in := d.places[nc]
 	if !in && state != http.StateNew {
 		return // it was evicted
 	}
@@ -157,16 +157,16 @@ func (d *Door) state(nc net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew, http.StateIdle:
-		d.held[nc] = d.waiting.PushBack(w)
+		d.places[nc] = d.waiting.PushBack(w)
 	case http.StateActive:
-		d.held[nc] = d.busy.PushBack(w)
+		d.places[nc] = d.busy.PushBack(w)
 	case http.StateHijacked, http.StateClosed:
 		d.forget(w)
 	}
 	if state == http.StateClosed {
 		d.cfg.Reserve.Refill() // with its descriptor, if they are short
 	}
-	d.open.Set(float64(len(d.held)))
+	d.open.Set(float64(len(d.places)))
 }
 
 // share is how many places one address may have for long.
@@ -195,7 +195,7 @@ func (d *Door) count(nc net.Conn) *tally {
 
 // forget frees the place of a connection. The caller holds mu.
 func (d *Door) forget(w waiter) {
-	delete(d.held, w.nc)
+	delete(d.places, w.nc)
 	if t := w.from; t != nil {
 		if t.places--; t.places == d.share() {
 			d.heavy--
@@ -242,7 +242,7 @@ func (d *Door) enter(closed <-chan struct{}) error {
 func (d *Door) full() (evict net.Conn, wait time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.held) < d.cfg.Places {
+	if len(d.places) < d.cfg.Places {
 		return nil, 0
 	}
 	from, patience := &d.waiting, doorPatience
@@ -296,7 +296,7 @@ func (d *Door) idle() net.Conn {
 func (d *Door) evict(from *list.List, at *list.Element) net.Conn {
 	w := from.Remove(at).(waiter)
 	d.forget(w)
-	d.open.Set(float64(len(d.held)))
+	d.open.Set(float64(len(d.places)))
 	d.evicted.Inc()
 	return w.nc
 }

@@ -4,20 +4,20 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// A node leaves like this. From one moment on it is not ready and takes nobody in:
-// newcomers get 503, which a proxy may take elsewhere. When those who asked whether it is
-// ready have had the time to learn, it is to be reached no more (see [Server.Noticed]), so
-// that a proxy that asks nobody, and cannot read 503 either, goes elsewhere too.
-// From then on everybody who is here comes back somewhere else, at a moment of its own
-// that it was told at the beginning; the moments are spread evenly, so that the other nodes get a
-// stream and no wave. Who is still here a little after its moment is closed with 1012. A
-// comment that is under way is answered first.
+// A node drains like this. From one moment on it is not ready and lets nobody in: newcomers
+// get 503, and a proxy may ask another node. When all who ask whether it is ready have had the
+// time to learn, its listener is closed (see [Server.Noticed]), so that a proxy that asks
+// nobody, and cannot read 503 either, goes elsewhere too.
+//
+// From then on each viewer reconnects to another node, at a moment of its own that it was told
+// at the beginning. The moments are spread evenly, so that the other nodes get a stream and no
+// wave. A viewer that is still here a little after its moment is closed with 1012. A comment
+// that is under way is answered first.
 const (
 	// noticeShare is the part of the spread that is notice, one in so many: a quarter,
 	// 5 s by default, is enough for checks every second or two, and leaves most of it to
@@ -33,8 +33,8 @@ const (
 	lookAgain = 50 * time.Millisecond
 	// comeBack is the time within which who was closed is to come back, at random.
 	comeBack = time.Second
-	// countLag is how long whoever has left is counted still: longer than it takes the
-	// other node to count it, or the counts would sink while viewers move.
+	// countLag is how long a viewer that has left is counted still: longer than it takes the
+	// other node to count it.
 	countLag = 1500 * time.Millisecond
 )
 
@@ -47,41 +47,31 @@ type leaver interface {
 	leave(force bool) bool
 }
 
-// drain is the leaving of a node: one schedule for all its viewers.
+// drain is one schedule for all viewers of a node.
 type drain struct {
 	began  time.Time
 	spread time.Duration
 	all    []leaver        // in the order in which they leave
 	at     []time.Duration // their moments, since began
 
-	gone    chan struct{} // closed by the server when nobody is left
-	noticed *time.Timer   // until the notice is over
-	done    chan struct{} // closed when run has ended
-	counted chan struct{} // closed when discount has ended
-	rush    func()        // has everybody closed at once
-	now     <-chan struct{}
-
-	mu      sync.Mutex
-	left    []departure // in the order of time
-	stopped bool        // nobody is counted any longer than it is here
-}
-
-// departure is somebody who has left and is still counted.
-type departure struct {
-	at       time.Time
-	discount func()
+	lag     *lag            // of the counts
+	noticed *time.Timer     // until the notice is over
+	hurry   context.Context // over when everybody is to be closed at once
+	rush    func()          // ends hurry, and the lag
+	gone    chan struct{}   // closed by the server when nobody is left
+	done    chan struct{}   // closed when run has ended
 }
 
 // newDrain begins a drain, which calls noticed when its notice is over.
 func newDrain(all []leaver, spread time.Duration, noticed func()) *drain {
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	now := make(chan struct{})
-	return &drain{
+	d := &drain{
 		began: time.Now(), spread: spread, all: all, at: moments(len(all), spread),
-		gone: make(chan struct{}), done: make(chan struct{}), counted: make(chan struct{}),
-		noticed: time.AfterFunc(noticeOf(spread), noticed),
-		rush:    sync.OnceFunc(func() { close(now) }), now: now,
+		lag: newLag(), noticed: time.AfterFunc(noticeOf(spread), noticed), gone: make(chan struct{}), done: make(chan struct{}),
 	}
+	hurry, cancel := context.WithCancel(context.Background())
+	d.hurry, d.rush = hurry, func() { cancel(); d.lag.finish() }
+	return d
 }
 
 // moments are n times between the notice and the end of spread, in order: one at random
@@ -96,7 +86,7 @@ func moments(n int, spread time.Duration) []time.Duration {
 	return at
 }
 
-// noticeOf is how long whoever asks for it has to learn that the node is leaving.
+// noticeOf is how long others have to learn that the node drains.
 func noticeOf(spread time.Duration) time.Duration { return spread / noticeShare }
 
 // toCome is how much of the spread there is still to come.
@@ -113,20 +103,19 @@ func (d *drain) run() {
 	}
 	after := min(linger, d.spread)
 	last := d.spread + after + answerWait
-	var held []leaver // those who wait for an answer
-	rushed := false
+	var busy []leaver // those who wait for an answer
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for next := 0; ; {
 		now := time.Since(d.began)
-		force := rushed || now >= last
+		force := d.hurry.Err() != nil || now >= last
 		for ; next < len(d.all) && (force || now >= d.at[next]+after); next++ {
-			held = append(held, d.all[next])
+			busy = append(busy, d.all[next])
 		}
-		held = slices.DeleteFunc(held, func(v leaver) bool { return v.leave(force) })
+		busy = slices.DeleteFunc(busy, func(v leaver) bool { return v.leave(force) })
 		var wait time.Duration
 		switch {
-		case len(held) > 0:
+		case len(busy) > 0:
 			wait = lookAgain
 		case next < len(d.all):
 			wait = d.at[next] + after - now
@@ -134,84 +123,31 @@ func (d *drain) run() {
 			return
 		}
 		timer.Reset(wait)
+		hurry := d.hurry.Done()
+		if force {
+			hurry = nil // it is known
+		}
 		select {
 		case <-timer.C:
-		case <-d.now:
-			if isClosed(d.gone) {
-				return
-			}
-			rushed = true
+		case <-hurry:
 		case <-d.gone:
+		}
+		select {
+		case <-d.gone: // whatever else happened
 			return
+		default:
 		}
 	}
 }
 
-// later has f, which takes somebody out of the counts, called when another node has
-// had the time to count it.
-func (d *drain) later(f func()) {
-	d.mu.Lock()
-	stopped := d.stopped
-	if !stopped {
-		d.left = append(d.left, departure{time.Now(), f})
-	}
-	d.mu.Unlock()
-	if stopped {
-		f()
-	}
-}
-
-// end ends run and discount.
+// end ends run and the lag.
 func (d *drain) end() {
-	d.rush()
 	d.noticed.Stop()
-	d.mu.Lock()
-	d.stopped = true
-	d.mu.Unlock()
+	d.rush()
 	<-d.done
-	<-d.counted
 }
 
-// discount calls what later was given. It ends when all have gone and are discounted,
-// or soon after end.
-func (d *drain) discount() {
-	defer close(d.counted)
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
-	for {
-		gone, lag := isClosed(d.gone), countLag
-		if isClosed(d.now) {
-			lag = 0
-		}
-		d.mu.Lock()
-		n := 0
-		for n < len(d.left) && time.Since(d.left[n].at) >= lag {
-			n++
-		}
-		due := d.left[:n]
-		d.left = d.left[n:]
-		over := (gone || d.stopped) && len(d.left) == 0
-		d.mu.Unlock()
-		for _, one := range due {
-			one.discount()
-		}
-		if over {
-			return
-		}
-		<-tick.C
-	}
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// Drain begins the leaving of this node: see [Server.Leave]. It returns at once, with
+// Drain begins to drain this node: see [Server.Leave]. It returns at once, with
 // how many viewers are here and how much of the spread is to come. Only the first call
 // counts; further ones tell the same.
 func (s *Server) Drain(spread time.Duration) (viewers int, left time.Duration) {
@@ -232,25 +168,21 @@ func (s *Server) beginDrain(spread time.Duration) (*drain, int) {
 		if len(all) == 0 {
 			close(s.drain.gone)
 		}
-		go s.drain.run()      // ends by itself; Leave and Close wait for it
-		go s.drain.discount() // the same
+		go s.drain.run() // ends by itself; Leave and Close wait for it
 	}
 	return s.drain, len(s.sessions)
 }
 
-// Leave makes the node leave: it takes nobody in any more, and everybody who is here
-// is told to come back elsewhere, at moments that are spread evenly over spread, and
-// closed soon after if it has not left by then. It returns when all are gone; when ctx
-// is over before, everybody is closed at once.
+// Leave drains the node: it lets nobody in any more, and tells all viewers to reconnect to
+// another node, at moments that are spread evenly over spread. A viewer that has not left soon
+// after its moment is closed. Leave returns when all are gone; when ctx is over before,
+// everybody is closed at once.
 func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
 	d, _ := s.beginDrain(spread)
 	var err error
 	select {
 	case <-d.gone:
-		select {
-		case <-d.counted:
-		case <-ctx.Done(): // the presence takes out whoever is left
-		}
+		d.lag.wait(ctx) // presence takes out whoever is left then
 	case <-ctx.Done():
 		err = ctx.Err()
 		d.rush()
@@ -259,19 +191,19 @@ func (s *Server) Leave(ctx context.Context, spread time.Duration) error {
 	return err
 }
 
-// Noticed is closed when the node is leaving and whoever asks whether it is ready has
-// had the time to learn. From then on its public listener is to be closed: the refusal of
-// a connection sends on every proxy, and browsers to the next address.
+// Noticed is closed when the node drains and all who ask whether it is ready have had the
+// time to learn. Then its public listener is to be closed: a refused connection sends every
+// proxy to another node, and browsers to the next address.
 func (s *Server) Noticed() <-chan struct{} { return s.noticed }
 
-// Hurry closes at once whoever is here still, if the node is leaving.
+// Hurry closes all viewers at once, if the node drains.
 func (s *Server) Hurry() {
 	if d := s.leaving(); d != nil {
 		d.rush()
 	}
 }
 
-// leaving is how this node leaves; nil when it does not.
+// leaving is how this node drains; nil when it does not.
 func (s *Server) leaving() *drain {
 	s.mu.Lock()
 	defer s.mu.Unlock()

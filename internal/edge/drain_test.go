@@ -168,15 +168,13 @@ func TestDrainNotice(t *testing.T) {
 			began := time.Now()
 			d := newDrain(nil, spread, func() { noticed = append(noticed, time.Since(began)) })
 			close(d.gone)
-			go d.run()      // ends by itself, and is waited for
-			go d.discount() // the same
+			go d.run() // ends by itself, and is waited for
 			if ends {
 				d.end()
 			}
 			time.Sleep(2 * spread)
 			synctest.Wait()
 			<-d.done
-			<-d.counted
 			if ends && len(noticed) > 0 || !ends && (len(noticed) != 1 || noticed[0] != spread/noticeShare) {
 				t.Errorf("spread %v: noticed after %v", spread, noticed)
 			}
@@ -199,11 +197,10 @@ func TestDrainDiscountsLater(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				d, _ := guests(1, 10*time.Second, nil)
-				go d.run()      // ends by itself, and is waited for
-				go d.discount() // the same
+				go d.run() // ends by itself, and is waited for
 				time.Sleep(time.Second)
 				var at time.Duration
-				d.later(func() { at = time.Since(d.began) })
+				d.lag.later(func() { at = time.Since(d.began) })
 				time.Sleep(time.Second)
 				c.end(d)
 				time.Sleep(2 * time.Second)
@@ -213,14 +210,13 @@ func TestDrainDiscountsLater(t *testing.T) {
 				}
 				late := false
 				if name == "ended" {
-					d.later(func() { late = true })
+					d.lag.later(func() { late = true })
 					if !late {
 						t.Error("whoever leaves behind the end is not discounted")
 					}
 				}
 				close(d.gone)
 				<-d.done
-				<-d.counted
 			})
 		})
 	}

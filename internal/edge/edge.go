@@ -35,16 +35,6 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Guests says what somebody without a token may do.
-type Guests string
-
-// The settings of guests.
-const (
-	GuestsNone    Guests = "none"
-	GuestsWatch   Guests = "watch"
-	GuestsComment Guests = "comment"
-)
-
 // Rate is a token bucket: so many a second, so many at once.
 type Rate struct {
 	PerS  float64
@@ -58,7 +48,7 @@ type Config struct {
 	Sockets *socket.Server
 	Tokens  *auth.Verifier
 
-	Guests   Guests
+	Guests   protocol.Guests
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
 	Origins  []string     // allowed beside the node's own host; "*" for any
 	Loopback bool         // pages from this machine are allowed too

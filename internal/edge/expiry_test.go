@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-func endsAt(t time.Time) *session { return &session{person: person{ends: t.Unix()}} }
+func endsAt(t time.Time) *session {
+	return &session{ticket: ticket{identity: identity{ends: t.Unix()}}}
+}
 
 // ends runs an expiry, and notes when each session is ended.
 type ends struct {

@@ -25,18 +25,6 @@ const (
 	refusedProxy     = "proxy"   // a trusted proxy has begun without the PROXY protocol
 )
 
-func refusalOf(c protocol.CloseCode) string {
-	switch c {
-	case protocol.CloseUnauthorized:
-		return refusedToken
-	case protocol.CloseNoRoom:
-		return refusedRoom
-	case protocol.CloseTooMany:
-		return refusedUser
-	}
-	return refusedLeaving
-}
-
 // Why this node has closed a viewer's connection. What else ends one is a [socket.Kind].
 const (
 	leftRestart   = "restart"   // the node was leaving, and the viewer had not gone by itself

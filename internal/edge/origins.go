@@ -112,12 +112,11 @@ func isLoopback(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 }
 
-func (s *Server) refuseOrigin(w http.ResponseWriter, r *http.Request) {
+// foreign refuses the page of a foreign origin.
+func (s *Server) foreign(r *http.Request) *refusal {
 	from := r.Header.Get("Origin")
 	shown := quiet.Cut(from, maxShown)
-	s.cfg.Metrics.refused.WithLabelValues(refusedOrigin).Inc()
 	s.quiet.Log(slog.LevelWarn, "refused a page of another origin than the host of its request; if viewers reach this node there, and a proxy changes Host, start with --public-url, to permit another site with --origin",
 		from, "origin", shown, "host", quiet.Cut(r.Host, maxShown), "own", "--public-url="+shown, "other", "--origin="+shown)
-	writeProblem(w, http.StatusForbidden, &protocol.Error{
-		Code: protocol.CodeForbidden, Message: `pages of the origin "` + shown + `" may not connect to this node`}, 0)
+	return &refusal{code: protocol.CodeForbidden, message: `pages of the origin "` + shown + `" may not connect to this node`, reason: refusedOrigin, hard: true}
 }

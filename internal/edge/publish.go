@@ -18,14 +18,14 @@ import (
 
 // comment is one that somebody wants to publish.
 type comment struct {
-	room    string
-	session string // where the ref is unique
-	person  *person
-	author  *protocol.User // nil: the person
-	user    *entry[user]   // of the person, whose rate it is, also for another author
-	address *address       // of a guest; nil: nobody's
-	ended   bool           // the room is not open on this node, and its broadcast has ended
-	req     *protocol.CommentRequest
+	room     string
+	session  string // where the ref is unique
+	identity *identity
+	author   *protocol.User // nil: the identity
+	user     *entry[user]   // of the identity, whose rate it is, also for another author
+	address  *address       // of a guest; nil: nobody's
+	ended    bool           // the room is not open on this node, and its broadcast has ended
+	req      *protocol.CommentRequest
 }
 
 // publish is the one way of a comment into the room log: it judges the comment,
@@ -89,13 +89,13 @@ func unknownOutcome() *protocol.Error {
 
 // draft judges a comment and makes the event of it.
 func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
-	if !c.person.comment {
+	if !c.identity.comment {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
-	if !c.person.runs() && s.ended(c) {
+	if !c.identity.role.Runs() && s.ended(c) {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeLocked, Message: "the broadcast has ended: nobody but the staff may comment"}
 	}
-	clean, err := text.Clean(c.req.Text, s.textLimit(c.person.role))
+	clean, err := text.Clean(c.req.Text, s.textLimit(c.identity.role))
 	if err != nil {
 		code := protocol.CodeBadMessage
 		switch {
@@ -106,7 +106,7 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 		}
 		return hub.Draft{}, &protocol.Error{Code: code, Message: err.Error()}
 	}
-	author := protocol.User{ID: c.person.id, Name: c.person.name, Role: c.person.role}
+	author := protocol.User{ID: c.identity.id, Name: c.identity.name, Role: c.identity.role}
 	if c.author != nil {
 		if err := auth.CheckUser(c.author.ID); err != nil {
 			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}
@@ -168,7 +168,7 @@ func draftID(c comment) string {
 	}
 	h := sha256.New()
 	for _, part := range [...]string{
-		c.room, c.person.id, c.session, c.req.Ref, author, c.req.Text, media,
+		c.room, c.identity.id, c.session, c.req.Ref, author, c.req.Text, media,
 		style.Position, style.Size, style.Color,
 	} {
 		var n [4]byte

@@ -17,15 +17,15 @@ func TestDraftID(t *testing.T) {
 	media := func(ms int64) *int64 { return &ms }
 	first := func() comment {
 		return comment{
-			room: "r", session: "s", person: &person{id: "u", name: "old name", role: protocol.RoleViewer, comment: true},
+			room: "r", session: "s", identity: &identity{id: "u", name: "old name", role: protocol.RoleViewer, comment: true},
 			req: &protocol.CommentRequest{Ref: "1", Text: " a  b ", MediaMS: media(5), Style: &protocol.Style{Color: "#ff0000"}},
 		}
 	}
 	want := draftID(first())
 	for name, change := range map[string]func(*comment){
-		"name": func(c *comment) { c.person.name = "new name" },
-		"role": func(c *comment) { c.person.role = protocol.RoleModerator },
-		"may":  func(c *comment) { c.person.comment = false },
+		"name": func(c *comment) { c.identity.name = "new name" },
+		"role": func(c *comment) { c.identity.role = protocol.RoleModerator },
+		"may":  func(c *comment) { c.identity.comment = false },
 	} {
 		c := first()
 		if change(&c); draftID(c) != want {
@@ -36,7 +36,7 @@ func TestDraftID(t *testing.T) {
 	for name, change := range map[string]func(*comment){
 		"room":       func(c *comment) { c.room = "q" },
 		"session":    func(c *comment) { c.session = "t" },
-		"user":       func(c *comment) { c.person.id = "v" },
+		"user":       func(c *comment) { c.identity.id = "v" },
 		"author":     func(c *comment) { c.author = &protocol.User{ID: "w"} },
 		"ref":        func(c *comment) { c.req.Ref = "2" },
 		"text":       func(c *comment) { c.req.Text = "a b" },
@@ -96,8 +96,8 @@ func (unfollowed) Stop() {}
 // neither taken nor refused.
 func TestSaidAgain(t *testing.T) {
 	t.Parallel()
-	who := &person{id: "u", role: protocol.RoleViewer, comment: true}
-	c := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "1", Text: "x"}}
+	who := &identity{id: "u", role: protocol.RoleViewer, comment: true}
+	c := comment{room: "r", session: "s", identity: who, req: &protocol.CommentRequest{Ref: "1", Text: "x"}}
 	l := &knowing{id: draftID(c), sure: true}
 	h := hub.New(hub.Config{Log: l})
 	defer h.Close()
@@ -160,8 +160,8 @@ func TestEndedRoom(t *testing.T) {
 	} {
 		t.Run(c.status+" "+string(c.role), func(t *testing.T) {
 			t.Parallel()
-			who := &person{id: "u", role: c.role, comment: c.role != protocol.RoleMonitor}
-			said := comment{room: "r", session: "s", person: who, req: &protocol.CommentRequest{Ref: "said", Text: "x"}}
+			who := &identity{id: "u", role: c.role, comment: c.role != protocol.RoleMonitor}
+			said := comment{room: "r", session: "s", identity: who, req: &protocol.CommentRequest{Ref: "said", Text: "x"}}
 			l := &knowing{id: draftID(said), sure: true, state: hub.State{Rev: 1, Body: []byte(`{"status":"` + c.status + `"}`)}}
 			h := hub.New(hub.Config{Log: l})
 			defer h.Close()

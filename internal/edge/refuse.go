@@ -18,13 +18,26 @@ const (
 	refusedRetry = 2 * time.Second
 )
 
-// refuse accepts a connection and closes it with the verdict's code. When too many wait
-// for that already it answers with 503: whoever is honest learns the verdict when it
-// comes again, or from GET /v1/rooms/{room}.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *verdict) {
+// refuse tells a refusal. One that concerns the viewer is told by a close code: the connection
+// is accepted and closed. When too many wait for that already the answer is 503: an honest
+// client learns the reason when it comes again, or from GET /v1/rooms/{room}.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
+	if no.hard {
+		s.cfg.Metrics.refused.WithLabelValues(no.reason).Inc()
+		switch no.reason {
+		case refusedOrigin:
+			// A page whose connection fails asks here why, and may read it: it holds nothing that
+			// the page does not know.
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+		case refusedLeaving:
+			w.Header().Set("Connection", "close")
+		}
+		writeRefusal(w, no)
+		return
+	}
 	if s.refused.Add(1) > int64(s.cfg.MaxRefused) {
 		s.refused.Add(-1)
-		s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
+		s.cfg.Metrics.refused.WithLabelValues(no.reason).Inc()
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: refusedRetry.Milliseconds(),
 			Message: "this node refuses as many as it can at a time"}, 0)
 		return
@@ -38,27 +51,29 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *verdict) {
 	s.turnAway(conn, no)
 }
 
-// sendElsewhere refuses a newcomer because the node is leaving, whoever it is: before
-// the upgrade, so that a proxy can ask another node. A browser without one cannot read
-// that; it learns it from GET /v1/rooms/{room}.
-func (s *Server) sendElsewhere(w http.ResponseWriter, no *verdict) {
-	s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
-	w.Header().Set("Connection", "close")
-	writeVerdict(w, no)
-}
-
 // turnAway closes a connection that counts as refused.
-func (s *Server) turnAway(conn *socket.Conn, no *verdict) {
-	s.cfg.Metrics.refused.WithLabelValues(refusalOf(no.close)).Inc()
-	conn.Start(refusal{s})
+func (s *Server) turnAway(conn *socket.Conn, no *refusal) {
+	s.cfg.Metrics.refused.WithLabelValues(no.reason).Inc()
+	conn.Start(refusedPeer{s})
 	conn.Refuse(int(no.close), protocol.CloseReason(no.message, no.retryMS))
 }
 
-// refusal is who is not let in. It says nothing and is not listened to.
-type refusal struct{ server *Server }
+// writeRefusal answers an HTTP request with a refusal.
+func writeRefusal(w http.ResponseWriter, no *refusal) {
+	writeProblem(w, 0, no.problem(), no.close)
+}
 
-var _ socket.Handler = refusal{}
+// refusedPeer is the handler of a connection that is not let in. It says nothing and is not
+// listened to.
+type refusedPeer struct{ server *Server }
 
-func (refusal) Next(dst [][]byte) [][]byte { return dst }
-func (refusal) Message([]byte)             {}
-func (v refusal) Closed(socket.Cause)      { v.server.refused.Add(-1) }
+var _ socket.Handler = refusedPeer{}
+
+// Next implements [socket.Handler].
+func (refusedPeer) Next(dst [][]byte) [][]byte { return dst }
+
+// Message implements [socket.Handler].
+func (refusedPeer) Message([]byte) {}
+
+// Closed implements [socket.Handler].
+func (v refusedPeer) Closed(socket.Cause) { v.server.refused.Add(-1) }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/socket"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // stranger asks to be let in without a token, reads the answer and does nothing more.
@@ -40,7 +42,7 @@ func TestRefusedAreBounded(t *testing.T) {
 	t.Parallel()
 	sockets := socket.NewServer(socket.Config{})
 	defer func() { _ = sockets.Close(t.Context()) }()
-	s := New(Config{GuestIDs: new(auth.Guests), Sockets: sockets, Guests: GuestsNone, MaxViewers: 1, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
+	s := New(Config{GuestIDs: new(auth.Guests), Sockets: sockets, Guests: protocol.GuestsNone, MaxViewers: 1, Metrics: NewMetrics(nil), Logger: slog.New(slog.DiscardHandler)})
 	defer s.Close()
 	mux := http.NewServeMux()
 	s.Register(mux)

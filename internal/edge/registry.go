@@ -20,8 +20,8 @@ const (
 	maxIdle = 1 << 16
 )
 
-// registry holds the rates and the number of connections of users of rooms, or of
-// addresses, on this node. Each has an entry while it has a connection or a request under
+// registry holds what belongs to users of rooms, or to addresses, on this node: their rates
+// and their connections. Each has an entry while it has a connection or a request under
 // way, and afterwards until its buckets are full again: to forget it then changes nothing.
 //
 // An entry that nobody holds and that is not full is idle. Idle entries are bounded.
@@ -54,6 +54,7 @@ type entry[K comparable] struct {
 	comments, messages bucket
 	holders            int32 // connections, and requests under way
 	connections        int32
+	sessions           *session      // those that are let in: a list, by session.sibling
 	place              int32         // in the heap; -1: it is not idle
 	full               time.Duration // while it is idle: when its buckets are full
 }
@@ -104,6 +105,40 @@ func (r *registry[K]) connections(key K) int {
 		return int(e.connections)
 	}
 	return 0
+}
+
+// sessions returns the sessions of key that are let in. With them come what their tokens
+// say and when these end, which may differ from one to another.
+func (r *registry[K]) sessions(key K) []*session {
+	s := r.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*session
+	if e := s.of[key]; e != nil {
+		for v := e.sessions; v != nil; v = v.sibling {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// attach and detach say that a session is let in, and that it has ended. A user has few.
+
+func (e *entry[K]) attach(v *session) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	v.sibling, e.sessions = e.sessions, v
+}
+
+func (e *entry[K]) detach(v *session) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	for at := &e.sessions; *at != nil; at = &(*at).sibling {
+		if *at == v {
+			*at, v.sibling = v.sibling, nil
+			return
+		}
+	}
 }
 
 // takeComment takes a comment from the entry's bucket; see [bucket.take].

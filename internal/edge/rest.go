@@ -23,7 +23,7 @@ func (s *Server) open(h http.HandlerFunc) http.HandlerFunc {
 		head := w.Header()
 		// No cache has what it was told for one token answer for another, or for none.
 		head.Add("Vary", "Authorization")
-		if s.cfg.Guests == GuestsNone || !tokenless(r) {
+		if s.cfg.Guests == protocol.GuestsNone || !tokenless(r) {
 			checked(w, r)
 			return
 		}
@@ -51,7 +51,9 @@ func (s *Server) cors(h http.HandlerFunc) http.HandlerFunc {
 		head.Add("Vary", "Origin")
 		if origin := r.Header.Get("Origin"); origin != "" {
 			if !s.originAllowed(r) {
-				s.refuseOrigin(w, r)
+				no := s.foreign(r)
+				s.cfg.Metrics.refused.WithLabelValues(no.reason).Inc()
+				writeRefusal(w, no)
 				return
 			}
 			head.Set("Access-Control-Allow-Origin", origin)
@@ -97,28 +99,24 @@ func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed p
 	})
 }
 
-// enter judges a request about a room as the WebSocket entrance would, but for a node
-// that is leaving: what is done when it is answered is done until the end, and the
+// enter identifies who makes a request about a room, as admission would. A node that drains
+// answers too: what is done when it is answered is done until the end, and the
 // next request goes to another node. It has answered when it returns false.
-func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (string, person, bool) {
+func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (string, identity, bool) {
 	room := r.PathValue("room")
 	if strings.Count(r.URL.RawQuery, "token=") > 1 && len(r.URL.Query()["token"]) > 1 {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "token appears twice"}, 0)
-		return "", person{}, false
+		return "", identity{}, false
 	}
 	who, no := s.identify(r, room, session)
 	if no != nil {
-		writeVerdict(w, no)
-		return "", person{}, false
+		writeRefusal(w, no)
+		return "", identity{}, false
 	}
 	if s.leaving() != nil {
 		w.Header().Set("Connection", "close")
 	}
 	return room, who, true
-}
-
-func writeVerdict(w http.ResponseWriter, no *verdict) {
-	writeProblem(w, 0, &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}, no.close)
 }
 
 // body reads the JSON body of a request; it has answered when it returns false.
@@ -162,21 +160,8 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	no := s.closed()
-	// All who read without a token are one guest, for whom another may connect.
-	if no == nil && !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(userOf(name, who.id)) >= s.cfg.MaxPerUser {
-		no = crowded()
-	}
-	if no != nil {
-		writeVerdict(w, no)
-		return
-	}
-	if s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full() {
-		writeProblem(w, 0, errFull(), 0)
-		return
-	}
-	if s.addressFull(r) {
-		writeProblem(w, 0, errCrowdedAddress(), 0)
+	if no := s.wouldAdmit(r, name, who); no != nil {
+		writeRefusal(w, no)
 		return
 	}
 	room, ok := s.readRoom(w, name)
@@ -201,7 +186,7 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if !who.runs() {
+	if !who.role.Runs() {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may change the room"}, 0)
 		return
 	}
@@ -270,7 +255,7 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, e, 0)
 		return
 	}
-	if post.User != nil && !who.runs() {
+	if post.User != nil && !who.role.Runs() {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may publish for another user"}, 0)
 		return
 	}
@@ -283,14 +268,14 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	ended := false
 	if room, ok := s.cfg.Hub.AcquireToRead(name); ok {
 		defer room.Release()
-		if !who.runs() {
+		if !who.role.Runs() {
 			room.Ready(r.Context())
 		}
-	} else if !who.runs() {
+	} else if !who.role.Runs() {
 		ended = s.endedInLog(r.Context(), name)
 	}
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, person: &who, author: post.User, user: u, ended: ended, req: &post.CommentRequest},
+	s.publish(comment{room: name, identity: &who, author: post.User, user: u, ended: ended, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {

@@ -18,11 +18,8 @@ const maxMalformed = 10
 // session is one viewer's connection. Message is called by one goroutine at a time.
 type session struct {
 	hub.Viewer
-	person
-	server *Server
-	conn   *socket.Conn
-	room   string
-	id     string // of the session
+	ticket
+	conn *socket.Conn
 
 	gone     atomic.Bool
 	settled  atomic.Bool  // it has its welcome
@@ -30,11 +27,10 @@ type session struct {
 	underWay atomic.Int32 // comments without an answer
 	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
 
-	user      *entry[user] // what belongs to its user
-	address   *address     // what belongs to its address; nil if that is nobody's
 	malformed int32
 
-	place int32 // in its bucket of expiry; the same lock guards it
+	place   int32    // in its bucket of expiry; the same lock guards it
+	sibling *session // the next of its user; the lock of the user's entry guards it
 }
 
 var _ socket.Handler = (*session)(nil)
@@ -43,8 +39,8 @@ func (v *session) welcome(recovered bool) []byte {
 	s := v.server
 	rate := s.rateOf(v.role)
 	return protocol.Encode(&protocol.Welcome{
-		V: protocol.Version, Room: v.room, Session: v.id,
-		You: protocol.You{ID: v.person.id, Name: v.name, Role: v.role, Can: v.can()},
+		V: protocol.Version, Room: v.room, Session: v.session,
+		You: protocol.You{ID: v.identity.id, Name: v.name, Role: v.role, Can: v.can()},
 		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(),
 		Limits: protocol.Limits{Text: s.textLimit(v.role), PerS: rate.PerS, Burst: rate.Burst},
 	})
@@ -105,19 +101,19 @@ func (v *session) comment(req *protocol.CommentRequest) {
 			Message: "the comment was not published: this node is leaving; try again on another"})
 		return
 	}
-	s.publish(comment{room: v.room, session: v.id, person: &v.person, user: v.user, address: v.address, req: req}, answer)
+	s.publish(comment{room: v.room, session: v.session, identity: &v.identity, user: v.user, address: v.address, req: req}, answer)
 }
 
 // Closed implements [socket.Handler].
 func (v *session) Closed(cause socket.Cause) {
 	v.gone.Store(true)
 	if d := v.server.leaving(); d != nil {
-		d.later(v.Leave)
+		d.lag.later(v.Leave)
 	} else {
 		v.Leave()
 	}
-	v.server.viewers.Add(-1)
-	v.server.part(v.address, v.user, v.role)
+	v.user.detach(v)
+	v.release()
 	if v.server.dismiss(v) {
 		v.server.cfg.Metrics.leaves.WithLabelValues(leaveReason(cause)).Inc()
 	}

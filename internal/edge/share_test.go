@@ -57,8 +57,8 @@ func shareSite(t *testing.T, places int) *shares {
 		_ = srv.Close()
 		<-done
 		synctest.Wait()
-		if len(d.held)+len(d.from)+d.heavy+d.busy.Len()+d.waiting.Len() > 0 {
-			t.Errorf("after the end %d are held, of %d addresses, %d of them with too many", len(d.held), len(d.from), d.heavy)
+		if len(d.places)+len(d.from)+d.heavy+d.busy.Len()+d.waiting.Len() > 0 {
+			t.Errorf("after the end %d are held, of %d addresses, %d of them with too many", len(d.places), len(d.from), d.heavy)
 		}
 	})
 	return &shares{t, l, d}

@@ -46,7 +46,7 @@ func token(r *http.Request) (string, bool) {
 
 // refuseToken counts and logs why a token is refused for a room, and returns what its
 // bearer is told.
-func (s *Server) refuseToken(room string, err error) *verdict {
+func (s *Server) refuseToken(room string, err error) *refusal {
 	cause, claim := auth.CauseOf(err), ""
 	why := "the token is not valid"
 	// The texts of the library may be long, and are nobody's business.
@@ -78,7 +78,7 @@ func (s *Server) refuseToken(room string, err error) *verdict {
 	return unauthorized(why)
 }
 
-// unauthorized is the verdict on who is not known.
-func unauthorized(why string) *verdict {
-	return &verdict{protocol.CloseUnauthorized, protocol.CodeUnauthorized, why, 0}
+// unauthorized refuses somebody who is not known.
+func unauthorized(why string) *refusal {
+	return &refusal{close: protocol.CloseUnauthorized, code: protocol.CodeUnauthorized, message: why, reason: refusedToken}
 }

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/internal/auth"
+	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -127,7 +128,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 }
 
 func newSecret() string {
-	var b [auth.MinSecret]byte
+	var b [private.MinSecret]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }

@@ -1,0 +1,202 @@
+package edge
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// Admission decides who comes in: one function, in one order, from memory alone, and before
+// anything is upgraded. It knows no transport. Who is let in holds a ticket, who is not gets a
+// refusal.
+
+const (
+	// fullRetry is when to come back to a node that is full.
+	fullRetry = 5 * time.Second
+	// crowdedRetry is when a user or an address with too many connections is to come back: one
+	// of them must end first, and a dead one is found within 100 s.
+	crowdedRetry = 10 * time.Second
+)
+
+// ticket is a place on this node: who has it, and what was counted for it. It is given back
+// once, by release.
+type ticket struct {
+	identity
+	server  *Server
+	room    string
+	session string       // its id
+	user    *entry[user] // what belongs to its user
+	address *address     // what belongs to its address; nil if that is nobody's
+}
+
+// refusal says why somebody is not let in.
+type refusal struct {
+	close   protocol.CloseCode // that says the same over WebSocket; 0: there is none
+	code    protocol.ErrorCode
+	message string
+	retryMS int64
+	reason  string // of the metric
+	// hard refusals concern the node or the way, not the viewer. They are told before the
+	// upgrade, so that a proxy can ask another node. A browser cannot read that, so all
+	// others are told by a close code.
+	hard bool
+}
+
+// problem is the refusal as an HTTP answer tells it.
+func (no *refusal) problem() *protocol.Error {
+	return &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}
+}
+
+// admit decides about a newcomer.
+func (s *Server) admit(r *http.Request, room string) (*ticket, *refusal) {
+	if no := s.closed(); no != nil {
+		return nil, no
+	}
+	if !s.originAllowed(r) {
+		return nil, s.foreign(r)
+	}
+	t := &ticket{server: s}
+	var ok bool
+	if t.address, ok = s.connectAddress(r); !ok {
+		return nil, s.crowdedAddress()
+	}
+	// Nobody who is refused below takes the place of a viewer for longer than this.
+	if n := s.viewers.Add(1); n > int64(s.cfg.MaxViewers) || s.egress.full() {
+		t.release()
+		return nil, full()
+	}
+	var no *refusal
+	t.session = s.sessionOf(r)
+	if t.identity, no = s.identify(r, room, t.session); no == nil {
+		if t.user = s.users.connect(userOf(room, t.identity.id), s.cfg.MaxPerUser, time.Now()); t.user == nil {
+			no = crowded()
+		}
+	}
+	if no != nil {
+		t.release()
+		return nil, no
+	}
+	t.room = t.user.key.room.Value() // the other one keeps the request alive, of which it is a piece
+	return t, nil
+}
+
+// wouldAdmit is admit for somebody who only asks whether it would let them in, and has an
+// identity already: nothing is counted.
+func (s *Server) wouldAdmit(r *http.Request, room string, who identity) *refusal {
+	switch {
+	case s.leaving() != nil:
+		return s.closed()
+	// All who read without a token are one guest, for whom another may connect.
+	case !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(userOf(room, who.id)) >= s.cfg.MaxPerUser:
+		return crowded()
+	case s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full():
+		return full()
+	}
+	group, somebody := s.cfg.Addresses.Of(r)
+	if somebody && s.cfg.MaxPerAddress > 0 && s.addrs.connections(group) >= s.cfg.MaxPerAddress {
+		return errCrowdedAddress()
+	}
+	return nil
+}
+
+// connectAddress counts one more connection for the address of a request. It returns what
+// belongs to that address, nil if it is nobody's; false if the address has as many as it may
+// have.
+func (s *Server) connectAddress(r *http.Request) (*address, bool) {
+	group, somebody := s.cfg.Addresses.Of(r)
+	if !somebody {
+		return nil, true
+	}
+	a := s.addrs.connect(group, s.cfg.MaxPerAddress, time.Now())
+	return a, a != nil
+}
+
+// release gives back what was counted for a ticket.
+func (t *ticket) release() {
+	s, now := t.server, time.Now()
+	s.viewers.Add(-1)
+	if t.address != nil {
+		t.address.disconnect(s.cfg.GuestRate, Rate{}, now)
+	}
+	if t.user != nil {
+		t.user.disconnect(s.rateOf(t.role), s.messageRate(t.role), now)
+	}
+}
+
+// sessionOf returns the session that a request goes on with, or a new one.
+func (s *Server) sessionOf(r *http.Request) string {
+	if id := r.URL.Query().Get("session"); protocol.ValidSession(id) {
+		return id
+	}
+	return s.cfg.GuestIDs.Session()
+}
+
+// closed refuses every newcomer while this node drains; nil while it does not.
+func (s *Server) closed() *refusal {
+	if s.leaving() == nil {
+		return nil
+	}
+	return &refusal{close: protocol.CloseRestart, code: protocol.CodeUnavailable, message: "this node is leaving",
+		retryMS: comeBack.Milliseconds(), reason: refusedLeaving, hard: true}
+}
+
+// full refuses a viewer because the node is full, by viewers or by what it sends: those who
+// are in come first.
+func full() *refusal {
+	return &refusal{code: protocol.CodeUnavailable, message: "this node is full", retryMS: fullRetry.Milliseconds(), reason: refusedFull, hard: true}
+}
+
+// crowded refuses a user who has as many connections as a user may have.
+func crowded() *refusal {
+	return &refusal{close: protocol.CloseTooMany, code: protocol.CodeRateLimited, message: "too many connections of one user",
+		retryMS: crowdedRetry.Milliseconds(), reason: refusedUser}
+}
+
+// serveWS is GET /v1/rooms/{room}/ws.
+func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	t, no := s.admit(r, r.PathValue("room"))
+	if no != nil {
+		s.refuse(w, r, no)
+		return
+	}
+	conn, err := s.cfg.Sockets.Accept(w, r)
+	if err != nil { // and it has been answered
+		t.release()
+		s.cfg.Metrics.refused.WithLabelValues(refusedHandshake).Inc()
+		return
+	}
+	v := &session{ticket: *t, conn: conn}
+	if !s.enroll(v) { // the node has begun to drain meanwhile
+		t.release()
+		s.refused.Add(1)
+		s.turnAway(conn, s.closed())
+		return
+	}
+	v.user.attach(v)
+	s.join(r, v, start)
+}
+
+// join takes a session that is enrolled into its room.
+func (s *Server) join(r *http.Request, v *session, start time.Time) {
+	query := r.URL.Query()
+	since, started := query.Get("since"), false
+	begin := func() {
+		if !started {
+			started = true
+			v.conn.Start(v)
+		}
+	}
+	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
+		Room: v.room, User: v.identity.id, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
+		Socket: v.conn, Since: since, Wait: begin, Welcome: v.welcome,
+	})
+	begin() // the answer to the handshake and all that Join has to say leave together
+	v.settle()
+	if v.gone.Load() { // while it was joining
+		v.Leave()
+	}
+	s.cfg.Metrics.join(since != "", recovered, time.Since(start))
+}
