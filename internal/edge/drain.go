@@ -107,6 +107,11 @@ func (d *drain) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for next := 0; ; {
+		select {
+		case <-d.gone:
+			return
+		default:
+		}
 		now := time.Since(d.began)
 		force := d.hurry.Err() != nil || now >= last
 		for ; next < len(d.all) && (force || now >= d.at[next]+after); next++ {
@@ -131,11 +136,6 @@ func (d *drain) run() {
 		case <-timer.C:
 		case <-hurry:
 		case <-d.gone:
-		}
-		select {
-		case <-d.gone: // whatever else happened
-			return
-		default:
 		}
 	}
 }

@@ -1,20 +1,20 @@
 // Package edge is the public face of one node: HTTP and WebSocket entrances,
 // admission, who somebody is and what they may do, and the operators' listener.
 //
-// A viewer's request passes origins.go (whose page), who.go (token, guest) and entrance.go
-// (limits, upgrade; refuse.go when it is not let in), becomes a session (session.go),
-// and is taken into its room by the hub. What it sends comes back to the session; a
-// comment goes through publish.go, the one way into the room log, which POST uses too.
-// rest.go has the HTTP entrances, comments.go the one that
-// reads comments, and ops.go the operators'; drain.go is how a node
-// leaves, expiry.go how a viewer's token ends. registry.go holds what belongs to a user of
-// a room or to an address rather than to a connection, and limits.go compares it with what
-// is allowed.
-// In front of both listeners door.go bounds their connections, accept.go goes on when the
-// machine is short of something, and hosts.go asks for their names.
+// A newcomer's request is decided by admission.go, from origins.go (whose page), identity.go
+// (token, guest) and limits.go (how many, how often), before anything is upgraded. A viewer that
+// is let in becomes a session (session.go) and is taken into its room by the hub; refuse.go
+// tells the others. What a viewer sends comes to its session; a comment goes through publish.go,
+// the one way into the room log, which POST uses too. registry.go holds what belongs to a user
+// of a room, or to an address, rather than to a connection. expiry.go ends sessions with their
+// tokens; drain.go empties a node, and lag.go keeps the counts true meanwhile.
 //
-// A browser cannot read why an upgrade was refused. So what concerns the viewer is
-// accepted and then closed with a code; see [verdict].
+// rest.go has the HTTP entrances, comments.go the one that reads comments, and ops.go those of
+// the operators. In front of both listeners door.go bounds their connections, accept.go goes on
+// when the machine is short of something, and hosts.go asks for their names.
+//
+// A browser cannot read why an upgrade was refused. So what concerns the viewer is accepted and
+// then closed with a code; see [refusal].
 package edge
 
 import (
