@@ -14,12 +14,6 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// What a stream's metadata pin.
-const (
-	metaEpoch      = "kansei_epoch"
-	metaPartitions = "kansei_partitions"
-)
-
 // newEpoch is the identity of a stream that is about to be created: 60 random
 // bits, [a-z2-7]{12}.
 func newEpoch() string { return strings.ToLower(rand.Text()[:12]) }

@@ -21,7 +21,8 @@
 //
 // A node makes the streams that are not there, unless it is told to wait for them, and
 // changes nothing in those that are. It does its work by what a stream is, whatever its own
-// settings say: compare.go judges each difference. Servers older than 2.11 (version.go) and
+// settings say: compare.go judges each difference. Nodes of several versions share streams
+// (layout.go) and records (schema.go). Servers older than 2.11 (version.go) and
 // mirrors that answer for a stream (mirror.go) are not relied on.
 //
 // # How a room is followed

@@ -428,7 +428,7 @@ func (f *follow) show(inbox []*nats.Msg) {
 		}
 		had = hub.Position{Seq: rec.seq, At: rec.at}
 		if e, reason := rec.event(); reason != "" {
-			f.l.metrics.skip(reason)
+			f.l.skip(&rec, reason)
 		} else {
 			events = append(events, e)
 		}

@@ -34,6 +34,7 @@ type Log struct {
 	metrics *Metrics
 	log     *slog.Logger
 	quiet   *quiet.Logger // of what viewers cause
+	newer   *quiet.Logger // of records of a newer schema
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -79,7 +80,7 @@ func Open(cfg Config) (*Log, error) {
 			return nil, fmt.Errorf("natslog: %w", secrets.Error(err))
 		}
 	}
-	l := &Log{cfg: cfg, began: time.Now(), secrets: secrets, metrics: cfg.Metrics, log: cfg.Logger, quiet: quiet.New(cfg.Logger), closed: make(chan struct{})}
+	l := &Log{cfg: cfg, began: time.Now(), secrets: secrets, metrics: cfg.Metrics, log: cfg.Logger, quiet: quiet.New(cfg.Logger), newer: quiet.Every(newerAgain, cfg.Logger), closed: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.caller = newCaller(l)
 	l.appender = newAppender(l)

@@ -49,6 +49,7 @@ type Metrics struct {
 	repairSeconds prometheus.Histogram
 	degraded      prometheus.Gauge
 	skipped       *prometheus.CounterVec
+	newer         *prometheus.CounterVec
 	connected     prometheus.Gauge
 	reconnects    prometheus.Counter
 	errors        *prometheus.CounterVec
@@ -85,6 +86,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_log_skipped_total", Help: "Records in the log that are no events, by what is wrong with them.",
 		}, []string{"reason"}),
+		newer: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_log_newer_records_total", Help: "Records of a newer schema than this node knows, by what they are: events are passed over, states are told as they are.",
+		}, []string{"record"}),
 		connected: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_nats_connected", Help: "1 while the node is connected to NATS.",
 		}),
@@ -106,7 +110,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "kansei_log_replicas_missing", Help: "Replicas that the streams should have and do not, by what is wrong with them, as the leaders say.",
 		}, []string{"state"}),
 	}
-	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped,
+	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped, m.newer,
 		m.connected, m.reconnects, m.errors, m.requests, m.differences, m.replicas)
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
@@ -116,6 +120,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
 		m.skipped.WithLabelValues(string(v))
+	}
+	for _, v := range []string{recordEvent, recordState} {
+		m.newer.WithLabelValues(v)
 	}
 	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
 		m.requests.WithLabelValues(v)

@@ -40,6 +40,8 @@ const (
 	skipEnvelope skipReason = "envelope" // the server's headers are missing or unreadable
 	skipHeader   skipReason = "header"   // its kind, audience or rate is
 	skipBody     skipReason = "body"     // not a JSON object with a field
+	// skipSchema: this node does not know the record's schema. It has a metric of its own.
+	skipSchema skipReason = "schema"
 )
 
 // record is a stored message as it comes from the log, whichever way.
@@ -87,6 +89,9 @@ func last(h nats.Header, key string) string {
 
 // event is the event that a record holds; or why it holds none.
 func (r record) event() (hub.Event, skipReason) {
+	if newerSchema(r.header) {
+		return hub.Event{}, skipSchema
+	}
 	e := hub.Event{Seq: r.seq, At: r.at, ID: last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
 	if v, ok := r.header[headerKind]; ok {
 		if len(v) != 1 || v[0] == "" {

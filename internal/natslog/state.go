@@ -60,6 +60,7 @@ func (r *record) state() hub.State {
 	if r == nil {
 		return hub.State{}
 	}
+	// The document as it is stored, with the fields that this node does not know.
 	return hub.State{Rev: r.revision(), Body: r.data}
 }
 
@@ -109,7 +110,7 @@ func (l *Log) State(ctx context.Context, room string) (hub.State, error) {
 
 // SetState implements [hub.RoomLog]. Besides [hub.ErrConflict] its errors are
 // those of an append. A change that was done and followed by more than pastChanges others
-// cannot be told from a conflict.
+// cannot be told from a conflict. A state of a newer schema is not replaced: [hub.ErrUnavailable].
 func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error) {
 	s, err := l.usable(l.state, room)
 	if err != nil {
@@ -122,6 +123,10 @@ func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte
 	id := changeID(room, rev, body)
 	if rec.revision() != rev {
 		return l.done(room, rec, rev, id)
+	}
+	if err := newerState(rec); err != nil {
+		l.tellNewer(recordState, rec)
+		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, err)
 	}
 	receipt, err := l.write(ctx, s, room, id, rec, body)
 	if err == nil && receipt.Duplicate {
@@ -156,7 +161,8 @@ func (l *Log) done(room string, rec *record, rev uint64, id string) (uint64, err
 	return 0, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
 }
 
-// write stores a state, if that before it is still the room's.
+// write stores a state, if that before it is still the room's. It keeps the fields of the one
+// before that this node does not know.
 func (l *Log) write(ctx context.Context, s *stream, room, id string, before *record, body []byte) (hub.Receipt, error) {
 	h := nats.Header{headerID: {id}, nats.ExpectedLastSubjSeqHdr: {"0"}}
 	if before != nil {
@@ -172,7 +178,7 @@ func (l *Log) write(ctx context.Context, s *stream, room, id string, before *rec
 		err     error
 	}
 	done := make(chan outcome, 1)
-	l.appender.add(s, &nats.Msg{Subject: s.subjects + room, Data: body, Header: h},
+	l.appender.add(s, &nats.Msg{Subject: s.subjects + room, Data: withUnknownFields(before, body), Header: h},
 		func(r hub.Receipt, err error) { done <- outcome{r, err} })
 	select {
 	case o := <-done:

@@ -187,12 +187,12 @@ func (f *follow) unsubscribe(s *stream, sub **nats.Subscription) {
 	*sub = nil
 }
 
-// events are the events that records hold; the rest is counted.
+// events returns the events that records hold. The other records are counted.
 func (l *Log) events(records []record) []hub.Event {
 	events := make([]hub.Event, 0, len(records))
 	for _, rec := range records {
 		if e, reason := rec.event(); reason != "" {
-			l.metrics.skip(reason)
+			l.skip(&rec, reason)
 		} else {
 			events = append(events, e)
 		}
