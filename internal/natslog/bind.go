@@ -23,7 +23,6 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:              s.name,
 		Description:       "Kansei: the events of rooms",
-		Subjects:          []string{s.subjects + "*"},
 		Retention:         jetstream.LimitsPolicy,
 		Storage:           jetstream.FileStorage,
 		Discard:           jetstream.DiscardOld,
@@ -36,15 +35,12 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 		Replicas:          s.l.cfg.Replicas,
 		Duplicates:        min(dedupeWindow, s.l.cfg.MaxAge),
 		AllowDirect:       true,
-		RePublish: &jetstream.RePublish{
-			Source:      s.subjects + "*",
-			Destination: s.liveSubjects(epoch) + "{{wildcard(1)}}",
-		},
 		Metadata: map[string]string{
 			metaEpoch:      epoch,
 			metaPartitions: strconv.Itoa(s.l.cfg.Partitions),
 		},
 	}
+	s.shape(&c, epoch)
 	if s.isState() {
 		c.Description = "Kansei: the state of rooms"
 		c.MaxMsgsPerSubject, c.MaxAge, c.Duplicates = 1, 0, dedupeWindow

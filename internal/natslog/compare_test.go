@@ -126,6 +126,12 @@ func TestStreamThatWasChanged(t *testing.T) {
 		"a later layout": {log, func(c *jetstream.StreamConfig) {
 			c.Metadata[metaLayout], c.Metadata[metaReads], c.Metadata["kansei_other"] = "99", "1", "x"
 		}, effectWarned, ""},
+		"the first layout": {state, func(c *jetstream.StreamConfig) {
+			c.Subjects, c.RePublish.Source = []string{"kansei.state.*"}, "kansei.state.*"
+			c.RePublish.Destination = strings.TrimSuffix(c.RePublish.Destination, ">") + "{{wildcard(1)}}"
+			delete(c.Metadata, metaLayout)
+			delete(c.Metadata, metaReads)
+		}, effectWarned, ""},
 		"wider republish": {log, func(c *jetstream.StreamConfig) {
 			c.Subjects = append(c.Subjects, "kansei.log.0.*.more")
 			c.RePublish.Source = "kansei.log.0.>"
@@ -133,7 +139,7 @@ func TestStreamThatWasChanged(t *testing.T) {
 		}, effectWarned, ""},
 
 		"a layout for later nodes": {log, func(c *jetstream.StreamConfig) { c.Metadata[metaLayout], c.Metadata[metaReads] = "99", "98" }, effectRefused,
-			"stream KANSEI_LOG_0 has a layout (kansei_layout 99) for nodes that know layout 98 or later; this node knows 1: run a later version of kansei"},
+			"stream KANSEI_LOG_0 has a layout (kansei_layout 99) for nodes that know layout 98 or later; this node knows 2: run a later version of kansei"},
 		"subjects": {log, func(c *jetstream.StreamConfig) { c.Subjects = []string{"kansei.log.0.*.more"}; c.RePublish = nil }, effectRefused,
 			"subjects [kansei.log.0.*.more], wanted [kansei.log.0.*]: nats stream edit KANSEI_LOG_0 --subjects 'kansei.log.0.*'"},
 		"narrower republish": {log, func(c *jetstream.StreamConfig) {

@@ -24,8 +24,34 @@ const (
 	metaReads = "kansei_reads"
 )
 
-// knownLayout is the newest layout version that this node knows.
-const knownLayout = 1
+const (
+	// knownLayout is the newest layout version that this node knows. Streams are created in it.
+	//
+	//	1: log and states have one subject for each room, which is republished
+	//	2: the states have more subjects behind that of a room, republish all of them, and take
+	//	   records that end by themselves
+	//
+	// This version needs nothing of what layout 2 adds, and uses streams of layout 1 as they are.
+	knownLayout = 2
+	// readsLayout is the lowest layout version that a node must know to use streams that
+	// this version has created.
+	readsLayout = 1
+)
+
+// shape gives the configuration of a stream the subjects of the newest layout.
+func (s *stream) shape(c *jetstream.StreamConfig, epoch string) {
+	source, destination := s.subjects+"*", s.liveSubjects(epoch)+"{{wildcard(1)}}"
+	if s.isState() {
+		source, destination = s.subjects+">", s.liveSubjects(epoch)+">"
+		c.AllowMsgTTL = true // of what ends by itself
+	}
+	c.Subjects = []string{source}
+	c.RePublish = &jetstream.RePublish{Source: source, Destination: destination}
+	c.Metadata[metaLayout], c.Metadata[metaReads] = strconv.Itoa(knownLayout), strconv.Itoa(readsLayout)
+}
+
+// needed matches the subjects that this version uses. Every layout has them.
+func (s *stream) needed() string { return s.subjects + "*" }
 
 // layout compares the stream's layout with what this node relies on.
 func (c *comparison) layout(is, want jetstream.StreamConfig) {
@@ -37,11 +63,8 @@ func (c *comparison) layout(is, want jetstream.StreamConfig) {
 			})
 		}
 	}
-	for _, subject := range want.Subjects {
-		if !coversAny(is.Subjects, subject) {
-			c.differs(effectRefused, "subjects", is.Subjects, want.Subjects, "", edit(fmt.Sprintf("--subjects '%s'", strings.Join(want.Subjects, ","))))
-			break
-		}
+	if !coversAny(is.Subjects, c.s.needed()) {
+		c.differs(effectRefused, "subjects", is.Subjects, want.Subjects, "", edit(fmt.Sprintf("--subjects '%s'", want.Subjects[0])))
 	}
 	c.republish(is, want)
 }
@@ -58,7 +81,7 @@ func (c *comparison) republish(is, want jetstream.StreamConfig) {
 	if source == "" {
 		source = ">"
 	}
-	if !covers(source, want.RePublish.Source) {
+	if !covers(source, c.s.needed()) {
 		c.differs(effectRefused, "republish source", is.RePublish.Source, want.RePublish.Source, "", remedy)
 	}
 	// A room's name stands for all of them. It is one token.

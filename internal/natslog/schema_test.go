@@ -3,6 +3,7 @@ package natslog
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -204,6 +205,26 @@ func TestAdditionalStreams(t *testing.T) {
 	for name, was := range before {
 		if after[name] != was {
 			t.Errorf("stream %s\n%s\nbecame\n%s", name, was, after[name])
+		}
+	}
+}
+
+// Streams are made in the newest layout.
+func TestStreamsHaveTheNewestLayout(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	js := jetStream(t, s.ClientURL())
+	openReady(t, Config{URLs: urls(s)})
+	for name, want := range map[string][2]string{"KANSEI_LOG_0": {"kansei.log.0.*", "0.{{wildcard(1)}}"}, "KANSEI_STATE": {"kansei.state.>", "state.>"}} {
+		st, err := js.Stream(testContext(t), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := st.CachedInfo().Config
+		live := "kansei.live." + c.Metadata[metaEpoch] + "." + want[1]
+		if !slices.Equal(c.Subjects, []string{want[0]}) || c.RePublish.Source != want[0] || c.RePublish.Destination != live ||
+			c.Metadata[metaLayout] != "2" || c.Metadata[metaReads] != "1" || c.AllowMsgTTL != (name == "KANSEI_STATE") {
+			t.Errorf("%s: %+v", name, c)
 		}
 	}
 }

@@ -240,7 +240,7 @@ func (s *stream) probePart(ctx context.Context, part []string, from, end uint64)
 	if err != nil || answer.upTo > 0 || answer.unread {
 		return answer, err
 	}
-	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + "*", Seq: from + 1})
+	next, err := s.leaderGet(ctx, getRequest{NextFor: s.needed(), Seq: from + 1})
 	switch {
 	case err != nil:
 		return lasts{}, err
