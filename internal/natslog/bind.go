@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // newEpoch is the identity of a stream that is about to be created: 60 random
@@ -50,7 +51,7 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 
 // info asks the stream's leader who it is and where it ends.
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	answer, err := api(ctx, s.l.caller, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
+	answer, err := natsconn.API(ctx, s.l.conn, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
 		return nil, fmt.Errorf("ask for stream %s: %w", s.name, explained(err, 0))
 	}
@@ -93,9 +94,9 @@ func endOf(info *jetstream.StreamInfo) hub.Position {
 // create makes the stream. That another node was faster is no error.
 func (s *stream) create(ctx context.Context) error {
 	epoch := newEpoch()
-	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
+	_, err := natsconn.API[jetstream.StreamInfo](ctx, s.l.conn, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
 	switch {
-	case isCode(err, codeStreamNameInUse):
+	case natsconn.IsCode(err, natsconn.CodeStreamNameInUse):
 		return nil
 	case err != nil:
 		return fmt.Errorf("create stream %s: %w", s.name, explained(err, s.l.cfg.Replicas))
@@ -122,7 +123,7 @@ var (
 // created.
 func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
 	info, err := s.info(ctx)
-	if !isCode(err, codeStreamNotFound) {
+	if !natsconn.IsCode(err, natsconn.CodeStreamNotFound) {
 		return info, err
 	}
 	if s.l.cfg.NeverCreate {

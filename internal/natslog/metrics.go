@@ -1,9 +1,9 @@
 package natslog
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // Results of appends.
@@ -22,22 +22,17 @@ const (
 	gapForgotten = "forgotten"
 )
 
-// What is asked of NATS.
+// What is asked of NATS, besides what natsconn asks by itself.
 const (
-	opConnect      = "connect"
-	opPublish      = "publish"       // a draft, by the append path
-	opSubscribe    = "subscribe"     // and unsubscribe, flush
-	opInfo         = "info"          // a stream's identity and end
-	opCreate       = "create"        // of a stream
-	opLeaderGet    = "leader_get"    // one message, from the leader
-	opDirectGet    = "direct_get"    // a batch, from any replica
-	opTailProbe    = "tail_probe"    // last messages of many rooms
-	opSlowConsumer = "slow_consumer" // live messages dropped by the client
-	opAsync        = "async"         // whatever else the connection reports
-	opPermission   = "permission"    // whatever it was, the node's user may not do it
-	opProbe        = "probe"         // whether the user may write to a stream
-	opStranger     = "stranger"      // an answer of another stream to an append
-	opMirror       = "mirror"        // an answer of a mirror to a direct get
+	opPublish   = "publish"    // a draft, by the append path
+	opInfo      = "info"       // a stream's identity and end
+	opCreate    = "create"     // of a stream
+	opLeaderGet = "leader_get" // one message, from the leader
+	opDirectGet = "direct_get" // a batch, from any replica
+	opTailProbe = "tail_probe" // last messages of many rooms
+	opProbe     = "probe"      // whether the user may write to a stream
+	opStranger  = "stranger"   // an answer of another stream to an append
+	opMirror    = "mirror"     // an answer of a mirror to a direct get
 )
 
 // Metrics are those of a [Log].
@@ -50,10 +45,7 @@ type Metrics struct {
 	degraded      prometheus.Gauge
 	skipped       *prometheus.CounterVec
 	newer         *prometheus.CounterVec
-	connected     prometheus.Gauge
-	reconnects    prometheus.Counter
-	errors        *prometheus.CounterVec
-	requests      *prometheus.HistogramVec
+	nats          *natsconn.Metrics
 	differences   *prometheus.GaugeVec
 	replicas      *prometheus.GaugeVec
 }
@@ -61,6 +53,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",
@@ -89,20 +82,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		newer: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_log_newer_records_total", Help: "Records of a newer schema than this node knows, by what they are: events are passed over, states are told as they are.",
 		}, []string{"record"}),
-		connected: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kansei_nats_connected", Help: "1 while the node is connected to NATS.",
-		}),
-		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "kansei_nats_reconnects_total", Help: "Connections to NATS made after one was lost.",
-		}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kansei_nats_errors_total", Help: "Failures of NATS by what was asked of it.",
-		}, []string{"op"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "kansei_nats_request_seconds",
-			Help:    "Time that requests to NATS take, by what is asked.",
-			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
-		}, []string{"op"}),
 		differences: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kansei_log_stream_differences", Help: "Settings in which the streams are not as this node is configured, by what that does.",
 		}, []string{"effect"}),
@@ -111,7 +90,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"state"}),
 	}
 	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped, m.newer,
-		m.connected, m.reconnects, m.errors, m.requests, m.differences, m.replicas)
+		m.differences, m.replicas)
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
 	}
@@ -124,13 +103,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, v := range []string{recordEvent, recordState} {
 		m.newer.WithLabelValues(v)
 	}
-	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
-		m.requests.WithLabelValues(v)
-		m.errors.WithLabelValues(v)
-	}
-	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opPermission, opStranger, opMirror} {
-		m.errors.WithLabelValues(v)
-	}
 	for e := range effects {
 		m.differences.WithLabelValues(effect(e).String())
 	}
@@ -140,11 +112,4 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) failed(op string) { m.errors.WithLabelValues(op).Inc() }
-
 func (m *Metrics) skip(reason skipReason) { m.skipped.WithLabelValues(string(reason)).Inc() }
-
-// asked observes the end of a request that began at start.
-func (m *Metrics) asked(op string, start time.Time) {
-	m.requests.WithLabelValues(op).Observe(time.Since(start).Seconds())
-}

@@ -42,11 +42,20 @@ func TestMetricsAreLintedAndBeginAtZero(t *testing.T) {
 	}
 }
 
-// requests is how many requests of a kind have been answered.
+// asked returns how many requests have been answered.
+func asked(t testing.TB, l *Log) (n uint64) {
+	t.Helper()
+	for _, op := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
+		n += requests(t, l, op)
+	}
+	return n
+}
+
+// requests returns how many requests of a kind have been answered.
 func requests(t testing.TB, l *Log, op string) uint64 {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(l.metrics.requests)
+	reg.MustRegister(l.metrics.nats.Requests)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package natslog
 
 import (
-	"crypto/rand"
 	"strconv"
 	"strings"
 )
@@ -30,12 +29,9 @@ func (n naming) liveSubjects(epoch, section string) string {
 	return n.prefix + ".live." + epoch + "." + section + "."
 }
 
-// inboxes are the subjects on which NATS answers this node. They begin like those of any
-// client, but are of a prefix's own, so that a user can be granted no others.
-func (n naming) inboxes() string { return "_INBOX." + n.prefix + ".>" }
-
-// newInbox is one of them, without its end: a dot follows, and a token.
-func (n naming) newInbox() string { return "_INBOX." + n.prefix + "." + rand.Text() + "." }
+// inboxes is what the subjects begin with on which NATS answers this node. They begin like those
+// of any client, but are of a prefix's own, so that a user can be granted no others.
+func (n naming) inboxes() string { return "_INBOX." + n.prefix }
 
 // partition is the partition of a room: FNV-1a of its name, 64 bits, modulo their
 // number. It must never change: it says where the rooms' events are.

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // Headers of a stored record. They are left out when they have nothing to say.
@@ -66,25 +67,16 @@ func parseRecord(m *nats.Msg) (record, bool) {
 	if !ok {
 		return record{}, false
 	}
-	at, err := time.Parse(time.RFC3339Nano, last(m.Header, headerTime))
+	at, err := time.Parse(time.RFC3339Nano, natsconn.Last(m.Header, headerTime))
 	if err != nil {
 		return record{}, false
 	}
-	return record{seq, previous, at.UnixMilli(), last(m.Header, headerSubject), m.Header, m.Data}, true
+	return record{seq, previous, at.UnixMilli(), natsconn.Last(m.Header, headerSubject), m.Header, m.Data}, true
 }
 
 func parseSeq(h nats.Header, key string) (uint64, bool) {
-	n, err := strconv.ParseUint(last(h, key), 10, 64)
+	n, err := strconv.ParseUint(natsconn.Last(h, key), 10, 64)
 	return n, err == nil
-}
-
-// last is the last value of a header: the server's own follows whatever the
-// record was stored with.
-func last(h nats.Header, key string) string {
-	if v := h[key]; len(v) > 0 {
-		return v[len(v)-1]
-	}
-	return ""
 }
 
 // event is the event that a record holds; or why it holds none.
@@ -92,7 +84,7 @@ func (r record) event() (hub.Event, skipReason) {
 	if newerSchema(r.header) {
 		return hub.Event{}, skipSchema
 	}
-	e := hub.Event{Seq: r.seq, At: r.at, ID: last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
+	e := hub.Event{Seq: r.seq, At: r.at, ID: natsconn.Last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
 	if v, ok := r.header[headerKind]; ok {
 		if len(v) != 1 || v[0] == "" {
 			return hub.Event{}, skipHeader

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -50,7 +51,7 @@ func newerSchema(h nats.Header) bool {
 	if !ok {
 		return false
 	}
-	n, err := strconv.ParseUint(last(h, headerSchema), 10, 32)
+	n, err := strconv.ParseUint(natsconn.Last(h, headerSchema), 10, 32)
 	return len(v) != 1 || err != nil || n < 1 || n > knownSchema
 }
 
@@ -67,7 +68,7 @@ func (l *Log) skip(rec *record, reason skipReason) {
 func (l *Log) tellNewer(what string, rec *record) {
 	l.metrics.newer.WithLabelValues(what).Inc()
 	l.newer.Log(slog.LevelWarn, "a record has a newer schema than this node knows: another node is of a later version; upgrade this one", "",
-		"record", what, "schema", fmt.Sprintf("%.16s", last(rec.header, headerSchema)), "known", knownSchema, "seq", rec.seq)
+		"record", what, "schema", fmt.Sprintf("%.16s", natsconn.Last(rec.header, headerSchema)), "known", knownSchema, "seq", rec.seq)
 }
 
 // newerState is the error for a state that this node must not replace; nil when it may.
@@ -75,7 +76,7 @@ func newerState(rec *record) error {
 	if rec == nil || !newerSchema(rec.header) {
 		return nil
 	}
-	return fmt.Errorf("%w: it is %.16q, this node knows %d", errNewerSchema, last(rec.header, headerSchema), knownSchema)
+	return fmt.Errorf("%w: it is %.16q, this node knows %d", errNewerSchema, natsconn.Last(rec.header, headerSchema), knownSchema)
 }
 
 // withUnknownFields returns the state now with the fields of the state before that this node

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // The state of a room is one record, which replaces the one before. Its revision is the
@@ -49,7 +50,7 @@ func (r *record) revision() uint64 {
 	if r == nil {
 		return 0
 	}
-	if id := last(r.header, headerID); id != "" {
+	if id := natsconn.Last(r.header, headerID); id != "" {
 		return revision(r.seq, id)
 	}
 	return revision(r.seq, strconv.FormatInt(r.at, 10)) // somebody else has written it
@@ -75,8 +76,8 @@ func (r *record) changes() []change {
 	if r == nil {
 		return nil
 	}
-	all := []change{{r.revision(), last(r.header, headerID)}}
-	for part := range strings.SplitSeq(last(r.header, headerPast), ",") {
+	all := []change{{r.revision(), natsconn.Last(r.header, headerID)}}
+	for part := range strings.SplitSeq(natsconn.Last(r.header, headerPast), ",") {
 		rev, id, _ := strings.Cut(part, ":")
 		n, err := strconv.ParseUint(rev, 36, 64)
 		if err != nil || len(all) > pastChanges {

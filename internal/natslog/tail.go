@@ -107,7 +107,7 @@ func (s *stream) cutOff(end hub.Position) {
 // Sure implements [hub.RoomLog].
 func (l *Log) Sure(room string) bool {
 	s := l.logs[partition(room, len(l.logs))]
-	if !l.connected.Load() || s.recheck.Load() || s.unsure.Load() {
+	if !l.conn.Connected() || s.recheck.Load() || s.unsure.Load() {
 		return false
 	}
 	for _, f := range s.of(room) {

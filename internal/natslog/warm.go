@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 var (
@@ -135,9 +136,9 @@ func (f *follow) forget(upTo hub.Position) {
 // subscribe has the follow hear what streams of these epochs republish of its
 // room, and returns when the server knows.
 func (f *follow) subscribe(epoch, stateEpoch string) error {
-	nc := f.l.nc.Load()
-	if nc == nil || !f.l.connected.Load() {
-		return errNotConnected
+	nc := f.l.conn.NATS()
+	if nc == nil || !f.l.conn.Connected() {
+		return natsconn.ErrNotConnected
 	}
 	err := f.hear(nc, f.log, epoch, &f.liveSubject, &f.sub)
 	if err == nil {
@@ -147,8 +148,8 @@ func (f *follow) subscribe(epoch, stateEpoch string) error {
 		err = nc.FlushTimeout(f.l.cfg.RequestTimeout)
 	}
 	if err != nil {
-		f.l.metrics.failed(opSubscribe)
-		f.l.broken(nc, err)
+		f.l.metrics.nats.Failed(natsconn.OpSubscribe)
+		f.l.conn.Broken(nc, err)
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	return nil
@@ -182,7 +183,7 @@ func (f *follow) unsubscribe(s *stream, sub **nats.Subscription) {
 	delete(s.subs, *sub)
 	s.mu.Unlock()
 	if err := (*sub).Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		f.l.metrics.failed(opSubscribe)
+		f.l.metrics.nats.Failed(natsconn.OpSubscribe)
 	}
 	*sub = nil
 }
@@ -302,7 +303,7 @@ func (s *stream) batch(ctx context.Context, room string, had hub.Position) (page
 
 // worthAnotherTry reports whether a read that has failed may succeed soon.
 func (s *stream) worthAnotherTry(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && s.l.connected.Load() && !errors.Is(err, errNotConnected)
+	return ctx.Err() == nil && s.l.conn.Connected() && !errors.Is(err, natsconn.ErrNotConnected)
 }
 
 // jitter is a duration around d, from half of it to one and a half.
