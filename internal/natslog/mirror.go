@@ -91,7 +91,7 @@ func (s *stream) steps(ctx context.Context, room string, had hub.Position, targe
 }
 
 // recentStartByLeader finds the position from which on a room has n records, or all that
-// are not older than since. It goes back from the last one in stretches that grow.
+// are not older than since. It goes back from the last one in steps that grow.
 func (s *stream) recentStartByLeader(ctx context.Context, room string, n int, since time.Time, last *record) (uint64, error) {
 	start, missing := last.seq, n-1
 	for span := uint64(4 * n); missing > 0 && start > 1; span *= 4 {

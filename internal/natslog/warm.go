@@ -365,22 +365,22 @@ func (s *stream) recentStart(ctx context.Context, room string, n uint64, since t
 	case count == 0:
 		return 0, errNoneFound
 	}
-	return s.narrow(ctx, room, stretch{start, last, count, 0}, n, 3*n+64)
+	return s.narrow(ctx, room, window{start, last, count, 0}, n, 3*n+64)
 }
 
-// stretch is a piece of the log that begins with a record of a room.
-type stretch struct {
+// window is a piece of the log that begins with a record of a room.
+type window struct {
 	start, end uint64
 	count      uint64 // records of the room from start on
 	behind     uint64 // of them, those behind end
 }
 
-// narrow moves the start of a stretch up until a room has n records in it, or more, but
+// narrow moves the start of a window up until a room has n records in it, or more, but
 // not more than spare beyond that; it stays where it is when there are fewer. It returns
 // the start. Each step asks for one record: the first ones look where it would be if the
 // records were spread evenly, and then every other one takes the middle, so that bursts and
 // pauses do not hold it up.
-func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare uint64) (uint64, error) {
+func (s *stream) narrow(ctx context.Context, room string, w window, n, spare uint64) (uint64, error) {
 	const even = 6 // steps before the middle is tried: more than evenly spread records need
 	// From end on there are too few, so many behind it and perhaps one at it.
 	end, after := w.end, w.behind
@@ -391,7 +391,7 @@ func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare ui
 		span := end - w.start
 		back := span / 2
 		if try < even || try%2 == 0 {
-			// Kept off the ends, so that the stretch shrinks whatever the rate is.
+			// Kept off the ends, so that the window shrinks whatever the rate is.
 			part := float64(n+spare/2-(after-w.behind)) / float64(w.count-after)
 			back = min(max(uint64(float64(span)*part), span/16+1), span-1)
 		}
