@@ -188,7 +188,7 @@ func (c *Conn) listen(nc *nats.Conn) error {
 		if err != nil {
 			return err
 		}
-		// Their number is bounded by what is asked for; their size by batchBytes.
+		// Answers are bounded by what is asked for: so many at once, of so many bytes.
 		if err := sub.SetPendingLimits(1<<17, 64<<20); err != nil {
 			return err
 		}
