@@ -16,17 +16,21 @@ var stateFields = []string{"type", "rev", "status", "title", "degraded"}
 // object.
 func EncodeState(doc []byte, s State) []byte { return withUnknown(doc, Encode(&s)) }
 
-// MergeState returns the document of a state that takes the place of doc: set, a JSON object
-// with a field, and what this version does not know of doc.
+// MergeState returns the document that takes the place of doc: set, and what this version does
+// not know of doc.
 func MergeState(doc, set []byte) []byte { return withUnknown(doc, set) }
 
-// withUnknown adds to an object with a field those of doc that this version does not know.
+// withUnknown adds to an object those fields of doc that this version does not know and the
+// object has not. What is no object is returned as it is.
 func withUnknown(doc, object []byte) []byte {
-	var more map[string]json.RawMessage
-	if json.Unmarshal(doc, &more) != nil {
+	var more, has map[string]json.RawMessage
+	if json.Unmarshal(doc, &more) != nil || json.Unmarshal(object, &has) != nil || len(has) == 0 {
 		return object
 	}
 	for _, name := range stateFields {
+		delete(more, name)
+	}
+	for name := range has {
 		delete(more, name)
 	}
 	if len(more) == 0 {

@@ -2,6 +2,8 @@ package protocol
 
 import (
 	"encoding/json"
+	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -25,5 +27,40 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 		if got != c.merged || !json.Valid([]byte(got)) {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.merged)
 		}
+	}
+}
+
+func TestMergeState(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ doc, set, want string }{
+		{`{"a":1,"b":[{}],"title":"t"}`, `{"status":"ended"}`, `{"status":"ended","a":1,"b":[{}]}`},
+		{`{"a":1}`, `{"a":2}`, `{"a":2}`},
+		{`null`, `{"a":2}`, `{"a":2}`},
+		{`{"a":1}`, `null`, `null`},
+		{`{"a":1}`, `no object`, `no object`},
+		{`{"a":1}`, `{}`, `{}`},
+	} {
+		if got := string(MergeState([]byte(c.doc), []byte(c.set))); got != c.want {
+			t.Errorf("%s after %s is %s, want %s", c.set, c.doc, got, c.want)
+		}
+	}
+}
+
+// A field that is added to State is one that this version knows.
+func TestStateFields(t *testing.T) {
+	t.Parallel()
+	known := map[string]bool{"type": true}
+	for f := range reflect.TypeFor[State]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		known[name] = true
+	}
+	for _, name := range stateFields {
+		if !known[name] {
+			t.Errorf("%s is no field", name)
+		}
+		delete(known, name)
+	}
+	if len(known) > 0 {
+		t.Errorf("not listed: %v", known)
 	}
 }

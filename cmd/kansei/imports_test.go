@@ -33,11 +33,13 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/demo":  {"protocol", "client", "loadtest"},
 		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
-		"internal/credentials": {"internal/config", "internal/private"},
+		"internal/credentials":      {"internal/config", "internal/private"},
+		"internal/natslog/natsconn": {"internal/quiet", "internal/redact"},
 	}
 	for _, a := range adapters {
 		allowed[a] = append([]string{"protocol", "hub"}, tools...)
 	}
+	allowed["internal/natslog"] = append(allowed["internal/natslog"], "internal/natslog/natsconn")
 	for _, a := range tools {
 		allowed[a] = []string{}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // sequenceError is the refusal of a write whose subject is not at the expected
@@ -18,11 +19,11 @@ func (e *sequenceError) Error() string { return "the subject is at another seque
 
 // pubAck is a stream's answer to a draft.
 type pubAck struct {
-	Stream    string    `json:"stream"`
-	Domain    string    `json:"domain"`
-	Seq       uint64    `json:"seq"`
-	Duplicate bool      `json:"duplicate"`
-	Error     *apiError `json:"error"`
+	Stream    string             `json:"stream"`
+	Domain    string             `json:"domain"`
+	Seq       uint64             `json:"seq"`
+	Duplicate bool               `json:"duplicate"`
+	Error     *natsconn.APIError `json:"error"`
 }
 
 // answers reports whether an answer is the stream's own. Another one may have the same
@@ -43,7 +44,7 @@ func (a *appender) stranger(d *draft, ack *pubAck) {
 		a.strange = time.Now()
 	}
 	a.mu.Unlock()
-	a.l.metrics.failed(opStranger)
+	a.l.metrics.nats.Failed(opStranger)
 	if complain {
 		a.l.log.Warn("another stream stores the room log's subjects too, and answers for it: what it says is left out, nobody is told ok by it; take the subjects from it, or have it mirror the log",
 			"stream", d.stream.name, "other", ack.Stream, "domain", ack.Domain)
@@ -84,7 +85,7 @@ func (a *appender) deliver(m *nats.Msg) {
 		a.end(d, r, nil)
 	case ack.Error == nil:
 		a.later(d, "an answer without a position")
-	case ack.Error.ErrCode == codeWrongLastSequence:
+	case ack.Error.ErrCode == natsconn.CodeWrongLastSequence:
 		d.settle()
 		a.end(d, hub.Receipt{}, &sequenceError{d.tries})
 	default:
@@ -102,11 +103,11 @@ func (d *draft) settle() { d.open = max(d.open-1, 0) }
 
 // refused settles a try that was refused, unless that leaves its outcome open, and tells
 // whether another one may fare better soon.
-func (d *draft) refused(e *apiError) (again bool) {
+func (d *draft) refused(e *natsconn.APIError) (again bool) {
 	switch e.ErrCode {
-	case codeDuplicateInProcess:
+	case natsconn.CodeDuplicateInProcess:
 		return true // another try with this id is under way, here or on another node
-	case codeStoreFailed, codeSequenceMismatch:
+	case natsconn.CodeStoreFailed, natsconn.CodeSequenceMismatch:
 		// The leader of several replicas says so when they have agreed already, and its own
 		// disk or order has failed it: the others may have stored it. A store that stands
 		// alone has refused.
@@ -116,7 +117,7 @@ func (d *draft) refused(e *apiError) (again bool) {
 	}
 	d.settle()
 	switch e.ErrCode {
-	case codeSubjectInProcess, codeClusterNotAvailable:
+	case natsconn.CodeSubjectInProcess, natsconn.CodeClusterNotAvailable:
 		return true
 	}
 	return e.Code == 429 // the stream has too much to do

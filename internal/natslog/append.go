@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -86,7 +87,7 @@ type draft struct {
 
 func newAppender(l *Log) *appender {
 	return &appender{
-		l: l, inbox: naming{l.cfg.Prefix}.newInbox(),
+		l: l, inbox: l.conn.NewInbox(),
 		ready: make(chan struct{}, 1), alarm: make(chan struct{}, 1),
 		pending: make(map[string]*draft), idle: make(chan struct{}), barred: make(map[string]int),
 	}
@@ -136,16 +137,16 @@ func (a *appender) add(s *stream, msg *nats.Msg, done func(hub.Receipt, error)) 
 
 // closedTo is why the stream takes no appends, as far as this node knows; nil if it does.
 func (s *stream) closedTo() error {
-	if !s.l.connected.Load() {
-		return errNotConnected
+	if !s.l.conn.Connected() {
+		return natsconn.ErrNotConnected
 	}
-	if e := s.l.deaf.Load(); e != nil {
-		return e
+	if err := s.l.conn.Deaf(); err != nil {
+		return err
 	}
 	if s.identity().epoch == "" {
 		return fmt.Errorf("stream %s: %w", s.name, errUnusable)
 	}
-	if e := s.mute.Load(); e != nil {
+	if e := s.unwritable.Load(); e != nil {
 		return e
 	}
 	return nil
@@ -218,7 +219,7 @@ func (a *appender) publish(d *draft) {
 		a.mu.Unlock()
 		return
 	}
-	if e := d.stream.mute.Load(); e != nil {
+	if e := d.stream.unwritable.Load(); e != nil {
 		a.bar(d, e)
 		return
 	}
@@ -228,16 +229,16 @@ func (a *appender) publish(d *draft) {
 	a.at(d, time.Now().Add(jitter(a.l.cfg.RequestTimeout)))
 	a.mu.Unlock()
 
-	nc := a.l.nc.Load()
+	nc := a.l.conn.NATS()
 	err := nc.PublishMsg(d.msg)
 	if err == nil {
 		return
 	}
-	a.l.metrics.failed(opPublish)
-	a.l.broken(nc, err)
+	a.l.metrics.nats.Failed(opPublish)
+	a.l.conn.Broken(nc, err)
 	a.mu.Lock()
 	d.last = err.Error()
-	if notSent(err) {
+	if natsconn.NotSent(err) {
 		d.tries--
 		if d.open--; d.open == 0 {
 			a.end(d, hub.Receipt{}, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, err))

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // scripted appends to a stream that answers what the test says: one answer for
@@ -80,7 +81,7 @@ func scriptedBy(t *testing.T, l *Log, st *stream, url, subject string, answers .
 }
 
 func apiAnswer(code int) string {
-	b, _ := json.Marshal(map[string]any{"error": apiError{Code: 400, ErrCode: code, Description: "because"}})
+	b, _ := json.Marshal(map[string]any{"error": natsconn.APIError{Code: 400, ErrCode: code, Description: "because"}})
 	return string(b)
 }
 
@@ -89,7 +90,7 @@ func TestAnswersToAppends(t *testing.T) {
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s), AppendTimeout: 3 * time.Second, RequestTimeout: 500 * time.Millisecond})
 	const strange = `{"stream":"OTHER","seq":9}`
-	const full, inProcess, ok = 10077, codeDuplicateInProcess, `{"stream":"MINE","seq":7}`
+	const full, inProcess, ok = 10077, natsconn.CodeDuplicateInProcess, `{"stream":"MINE","seq":7}`
 	cases := []struct {
 		name    string
 		answers []string
@@ -120,7 +121,7 @@ func TestAnswersToAppends(t *testing.T) {
 		{"another stream's, and refused", []string{strange + "\n" + apiAnswer(full)}, 1, hub.Receipt{}, hub.ErrUnavailable},
 		{"another stream's alone", []string{strange}, 0, hub.Receipt{}, hub.ErrUnknownOutcome},
 		{"no stream's", []string{`{"seq":9}`, ok}, 2, hub.Receipt{Seq: 7}, nil},
-		{"no cluster", []string{apiAnswer(codeClusterNotAvailable), ok}, 2, hub.Receipt{Seq: 7}, nil},
+		{"no cluster", []string{apiAnswer(natsconn.CodeClusterNotAvailable), ok}, 2, hub.Receipt{Seq: 7}, nil},
 	}
 	t.Run("cases", func(t *testing.T) {
 		for _, c := range cases {
@@ -151,7 +152,7 @@ func TestRefusalsOfReplicas(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s), AppendTimeout: time.Second, RequestTimeout: 300 * time.Millisecond})
-	failed, behind, full := apiAnswer(codeStoreFailed), apiAnswer(codeSequenceMismatch), apiAnswer(10047)
+	failed, behind, full := apiAnswer(natsconn.CodeStoreFailed), apiAnswer(natsconn.CodeSequenceMismatch), apiAnswer(10047)
 	for _, c := range []struct {
 		name       string
 		replicated bool
@@ -183,7 +184,7 @@ func TestStateWriteThatWasDoneAlready(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s), RequestTimeout: 300 * time.Millisecond})
-	a, tries := scripted(t, l, s.ClientURL(), "fake.r", "", apiAnswer(codeWrongLastSequence))
+	a, tries := scripted(t, l, s.ClientURL(), "fake.r", "", apiAnswer(natsconn.CodeWrongLastSequence))
 	if e, ok := errors.AsType[*sequenceError](a.err); !ok || e.tries != 2 || len(tries) != 2 {
 		t.Errorf("%+v after %d tries", a, len(tries))
 	}
@@ -192,7 +193,7 @@ func TestStateWriteThatWasDoneAlready(t *testing.T) {
 	// another subscriber's having the appender's inbox in the meantime.
 	ctx := testContext(t)
 	inbox := l.appender.inbox
-	l.appender.inbox = naming{l.cfg.Prefix}.newInbox()
+	l.appender.inbox = l.conn.NewInbox()
 	type outcome struct {
 		rev uint64
 		err error
@@ -450,7 +451,7 @@ func TestLiveChannelOverflows(t *testing.T) {
 	for i, o := range os {
 		waitEvents(t, o, 20*time.Second, want[i]...)
 	}
-	if counter(t, l.metrics.errors.WithLabelValues(opSlowConsumer)) == 0 {
+	if counter(t, l.metrics.nats.Errors.WithLabelValues(natsconn.OpSlowConsumer)) == 0 {
 		t.Error("nothing was dropped, so nothing was tested")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // A try that the server does not let through, because the user may not publish there, is
@@ -13,7 +14,7 @@ import (
 // knows which they were.
 
 // violated is told of a try on a subject that the server has not let through.
-func (a *appender) violated(subject string, e *permissionError) {
+func (a *appender) violated(subject string, e *natsconn.PermissionError) {
 	a.mu.Lock()
 	found := false
 	for _, d := range a.pending {
@@ -61,7 +62,7 @@ func (a *appender) settleBarred(subject string) {
 
 // bar has a draft wait that may not be published, or refuses it if it never was. a.mu is
 // held, and unlocked.
-func (a *appender) bar(d *draft, e *permissionError) {
+func (a *appender) bar(d *draft, e *natsconn.PermissionError) {
 	d.last = e.Error()
 	if d.open == 0 {
 		a.end(d, hub.Receipt{}, fmt.Errorf("natslog: %w: %w", hub.ErrUnavailable, e))

@@ -82,7 +82,7 @@ func (s *stream) before(ctx context.Context, room string, last uint64, n int) (r
 	if err != nil || begin == nil || begin.seq > last {
 		return nil, false, err
 	}
-	w := stretch{start: begin.seq, end: min(last, end.seq)}
+	w := window{start: begin.seq, end: min(last, end.seq)}
 	if w.count, err = s.countFrom(ctx, room, w.start); err != nil {
 		return nil, false, err
 	}

@@ -17,7 +17,7 @@ import (
 // positions of each room's.
 func storeRooms(t testing.TB, l *Log, n int, of func(i int) string) map[string][]hub.Position {
 	t.Helper()
-	nc := l.nc.Load()
+	nc := l.conn.NATS()
 	for i := range n {
 		m := nats.NewMsg(l.logs[0].subjects + of(i))
 		m.Data = benchBody
@@ -83,16 +83,12 @@ func TestBefore(t *testing.T) {
 						want++
 					}
 				}
-				l.caller.mu.Lock()
-				asked := l.caller.count
-				l.caller.mu.Unlock()
+				before := asked(t, l)
 				got, err := l.Before(ctx, "r", epoch, at, with, limit)
 				if err != nil {
 					t.Fatal(err)
 				}
-				l.caller.mu.Lock()
-				asked = l.caller.count - asked
-				l.caller.mu.Unlock()
+				asked := asked(t, l) - before
 				from := max(0, want-limit)
 				if want == 0 {
 					if got.From.Seq != 0 || len(got.Events) > 0 || got.More {

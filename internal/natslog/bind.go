@@ -12,20 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
-
-// What a stream's metadata pin.
-const (
-	metaEpoch      = "kansei_epoch"
-	metaPartitions = "kansei_partitions"
-	// metaLayout is the version of the layout that a stream was made with: which subjects it
-	// has, and what they mean. metaReads is the lowest version whose nodes may use it.
-	metaLayout = "kansei_layout"
-	metaReads  = "kansei_reads"
-)
-
-// layout is the version of the layout that this node makes streams with.
-const layout = 1
 
 // newEpoch is the identity of a stream that is about to be created: 60 random
 // bits, [a-z2-7]{12}.
@@ -36,7 +24,6 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:              s.name,
 		Description:       "Kansei: the events of rooms",
-		Subjects:          []string{s.subjects + "*"},
 		Retention:         jetstream.LimitsPolicy,
 		Storage:           jetstream.FileStorage,
 		Discard:           jetstream.DiscardOld,
@@ -49,15 +36,12 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 		Replicas:          s.l.cfg.Replicas,
 		Duplicates:        min(dedupeWindow, s.l.cfg.MaxAge),
 		AllowDirect:       true,
-		RePublish: &jetstream.RePublish{
-			Source:      s.subjects + "*",
-			Destination: s.liveSubjects(epoch) + "{{wildcard(1)}}",
-		},
 		Metadata: map[string]string{
 			metaEpoch:      epoch,
 			metaPartitions: strconv.Itoa(s.l.cfg.Partitions),
 		},
 	}
+	s.shape(&c, epoch)
 	if s.isState() {
 		c.Description = "Kansei: the state of rooms"
 		c.MaxMsgsPerSubject, c.MaxAge, c.Duplicates = 1, 0, dedupeWindow
@@ -67,7 +51,7 @@ func (s *stream) wanted(epoch string) jetstream.StreamConfig {
 
 // info asks the stream's leader who it is and where it ends.
 func (s *stream) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	answer, err := api(ctx, s.l.caller, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
+	answer, err := natsconn.API(ctx, s.l.conn, opInfo, s.l.cfg.api()+"STREAM.INFO."+s.name, nil, leaderless)
 	if err != nil {
 		return nil, fmt.Errorf("ask for stream %s: %w", s.name, explained(err, 0))
 	}
@@ -110,9 +94,9 @@ func endOf(info *jetstream.StreamInfo) hub.Position {
 // create makes the stream. That another node was faster is no error.
 func (s *stream) create(ctx context.Context) error {
 	epoch := newEpoch()
-	_, err := api[jetstream.StreamInfo](ctx, s.l.caller, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
+	_, err := natsconn.API[jetstream.StreamInfo](ctx, s.l.conn, opCreate, s.l.cfg.api()+"STREAM.CREATE."+s.name, s.wanted(epoch), nil)
 	switch {
-	case isCode(err, codeStreamNameInUse):
+	case natsconn.IsCode(err, natsconn.CodeStreamNameInUse):
 		return nil
 	case err != nil:
 		return fmt.Errorf("create stream %s: %w", s.name, explained(err, s.l.cfg.Replicas))
@@ -139,7 +123,7 @@ var (
 // created.
 func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
 	info, err := s.info(ctx)
-	if !isCode(err, codeStreamNotFound) {
+	if !natsconn.IsCode(err, natsconn.CodeStreamNotFound) {
 		return info, err
 	}
 	if s.l.cfg.NeverCreate {

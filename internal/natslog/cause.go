@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // explained puts in front of an error of the JetStream API what it means to whoever runs
@@ -16,15 +18,15 @@ func explained(err error, replicas int) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errNoResponders):
+	case errors.Is(err, natsconn.ErrNoResponders):
 		return say("no NATS server that is reached has JetStream: enable it (jetstream {…} in the configuration of nats-server)")
-	case isCode(err, codeNoJetStreamAccount), isCode(err, codeNoAccount):
+	case natsconn.IsCode(err, natsconn.CodeNoJetStreamAccount), natsconn.IsCode(err, natsconn.CodeNoAccount):
 		return say("this NATS account has no JetStream: enable it for the account (jetstream: enabled)")
-	case isCode(err, codeNoJetStream):
+	case natsconn.IsCode(err, natsconn.CodeNoJetStream):
 		return say("JetStream is not enabled on this NATS server, or was disabled after an error: look at its configuration and its log")
-	case isCode(err, codeClusterNotAvailable):
+	case natsconn.IsCode(err, natsconn.CodeClusterNotAvailable):
 		return say("JetStream has no quorum: more than half of its servers must run and reach each other")
-	case replicas > 1 && (isCode(err, codeNotSupported) || isCode(err, codeNoPeers)):
+	case replicas > 1 && (natsconn.IsCode(err, natsconn.CodeNotSupported) || natsconn.IsCode(err, natsconn.CodeNoPeers)):
 		return say(fmt.Sprintf("%d replicas need %[1]d NATS servers with JetStream in one cluster: start them, or set %s 1 for a single server",
 			replicas, "--log-replicas"))
 	case errors.Is(err, context.DeadlineExceeded):

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // readySays waits until a log is not ready and says all of want.
@@ -76,13 +78,13 @@ func TestExplained(t *testing.T) {
 		replicas int
 		want     string
 	}{
-		{&apiError{Code: 503, ErrCode: codeNoJetStream, Description: "JetStream not enabled"}, 1, "JetStream is not enabled on this NATS server"},
-		{&apiError{Code: 503, ErrCode: codeNoJetStreamAccount, Description: "JetStream not enabled for account"}, 1, "this NATS account has no JetStream"},
-		{&apiError{Code: 503, ErrCode: codeNoAccount, Description: "account not found"}, 1, "this NATS account has no JetStream"},
-		{&apiError{Code: 503, ErrCode: codeClusterNotAvailable, Description: "JetStream system temporarily unavailable"}, 1, "JetStream has no quorum"},
-		{&apiError{Code: 400, ErrCode: codeNoPeers, Description: "no suitable peers for placement"}, 5, "5 replicas need 5 NATS servers"},
-		{&apiError{Code: 400, ErrCode: codeNoPeers, Description: "no suitable peers for placement"}, 1, "no suitable peers"},
-		{errNoResponders, 1, "has JetStream: enable it"},
+		{&natsconn.APIError{Code: 503, ErrCode: natsconn.CodeNoJetStream, Description: "JetStream not enabled"}, 1, "JetStream is not enabled on this NATS server"},
+		{&natsconn.APIError{Code: 503, ErrCode: natsconn.CodeNoJetStreamAccount, Description: "JetStream not enabled for account"}, 1, "this NATS account has no JetStream"},
+		{&natsconn.APIError{Code: 503, ErrCode: natsconn.CodeNoAccount, Description: "account not found"}, 1, "this NATS account has no JetStream"},
+		{&natsconn.APIError{Code: 503, ErrCode: natsconn.CodeClusterNotAvailable, Description: "JetStream system temporarily unavailable"}, 1, "JetStream has no quorum"},
+		{&natsconn.APIError{Code: 400, ErrCode: natsconn.CodeNoPeers, Description: "no suitable peers for placement"}, 5, "5 replicas need 5 NATS servers"},
+		{&natsconn.APIError{Code: 400, ErrCode: natsconn.CodeNoPeers, Description: "no suitable peers for placement"}, 1, "no suitable peers"},
+		{natsconn.ErrNoResponders, 1, "has JetStream: enable it"},
 		{context.DeadlineExceeded, 1, "no answer in time"},
 		{errClosed, 1, errClosed.Error()},
 	} {

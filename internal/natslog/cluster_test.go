@@ -215,7 +215,7 @@ func TestServerOfTheClusterIsGone(t *testing.T) {
 	o, _ := followRoom(t, l, "r", 10)
 	mustAppend(t, l, "r", "a")
 	waitEvents(t, o, 5*time.Second, "a")
-	gone := l.nc.Load().ConnectedServerName()
+	gone := l.conn.NATS().ConnectedServerName()
 	for _, s := range servers {
 		if s.Name() == gone {
 			stopServer(s)
@@ -237,7 +237,7 @@ func TestServerOfTheClusterIsGone(t *testing.T) {
 	}
 	waitEvents(t, o, 20*time.Second, want...)
 	eventually(t, 20*time.Second, "the log is ready", l.Ready)
-	if nc := l.nc.Load(); nc.ConnectedServerName() == gone || counter(t, l.metrics.reconnects) == 0 {
+	if nc := l.conn.NATS(); nc.ConnectedServerName() == gone || counter(t, l.metrics.nats.Reconnects) == 0 {
 		t.Errorf("connected to %s, which is gone", nc.ConnectedServerName())
 	}
 	o.look(t, func() {
@@ -392,7 +392,7 @@ func TestServerThatIsCutOff(t *testing.T) {
 	s := startServer(t, t.TempDir(), 0)
 	l := open(t, Config{URLs: append(c.urls()[:1:1], s.ClientURL()), Options: []nats.Option{nats.DontRandomize()}})
 	eventually(t, 20*time.Second, "the first is connected to", func() error {
-		if nc := l.nc.Load(); nc == nil || nc.ConnectedServerName() != "n0" {
+		if nc := l.conn.NATS(); nc == nil || nc.ConnectedServerName() != "n0" {
 			return errors.New("it is not")
 		}
 		return nil
@@ -401,10 +401,10 @@ func TestServerThatIsCutOff(t *testing.T) {
 	o, _ := followRoom(t, l, "r", 10)
 	mustAppend(t, l, "r", "a")
 	waitEvents(t, o, 20*time.Second, "a")
-	if got := l.nc.Load().ConnectedServerName(); got != "one" {
+	if got := l.conn.NATS().ConnectedServerName(); got != "one" {
 		t.Errorf("connected to %s", got)
 	}
-	if counter(t, l.metrics.reconnects) == 0 {
+	if counter(t, l.metrics.nats.Reconnects) == 0 {
 		t.Error("no reconnect was counted")
 	}
 }

@@ -3,7 +3,6 @@ package natslog
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -90,7 +89,7 @@ const remake = "this cannot be changed in a stream that is there: with all nodes
 // how much is kept, in how many copies, and what is refused when that is full. What nobody
 // needs to hear of is not compared: description, placement, compression, limits of
 // consumers, deny_delete, deny_purge, allow_rollup_hdrs, allow_msg_ttl, allow_msg_schedules,
-// allow_atomic, allow_batched, metadata of others. Whatever would have the log lose,
+// allow_atomic, allow_batched, more subjects, more metadata (layout.go). Whatever would have the log lose,
 // double, disorder or hide what it has acknowledged is refused.
 func (s *stream) compare(is jetstream.StreamConfig) []difference {
 	epoch := is.Metadata[metaEpoch]
@@ -102,9 +101,7 @@ func (s *stream) compare(is jetstream.StreamConfig) []difference {
 	want := s.wanted(epoch)
 	const refused = effectRefused
 	c.differs(refused, "partitions", is.Metadata[metaPartitions], want.Metadata[metaPartitions], "--log-partitions", "")
-	c.layout(is)
-	c.subjects(is, want)
-	c.republish(is, want)
+	c.layout(is, want)
 	c.differs(refused, "allow_direct", is.AllowDirect, true, "", edit("--allow-direct"))
 	c.differs(refused, "no_ack", is.NoAck, false, "", edit("--ack"))
 	c.differs(refused, "subject_transform", is.SubjectTransform != nil, false, "", "what is stored must bear the room's own subject; "+edit("--no-transform"))
@@ -119,43 +116,6 @@ func (s *stream) compare(is jetstream.StreamConfig) []difference {
 	c.limits(is, want)
 	slices.SortStableFunc(c.all, func(a, b difference) int { return int(b.effect) - int(a.effect) })
 	return c.all
-}
-
-// republish compares what is said to the nodes of what was stored.
-func (c *comparison) republish(is, want jetstream.StreamConfig) {
-	remedy := edit(fmt.Sprintf("--republish-source '%s' --republish-destination '%s'", want.RePublish.Source, want.RePublish.Destination))
-	if is.RePublish == nil {
-		c.differs(effectRefused, "republish", "none", want.RePublish.Destination, "", remedy)
-		return
-	}
-	// It may cover more than this node knows, but a room's records must be told where this
-	// node listens.
-	room := strings.TrimSuffix(want.Subjects[0], "*") + "room"
-	told, _ := republished(is.RePublish.Source, is.RePublish.Destination, room)
-	if wanted, _ := republished(want.RePublish.Source, want.RePublish.Destination, room); told != wanted {
-		c.differs(effectRefused, "republish source", is.RePublish.Source, want.RePublish.Source, "", remedy)
-		c.differs(effectRefused, "republish destination", is.RePublish.Destination, want.RePublish.Destination, "", remedy)
-	}
-	c.differs(effectRefused, "republish headers_only", is.RePublish.HeadersOnly, false, "", remedy)
-}
-
-// layout compares what the stream says of its layout with what this node knows.
-func (c *comparison) layout(is jetstream.StreamConfig) {
-	reads := is.Metadata[metaReads]
-	if n, err := strconv.Atoi(reads); reads != "" && (err != nil || n > layout) {
-		c.differs(effectRefused, "layout", "for nodes that know layout "+reads, fmt.Sprint(layout), "",
-			"a newer version of kansei made it: upgrade this node")
-	}
-}
-
-// subjects compares which subjects the stream has: it may have more than this node knows.
-func (c *comparison) subjects(is, want jetstream.StreamConfig) {
-	for _, w := range want.Subjects {
-		if !slices.ContainsFunc(is.Subjects, func(have string) bool { return covers(have, w) }) {
-			c.differs(effectRefused, "subjects", is.Subjects, want.Subjects, "", edit(fmt.Sprintf("--subjects '%s'", strings.Join(want.Subjects, ","))))
-			return
-		}
-	}
 }
 
 // limits compares how much the stream keeps, for how long, and how often.

@@ -120,8 +120,32 @@ func TestStreamThatWasChanged(t *testing.T) {
 
 		"window": {log, func(c *jetstream.StreamConfig) { c.Duplicates = 23 * time.Second }, effectRefused,
 			"duplicate_window 23s, wanted 2m0s, or at least 24s (twice --append-timeout): a comment that is sent again would be stored twice; nats stream edit KANSEI_LOG_0 --dupe-window 2m0s"},
-		"subjects": {log, func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "more.*") }, effectRefused,
-			"subjects [kansei.log.0.* more.*], wanted [kansei.log.0.*]: nats stream edit KANSEI_LOG_0 --subjects 'kansei.log.0.*'"},
+		"more subjects":        {log, func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "more.*") }, effectWarned, ""},
+		"wider subjects":       {log, func(c *jetstream.StreamConfig) { c.Subjects = []string{"kansei.log.0.>"} }, effectWarned, ""},
+		"more states subjects": {state, func(c *jetstream.StreamConfig) { c.Subjects = []string{"kansei.more.>", "kansei.state.>"} }, effectWarned, ""},
+		"a later layout": {log, func(c *jetstream.StreamConfig) {
+			c.Metadata[metaLayout], c.Metadata[metaReads], c.Metadata["kansei_other"] = "99", "1", "x"
+		}, effectWarned, ""},
+		"the first layout": {state, func(c *jetstream.StreamConfig) {
+			c.Subjects, c.RePublish.Source = []string{"kansei.state.*"}, "kansei.state.*"
+			c.RePublish.Destination = strings.TrimSuffix(c.RePublish.Destination, ">") + "{{wildcard(1)}}"
+			delete(c.Metadata, metaLayout)
+			delete(c.Metadata, metaReads)
+		}, effectWarned, ""},
+		"wider republish": {log, func(c *jetstream.StreamConfig) {
+			c.Subjects = append(c.Subjects, "kansei.log.0.*.more")
+			c.RePublish.Source = "kansei.log.0.>"
+			c.RePublish.Destination = strings.TrimSuffix(c.RePublish.Destination, "{{wildcard(1)}}") + ">"
+		}, effectWarned, ""},
+
+		"a layout for later nodes": {log, func(c *jetstream.StreamConfig) { c.Metadata[metaLayout], c.Metadata[metaReads] = "99", "98" }, effectRefused,
+			"stream KANSEI_LOG_0 has a layout (kansei_layout 99) for nodes that know layout 98 or later; this node knows 2: run a later version of kansei"},
+		"subjects": {log, func(c *jetstream.StreamConfig) { c.Subjects = []string{"kansei.log.0.*.more"}; c.RePublish = nil }, effectRefused,
+			"subjects [kansei.log.0.*.more], wanted [kansei.log.0.*]: nats stream edit KANSEI_LOG_0 --subjects 'kansei.log.0.*'"},
+		"narrower republish": {log, func(c *jetstream.StreamConfig) {
+			c.RePublish.Source, c.RePublish.Destination = "kansei.log.0.r", "kansei.live.r"
+		}, effectRefused,
+			"republish source kansei.log.0.r, wanted kansei.log.0.*"},
 		"no republish": {log, func(c *jetstream.StreamConfig) { c.RePublish = nil }, effectRefused, "republish none, wanted kansei.live."},
 		"republish elsewhere": {log, func(c *jetstream.StreamConfig) { c.RePublish.Destination = "else.{{wildcard(1)}}" }, effectRefused,
 			"republish destination else.{{wildcard(1)}}, wanted kansei.live."},

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // notThere is nil when a log is not ready, because it does not create its streams.
@@ -63,7 +64,7 @@ func request(t *testing.T, nc *nats.Conn, subject string, body, answer any) {
 	if err != nil {
 		t.Fatal(subject, err)
 	}
-	var refusal struct{ Error *apiError }
+	var refusal struct{ Error *natsconn.APIError }
 	if err := json.Unmarshal(m.Data, &refusal); err != nil || refusal.Error != nil {
 		t.Fatalf("%s: %s", subject, m.Data)
 	}

@@ -3,26 +3,25 @@
 //
 // # What is stored
 //
-// The rooms are spread by a hash of their names over the partitions: streams
-// KANSEI_LOG_0, KANSEI_LOG_1, … with a subject for each room,
-// kansei.log.<partition>.<room>. A record's payload is the body of its event; its
-// kind and audience are headers, left out for a comment for all. Its position is
-// its sequence in the stream, its time is the server's. Its id is the draft's, by
-// which the stream knows a second try; ids are therefore unique over all rooms. The stream
-// KANSEI_STATE keeps the last message of each subject kansei.state.<room>, without an age
-// limit: the room's state, whose revision is made of its sequence in that stream and a hash
-// of its id (state.go).
+// Rooms are spread over partitions by a hash of their names. A partition is a stream,
+// KANSEI_LOG_0, KANSEI_LOG_1, …, with one subject for each room: kansei.log.<partition>.<room>.
+// The payload of a record is the body of its event. Kind and audience are headers, which a comment
+// for all does without. The position of a record is its sequence in the stream, and its time is the
+// server's. Its id is that of the draft: by it the stream knows a second try, so ids are unique
+// over all rooms. The stream KANSEI_STATE keeps the last message of each subject
+// kansei.state.<room>, whatever its age: the state of the room (state.go). ARCHITECTURE.md,
+// "Layout of what is stored", has all streams and subjects, those of later versions too.
 //
-// Each stream has an epoch: a random id that whoever creates the stream puts into
-// its metadata, beside the number of partitions. Every stream republishes what it
-// has stored to kansei.live.<epoch>.<partition>.<room> (kansei.live.<epoch>.state.<room>
-// for states), so that a subscription never hears another log than the one that it
-// was made for.
+// Each stream has an epoch: a random id in its metadata, from the node that created it. Every
+// stream republishes what it has stored to kansei.live.<epoch>.<partition>.<room>, or
+// kansei.live.<epoch>.state.<room>. So a subscription never hears another log than the one that
+// it was made for.
 //
-// A node makes the streams that are not there, unless it is told to wait for them, and
-// changes nothing in those that are. It does its work by what a stream is, whatever its own
-// settings say: compare.go judges each difference. Servers older than 2.11 (version.go) and
-// mirrors that answer for a stream (mirror.go) are not relied on.
+// A node creates the streams that are not there, unless it is told to wait for them. It changes
+// nothing in streams that are there, and works with them as they are, whatever its own settings
+// say: compare.go judges each difference. Nodes of several versions share streams (layout.go) and
+// records (schema.go). Servers older than 2.11 (version.go) and mirrors that answer for a stream
+// (mirror.go) are not relied on.
 //
 // # How a room is followed
 //
@@ -66,30 +65,42 @@
 // position and the time of the record there ([hub.Position]): a record whose position and
 // time the log does not have is of another past. Log.Read and Log.Has ask the leader.
 //
-// A node that was there keeps what it knew, and would drop what is said at positions that
-// it has had. Each tick compares the record with which the log ended at the last one, and a
-// live message, an acknowledgement or a direct get that cannot be of the past that is
-// known has the stream looked at at once (stream.suspect, stream.compareEnds). Every room
-// is then begun anew. The revision of a state bears a hash, for the same reason (state.go).
+// A node that was running keeps what it knew, and would drop what is said at positions that
+// it has had. So each tick compares the record with which the log ended at the last one. A live
+// message, an acknowledgement or a direct get that contradicts what is known has the stream
+// compared at once (stream.suspect, stream.compareEnds). Every room is then begun anew. The
+// revision of a state bears a hash, for the same reason (state.go).
 //
 // # Who does what
 //
-//	Log       the connection; readiness; start and end
+//	Log       readiness; start and end
+//	natsconn  the connection, requests and their answers
 //	appender  appends: one goroutine publishes, one keeps the deadlines
-//	caller    requests and their answers, over one inbox
-//	dialer    the network connection; reads are paced when there are very many
-//	stream    one JetStream stream: two goroutines, one tends it, one moves its live
-//	          messages to the rooms they are for; a pool of workers that read back
-//	follow    one room that is followed: no goroutine; whoever works for it owns it
+//	stream    one JetStream stream: one goroutine tends it, one moves its live messages to
+//	          their rooms; a pool of workers reads back
+//	follow    one room that is followed; it has no goroutine
 //	pool      a bounded number of workers, which exist while there is work
 //
-// A follow is worked for by one worker at a time: whoever moves live messages, when
-// they are few, or of the log's pool while there is only something to report, of its
-// stream's pool while something must be read.
-// That is what puts the reports of a room in order and keeps rooms from waiting for
-// each other. Stop and the reports meet at follow.reporting.
+// One worker at a time works for a follow: the goroutine that moves live messages, when they
+// are few; a worker of the log's pool, when there is only something to report; a worker of its
+// stream's pool, when something must be read. So the reports of a room come in order, and rooms
+// do not wait for each other. Stop and the reports meet at follow.reporting.
 //
 // An append is described at appender; when its outcome is known, at draft.refused.
+//
+// # Where to find it
+//
+//	connection and requests  natsconn; get.go, cause.go, metrics.go
+//	streams                  stream.go, bind.go, tail.go: looking after one
+//	                         names.go, layout.go, compare.go, version.go: what it is and should be
+//	                         replicas.go, mirror.go, permission.go: what may be wrong with it
+//	following                follow.go, follow_state.go, pool.go, warm.go: live, and read back
+//	                         read.go, before.go: for resumes, polls and pages
+//	                         record.go, schema.go: what a record holds
+//	appending                append.go, ack.go, barred.go; state.go for states
+//
+// Streams, follows and the appender are one package because they share positions and locks: a
+// tick compares what all three know of the log's end.
 //
 // Locks are taken in the order stream, follow, pool. None is held during a request;
 // during a report only follow.reporting is.

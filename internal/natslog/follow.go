@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // task is what a follow has to read before it can go on.
@@ -27,8 +28,8 @@ const (
 )
 
 const (
-	heldMessages   = 1024             // of one room, while it is read back
-	heldStates     = 8                // of one room; the latest counts
+	maxInbox       = 1024             // of one room, while it is read back
+	maxStates      = 8                // of one room; the latest counts
 	workTime       = 10 * time.Second // of one go at a follow's tasks
 	degradedAfter  = 3 * time.Second  // of tasks that fail
 	reportsWorkers = 8                // rooms whose events are shown at once
@@ -189,7 +190,7 @@ func (f *follow) push(s *stream, m *nats.Msg) (claimed bool) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.inbox) < heldMessages {
+	if len(f.inbox) < maxInbox {
 		f.inbox = append(f.inbox, m)
 	} else {
 		f.tasks |= taskCheck
@@ -200,7 +201,7 @@ func (f *follow) push(s *stream, m *nats.Msg) (claimed bool) {
 func (f *follow) pushState(st liveState) (claimed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.states) < heldStates {
+	if len(f.states) < maxStates {
 		f.states = append(f.states, st)
 	} else {
 		f.tasks |= taskState
@@ -356,20 +357,20 @@ func (f *follow) park(w work, err error) {
 	if f.failing.IsZero() {
 		f.failing = time.Now()
 	}
-	if f.l.ctx.Err() == nil && !errors.Is(err, errNotConnected) {
+	if f.l.ctx.Err() == nil && !errors.Is(err, natsconn.ErrNotConnected) {
 		f.l.quiet.Log(slog.LevelDebug, "a room cannot be read: it is tried again when its stream answers, and said to be degraded meanwhile", f.room, "room", f.room, "stream", f.log.name, "error", err)
 	}
 	f.mu.Lock()
 	f.tasks |= w.tasks
 	f.target = max(f.target, w.target)
 	f.inbox = append(w.inbox, f.inbox...)
-	if len(f.inbox) > heldMessages {
-		f.inbox = f.inbox[:heldMessages:heldMessages]
+	if len(f.inbox) > maxInbox {
+		f.inbox = f.inbox[:maxInbox:maxInbox]
 		f.tasks |= taskCheck
 	}
 	f.states = append(w.states, f.states...)
-	if len(f.states) > heldStates {
-		f.states = f.states[len(f.states)-heldStates:]
+	if len(f.states) > maxStates {
+		f.states = f.states[len(f.states)-maxStates:]
 	}
 	f.parked = true
 	f.mu.Unlock()
@@ -428,7 +429,7 @@ func (f *follow) show(inbox []*nats.Msg) {
 		}
 		had = hub.Position{Seq: rec.seq, At: rec.at}
 		if e, reason := rec.event(); reason != "" {
-			f.l.metrics.skip(reason)
+			f.l.skip(&rec, reason)
 		} else {
 			events = append(events, e)
 		}

@@ -28,6 +28,9 @@ func (f *follow) setState(rec *record) {
 	var at hub.Position
 	if rec != nil {
 		at = rec.position()
+		if newerSchema(rec.header) {
+			f.l.tellNewer(recordState, rec)
+		}
 	}
 	f.rev.Store(at.Seq)
 	f.revAt.Store(at.At)

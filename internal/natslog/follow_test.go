@@ -32,7 +32,7 @@ func deafen(t *testing.T, l *Log, f *follow) (hear func()) {
 	}
 	flush(t, l)
 	return func() {
-		sub, err := l.nc.Load().ChanSubscribe(f.liveSubject, f.log.live)
+		sub, err := l.conn.NATS().ChanSubscribe(f.liveSubject, f.log.live)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func deafen(t *testing.T, l *Log, f *follow) (hear func()) {
 
 func flush(t *testing.T, l *Log) {
 	t.Helper()
-	if err := l.nc.Load().Flush(); err != nil {
+	if err := l.conn.NATS().Flush(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -328,7 +328,7 @@ func TestSlowFollower(t *testing.T) {
 		return nil
 	})
 	fast, _ := followRoom(t, l, "fast", 0)
-	ids := names("s", heldMessages+2000)
+	ids := names("s", maxInbox+2000)
 	var drafts []hub.Draft
 	for _, id := range ids {
 		drafts = append(drafts, draft1(id))
@@ -377,7 +377,7 @@ func TestStopEndsTheReports(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 	eventually(t, 5*time.Second, "no subscription is left", func() error {
-		if n := l.nc.Load().NumSubscriptions(); n != 2 {
+		if n := l.conn.NATS().NumSubscriptions(); n != 2 {
 			return fmt.Errorf("%d subscriptions", n)
 		}
 		return nil

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // getRequest asks for stored messages, of the leader (Seq, LastFor or NextFor with
@@ -41,8 +43,8 @@ type storedMessage struct {
 // leaderGet asks the stream's leader for one message; nil when there is none. No
 // other server tells of one.
 func (s *stream) leaderGet(ctx context.Context, r getRequest) (*record, error) {
-	answer, err := api[storedMessage](ctx, s.l.caller, opLeaderGet, s.l.cfg.api()+"STREAM.MSG.GET."+s.name, r, nil)
-	if isCode(err, codeNoMessage) {
+	answer, err := natsconn.API[storedMessage](ctx, s.l.conn, opLeaderGet, s.l.cfg.api()+"STREAM.MSG.GET."+s.name, r, nil)
+	if natsconn.IsCode(err, natsconn.CodeNoMessage) {
 		return nil, nil
 	}
 	if err != nil {
@@ -100,7 +102,7 @@ func (s *stream) directGet(ctx context.Context, room string, from uint64, since 
 				}
 			case "404":
 			default:
-				s.l.metrics.failed(opDirectGet)
+				s.l.metrics.nats.Failed(opDirectGet)
 				refusal = errors.New(describe(m))
 			}
 			return false
@@ -181,7 +183,7 @@ func (s *stream) directLasts(ctx context.Context, rooms []string, from uint64) (
 		case "413":
 			refusal = errTooMany
 		default:
-			s.l.metrics.failed(opTailProbe)
+			s.l.metrics.nats.Failed(opTailProbe)
 			refusal = errors.New(describe(m))
 		}
 		return false
@@ -200,7 +202,7 @@ func (s *stream) misanswered(m *nats.Msg) error {
 	if s.foreign(m) {
 		return errMirror
 	}
-	if last(m.Header, headerSequence) != "" && last(m.Header, headerPending) == "" {
+	if natsconn.Last(m.Header, headerSequence) != "" && natsconn.Last(m.Header, headerPending) == "" {
 		return fmt.Errorf("it was answered by a nats-server older than %s: %w", oldestServer, errOldServer)
 	}
 	return nil
@@ -215,18 +217,18 @@ func (s *stream) direct(ctx context.Context, op string, r getRequest, most int, 
 	if err != nil {
 		return err
 	}
-	return s.l.caller.ask(ctx, op, s.l.cfg.directGet+s.name, body, most, each)
+	return s.l.conn.Ask(ctx, op, s.l.cfg.directGet+s.name, body, most, each)
 }
 
 // status is the status of an answer that is none of the messages asked for; empty
 // for one that is. (A stored record could have a header of that name.)
 func status(m *nats.Msg) string {
-	if last(m.Header, headerSubject) != "" {
+	if natsconn.Last(m.Header, headerSubject) != "" {
 		return ""
 	}
-	return last(m.Header, headerStatus)
+	return natsconn.Last(m.Header, headerStatus)
 }
 
 func describe(m *nats.Msg) string {
-	return last(m.Header, headerStatus) + " " + last(m.Header, "Description")
+	return natsconn.Last(m.Header, headerStatus) + " " + natsconn.Last(m.Header, "Description")
 }

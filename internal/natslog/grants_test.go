@@ -133,7 +133,7 @@ func TestEachGrantIsNeeded(t *testing.T) {
 			s := startGranted(t, port, dir, without)
 			l := open(t, Config{URLs: []string{grantedURL(s)}})
 			// The subjects are named as they are used: of one stream, one partition.
-			named := strings.NewReplacer("log.*.*", "log.0.>", "state.*", "state.>", "live.>", "live.*.0.>").Replace(subject)
+			named := strings.NewReplacer("log.*.*", "log.0.>", "live.>", "live.*.0.>").Replace(subject)
 			named = strings.TrimSuffix(named, "*")
 			if strings.HasPrefix(subject, "$JS") {
 				named += "KANSEI_"

@@ -1,9 +1,9 @@
 package natslog
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // Results of appends.
@@ -22,22 +22,17 @@ const (
 	gapForgotten = "forgotten"
 )
 
-// What is asked of NATS.
+// What is asked of NATS, besides what natsconn asks by itself.
 const (
-	opConnect      = "connect"
-	opPublish      = "publish"       // a draft, by the append path
-	opSubscribe    = "subscribe"     // and unsubscribe, flush
-	opInfo         = "info"          // a stream's identity and end
-	opCreate       = "create"        // of a stream
-	opLeaderGet    = "leader_get"    // one message, from the leader
-	opDirectGet    = "direct_get"    // a batch, from any replica
-	opTailProbe    = "tail_probe"    // last messages of many rooms
-	opSlowConsumer = "slow_consumer" // live messages dropped by the client
-	opAsync        = "async"         // whatever else the connection reports
-	opPermission   = "permission"    // whatever it was, the node's user may not do it
-	opProbe        = "probe"         // whether the user may write to a stream
-	opStranger     = "stranger"      // an answer of another stream to an append
-	opMirror       = "mirror"        // an answer of a mirror to a direct get
+	opPublish   = "publish"    // a draft, by the append path
+	opInfo      = "info"       // a stream's identity and end
+	opCreate    = "create"     // of a stream
+	opLeaderGet = "leader_get" // one message, from the leader
+	opDirectGet = "direct_get" // a batch, from any replica
+	opTailProbe = "tail_probe" // last messages of many rooms
+	opProbe     = "probe"      // whether the user may write to a stream
+	opStranger  = "stranger"   // an answer of another stream to an append
+	opMirror    = "mirror"     // an answer of a mirror to a direct get
 )
 
 // Metrics are those of a [Log].
@@ -49,10 +44,8 @@ type Metrics struct {
 	repairSeconds prometheus.Histogram
 	degraded      prometheus.Gauge
 	skipped       *prometheus.CounterVec
-	connected     prometheus.Gauge
-	reconnects    prometheus.Counter
-	errors        *prometheus.CounterVec
-	requests      *prometheus.HistogramVec
+	newer         *prometheus.CounterVec
+	nats          *natsconn.Metrics
 	differences   *prometheus.GaugeVec
 	replicas      *prometheus.GaugeVec
 }
@@ -60,6 +53,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",
@@ -85,20 +79,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kansei_log_skipped_total", Help: "Records in the log that are no events, by what is wrong with them.",
 		}, []string{"reason"}),
-		connected: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "kansei_nats_connected", Help: "1 while the node is connected to NATS.",
-		}),
-		reconnects: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "kansei_nats_reconnects_total", Help: "Connections to NATS made after one was lost.",
-		}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kansei_nats_errors_total", Help: "Failures of NATS by what was asked of it.",
-		}, []string{"op"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "kansei_nats_request_seconds",
-			Help:    "Time that requests to NATS take, by what is asked.",
-			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
-		}, []string{"op"}),
+		newer: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kansei_log_newer_records_total", Help: "Records of a newer schema than this node knows, by what they are: events are passed over, states are told as they are.",
+		}, []string{"record"}),
 		differences: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kansei_log_stream_differences", Help: "Settings in which the streams are not as this node is configured, by what that does.",
 		}, []string{"effect"}),
@@ -106,23 +89,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "kansei_log_replicas_missing", Help: "Replicas that the streams should have and do not, by what is wrong with them, as the leaders say.",
 		}, []string{"state"}),
 	}
-	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped,
-		m.connected, m.reconnects, m.errors, m.requests, m.differences, m.replicas)
+	reg.MustRegister(m.appendSeconds, m.appends, m.gaps, m.lostEnds, m.repairSeconds, m.degraded, m.skipped, m.newer,
+		m.differences, m.replicas)
 	for _, v := range []string{resultOK, resultDuplicate, resultUnavailable, resultUnknown} {
 		m.appends.WithLabelValues(v)
 	}
 	for _, v := range []string{gapLive, gapTail, gapForgotten} {
 		m.gaps.WithLabelValues(v)
 	}
-	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody, skipNewer} {
+	for _, v := range []skipReason{skipEnvelope, skipHeader, skipBody} {
 		m.skipped.WithLabelValues(string(v))
 	}
-	for _, v := range []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe} {
-		m.requests.WithLabelValues(v)
-		m.errors.WithLabelValues(v)
-	}
-	for _, v := range []string{opConnect, opPublish, opSubscribe, opSlowConsumer, opAsync, opPermission, opStranger, opMirror} {
-		m.errors.WithLabelValues(v)
+	for _, v := range []string{recordEvent, recordState} {
+		m.newer.WithLabelValues(v)
 	}
 	for e := range effects {
 		m.differences.WithLabelValues(effect(e).String())
@@ -133,11 +112,4 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) failed(op string) { m.errors.WithLabelValues(op).Inc() }
-
 func (m *Metrics) skip(reason skipReason) { m.skipped.WithLabelValues(string(reason)).Inc() }
-
-// asked observes the end of a request that began at start.
-func (m *Metrics) asked(op string, start time.Time) {
-	m.requests.WithLabelValues(op).Observe(time.Since(start).Seconds())
-}

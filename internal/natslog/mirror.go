@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // A mirror of a stream may take part in the direct gets of its origin (mirror_direct), and
@@ -47,7 +48,7 @@ func (s *stream) byMirror() bool {
 // foreign reports whether an answer to a direct get, which has a message, is another
 // stream's. It is told of the first such answer.
 func (s *stream) foreign(m *nats.Msg) bool {
-	name := last(m.Header, headerStream)
+	name := natsconn.Last(m.Header, headerStream)
 	if name == s.name || name == "" {
 		return false
 	}
@@ -59,7 +60,7 @@ func (s *stream) foreign(m *nats.Msg) bool {
 		s.mirrored.by, s.mirrored.told = name, now
 	}
 	s.mu.Unlock()
-	s.l.metrics.failed(opMirror)
+	s.l.metrics.nats.Failed(opMirror)
 	if complain {
 		s.l.log.Warn("a mirror answers in a stream's place, and may have what was erased; the log is read from the leader alone, which is slower",
 			"stream", s.name, "mirror", name, "remedy", fmt.Sprintf("nats stream edit %s --no-allow-mirror-direct", name))
@@ -90,7 +91,7 @@ func (s *stream) steps(ctx context.Context, room string, had hub.Position, targe
 }
 
 // recentStartByLeader finds the position from which on a room has n records, or all that
-// are not older than since. It goes back from the last one in stretches that grow.
+// are not older than since. It goes back from the last one in steps that grow.
 func (s *stream) recentStartByLeader(ctx context.Context, room string, n int, since time.Time, last *record) (uint64, error) {
 	start, missing := last.seq, n-1
 	for span := uint64(4 * n); missing > 0 && start > 1; span *= 4 {

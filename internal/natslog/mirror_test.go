@@ -85,7 +85,7 @@ func TestMirrorThatAnswers(t *testing.T) {
 				if err := out.once("level=WARN", "a mirror answers", "stream=KANSEI_LOG_0 mirror=COPY", "nats stream edit COPY --no-allow-mirror-direct"); err != nil {
 					t.Error(err)
 				}
-				if counter(t, l.metrics.errors.WithLabelValues(opMirror)) < 1 || !l.logs[0].byMirror() {
+				if counter(t, l.metrics.nats.Errors.WithLabelValues(opMirror)) < 1 || !l.logs[0].byMirror() {
 					t.Error("it is not counted")
 				}
 			}

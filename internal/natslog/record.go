@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // Headers of a stored record. They are left out when they have nothing to say.
@@ -19,13 +20,7 @@ const (
 	headerKind     = "Kansei-Kind"     // of an event that is no comment
 	headerAudience = "Kansei-Audience" // of an event that is not for all
 	headerRate     = "Kansei-Rate"     // of its room when it was drafted, if it was not low
-	headerSchema   = "Kansei-Schema"   // the version of what the record means, if it is not 1
 )
-
-// schema is the version of records that this node writes, and the highest that it can read.
-// It grows when a node that does not know of a change would take a record for what it is not.
-// What such a node may pass over, as a new kind of events or a new field, needs no new one.
-const schema = 1
 
 // Headers that the server adds to what it republishes and to the answers of
 // direct gets.
@@ -46,7 +41,8 @@ const (
 	skipEnvelope skipReason = "envelope" // the server's headers are missing or unreadable
 	skipHeader   skipReason = "header"   // its kind, audience or rate is
 	skipBody     skipReason = "body"     // not a JSON object with a field
-	skipNewer    skipReason = "newer"    // of a schema that this node does not know
+	// skipSchema: this node does not know the record's schema. It has a metric of its own.
+	skipSchema skipReason = "schema"
 )
 
 // record is a stored message as it comes from the log, whichever way.
@@ -71,39 +67,24 @@ func parseRecord(m *nats.Msg) (record, bool) {
 	if !ok {
 		return record{}, false
 	}
-	at, err := time.Parse(time.RFC3339Nano, last(m.Header, headerTime))
+	at, err := time.Parse(time.RFC3339Nano, natsconn.Last(m.Header, headerTime))
 	if err != nil {
 		return record{}, false
 	}
-	return record{seq, previous, at.UnixMilli(), last(m.Header, headerSubject), m.Header, m.Data}, true
+	return record{seq, previous, at.UnixMilli(), natsconn.Last(m.Header, headerSubject), m.Header, m.Data}, true
 }
 
 func parseSeq(h nats.Header, key string) (uint64, bool) {
-	n, err := strconv.ParseUint(last(h, key), 10, 64)
+	n, err := strconv.ParseUint(natsconn.Last(h, key), 10, 64)
 	return n, err == nil
-}
-
-// last is the last value of a header: the server's own follows whatever the
-// record was stored with.
-func last(h nats.Header, key string) string {
-	if v := h[key]; len(v) > 0 {
-		return v[len(v)-1]
-	}
-	return ""
-}
-
-// newer reports whether a record is of a schema that this node does not know.
-func (r *record) newer() bool {
-	v, there := r.header[headerSchema]
-	return there && (len(v) != 1 || v[0] != strconv.Itoa(schema))
 }
 
 // event is the event that a record holds; or why it holds none.
 func (r record) event() (hub.Event, skipReason) {
-	if r.newer() {
-		return hub.Event{}, skipNewer
+	if newerSchema(r.header) {
+		return hub.Event{}, skipSchema
 	}
-	e := hub.Event{Seq: r.seq, At: r.at, ID: last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
+	e := hub.Event{Seq: r.seq, At: r.at, ID: natsconn.Last(r.header, headerID), Kind: hub.KindComment, Audience: hub.AudienceAll}
 	if v, ok := r.header[headerKind]; ok {
 		if len(v) != 1 || v[0] == "" {
 			return hub.Event{}, skipHeader

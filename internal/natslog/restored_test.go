@@ -64,7 +64,7 @@ func (r *restorable) restore(t *testing.T, copied string, grow func(url string))
 func reconnected(t *testing.T, l *Log, times float64) {
 	t.Helper()
 	eventually(t, 30*time.Second, "the log is connected again", func() error {
-		if n := counter(t, l.metrics.reconnects); n < times {
+		if n := counter(t, l.metrics.nats.Reconnects); n < times {
 			return fmt.Errorf("%v times", n)
 		}
 		return l.Ready()

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -50,7 +51,7 @@ func (r *record) revision() uint64 {
 	if r == nil {
 		return 0
 	}
-	if id := last(r.header, headerID); id != "" {
+	if id := natsconn.Last(r.header, headerID); id != "" {
 		return revision(r.seq, id)
 	}
 	return revision(r.seq, strconv.FormatInt(r.at, 10)) // somebody else has written it
@@ -61,6 +62,7 @@ func (r *record) state() hub.State {
 	if r == nil {
 		return hub.State{}
 	}
+	// The document as it is stored, with the fields that this node does not know.
 	return hub.State{Rev: r.revision(), Body: r.data}
 }
 
@@ -75,8 +77,8 @@ func (r *record) changes() []change {
 	if r == nil {
 		return nil
 	}
-	all := []change{{r.revision(), last(r.header, headerID)}}
-	for part := range strings.SplitSeq(last(r.header, headerPast), ",") {
+	all := []change{{r.revision(), natsconn.Last(r.header, headerID)}}
+	for part := range strings.SplitSeq(natsconn.Last(r.header, headerPast), ",") {
 		rev, id, _ := strings.Cut(part, ":")
 		n, err := strconv.ParseUint(rev, 36, 64)
 		if err != nil || len(all) > pastChanges {
@@ -110,7 +112,7 @@ func (l *Log) State(ctx context.Context, room string) (hub.State, error) {
 
 // SetState implements [hub.RoomLog]. Besides [hub.ErrConflict] its errors are
 // those of an append. A change that was done and followed by more than pastChanges others
-// cannot be told from a conflict.
+// cannot be told from a conflict. A state of a newer schema is not replaced: [hub.ErrUnavailable].
 func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error) {
 	s, err := l.usable(l.state, room)
 	if err != nil {
@@ -124,9 +126,9 @@ func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte
 	if rec.revision() != rev {
 		return l.done(room, rec, rev, id)
 	}
-	if rec != nil && rec.newer() {
-		l.tellNewer(*rec)
-		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, errNewer)
+	if err := newerState(rec); err != nil {
+		l.tellNewer(recordState, rec)
+		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, err)
 	}
 	receipt, err := l.write(ctx, s, room, id, rec, body)
 	if err == nil && receipt.Duplicate {
@@ -161,11 +163,8 @@ func (l *Log) done(room string, rec *record, rev uint64, id string) (uint64, err
 	return 0, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
 }
 
-// errNewer says that a record cannot be replaced by one that knows less.
-var errNewer = errors.New("a newer version of kansei has written it")
-
-// write stores a state, if that before it is still the room's. What this node does not know
-// of that one stays.
+// write stores a state, if that before it is still the room's. It keeps the fields of the one
+// before that this node does not know.
 func (l *Log) write(ctx context.Context, s *stream, room, id string, before *record, body []byte) (hub.Receipt, error) {
 	h := nats.Header{headerID: {id}, nats.ExpectedLastSubjSeqHdr: {"0"}}
 	if before != nil {

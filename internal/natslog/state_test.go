@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // A change that was done is not a conflict when it is tried again: by a client whose
@@ -84,7 +85,7 @@ func TestChangeOfStateThatOthersFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	// l has asked before that, and its try is refused.
-	a, _ := scripted(t, l, s.ClientURL(), "fake.r", "", apiAnswer(codeWrongLastSequence))
+	a, _ := scripted(t, l, s.ClientURL(), "fake.r", "", apiAnswer(natsconn.CodeWrongLastSequence))
 	if _, is := errors.AsType[*sequenceError](a.err); !is {
 		t.Fatal(a.err)
 	}

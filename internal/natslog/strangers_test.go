@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // startConfigured starts a server by a configuration file.
@@ -70,7 +72,7 @@ func TestOtherStreamsOnTheSubjects(t *testing.T) {
 				if a.err != nil {
 					return false
 				}
-				if rec, err := l.logs[0].leaderGet(testContext(t), getRequest{Seq: a.Seq}); err != nil || rec == nil || last(rec.header, headerID) != id {
+				if rec, err := l.logs[0].leaderGet(testContext(t), getRequest{Seq: a.Seq}); err != nil || rec == nil || natsconn.Last(rec.header, headerID) != id {
 					t.Errorf("%s was acknowledged at %d, where there is %v, %v", id, a.Seq, rec, err)
 				}
 				return true

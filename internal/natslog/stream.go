@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 const (
@@ -59,13 +60,13 @@ type stream struct {
 	tried   time.Time // when prove was done last, and on which connection
 	triedOn uint64
 
-	recheck    atomic.Bool                     // whether the log still has the end that it had, after a cut or a sign
-	unsure     atomic.Bool                     // the same, until the answer; or the leader was not reached, or says that it is shorter
-	replicated atomic.Bool                     // it has more than one replica
-	ahead      atomic.Int64                    // nanoseconds by which the leader's clock is ahead of this node's
-	domain     atomic.Value                    // a string: the JetStream domain that the stream is in
-	unproven   atomic.Bool                     // what the node's user may do with it is to be found out (prove)
-	mute       atomic.Pointer[permissionError] // why nobody can append to it: the user may not
+	recheck    atomic.Bool                              // whether the log still has the end that it had, after a cut or a sign
+	unsure     atomic.Bool                              // the same, until the answer; or the leader was not reached, or says that it is shorter
+	replicated atomic.Bool                              // it has more than one replica
+	ahead      atomic.Int64                             // nanoseconds by which the leader's clock is ahead of this node's
+	domain     atomic.Value                             // a string: the JetStream domain that the stream is in
+	unproven   atomic.Bool                              // what the node's user may do with it is to be found out (prove)
+	unwritable atomic.Pointer[natsconn.PermissionError] // why nobody can append to it: the user may not
 
 	mu       sync.Mutex
 	id       identity
@@ -369,12 +370,16 @@ func (s *stream) tick(ctx context.Context) {
 }
 
 func (s *stream) examine(ctx context.Context) error {
-	if !s.l.connected.Load() {
-		return errNotConnected
+	if !s.l.conn.Connected() {
+		return natsconn.ErrNotConnected
 	}
 	if s == s.l.logs[0] {
-		if err := s.l.tryInbox(); err != nil {
+		again, err := s.l.conn.TryInbox(proveEvery)
+		if err != nil {
 			return err
+		}
+		if again {
+			s.l.resubscribe()
 		}
 	}
 	had, high := s.positions(), s.highest()
@@ -418,8 +423,8 @@ func (s *stream) diagnose(err error) {
 	changed, long := well != s.well, err != nil && now.Sub(s.ill) >= moveAfter
 	s.well = well
 	s.mu.Unlock()
-	if long && unreached(err) && s.l.connected.Load() {
-		s.l.move(err)
+	if long && unreached(err) && s.l.conn.Connected() {
+		s.l.conn.Move(err)
 	}
 	if changed {
 		for _, f := range s.follows() {
@@ -430,6 +435,6 @@ func (s *stream) diagnose(err error) {
 
 // unreached reports whether an error says that the stream's leader was not reached.
 func unreached(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errNoResponders) || errors.Is(err, errNoLeader) ||
-		isCode(err, codeClusterNotAvailable)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, natsconn.ErrNoResponders) || errors.Is(err, errNoLeader) ||
+		natsconn.IsCode(err, natsconn.CodeClusterNotAvailable)
 }

@@ -126,7 +126,7 @@ func TestServerStartsLaterAndRestarts(t *testing.T) {
 	if err != nil || len(events) != 2 {
 		t.Errorf("the log holds %d events, %v", len(events), err)
 	}
-	if counter(t, l.metrics.reconnects) == 0 {
+	if counter(t, l.metrics.nats.Reconnects) == 0 {
 		t.Error("no reconnect was counted")
 	}
 }
@@ -163,7 +163,7 @@ func TestLogThatLostItsEnd(t *testing.T) {
 	}
 	s = startServer(t, dir, p)
 	eventually(t, 20*time.Second, "it is connected again", func() error {
-		if counter(t, l.metrics.reconnects) == 0 {
+		if counter(t, l.metrics.nats.Reconnects) == 0 {
 			return errors.New("it is not")
 		}
 		return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // gated is a follower whose resets, but for the first one, wait to be let through.
@@ -60,7 +61,7 @@ func TestSure(t *testing.T) {
 	})
 	stopServer(r.Server)
 	eventually(t, 10*time.Second, "the cut is noticed", func() error {
-		if l.connected.Load() {
+		if l.conn.Connected() {
 			return errors.New("it is connected")
 		}
 		return nil
@@ -103,7 +104,11 @@ func TestUnreachedLeaderIsDoubted(t *testing.T) {
 	real := l.logs[0]
 	st := newStream(l, "KANSEI_LOG_9", 0, real.subjects, real.section) // nobody has it
 	st.id, st.usable = real.identity(), true
-	st.l = &Log{cfg: l.cfg, log: l.log, metrics: l.metrics, quiet: l.quiet, logs: l.logs, caller: l.caller, ctx: l.ctx}
+	unconnected, err := natsconn.New(natsconn.Config{Metrics: l.metrics.nats})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.l = &Log{cfg: l.cfg, log: l.log, metrics: l.metrics, quiet: l.quiet, logs: l.logs, conn: unconnected, ctx: l.ctx}
 	high := hub.Position{Seq: 7, At: 70}
 	st.note(high)
 	st.tick(testContext(t)) // not connected

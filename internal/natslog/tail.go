@@ -107,7 +107,7 @@ func (s *stream) cutOff(end hub.Position) {
 // Sure implements [hub.RoomLog].
 func (l *Log) Sure(room string) bool {
 	s := l.logs[partition(room, len(l.logs))]
-	if !l.connected.Load() || s.recheck.Load() || s.unsure.Load() {
+	if !l.conn.Connected() || s.recheck.Load() || s.unsure.Load() {
 		return false
 	}
 	for _, f := range s.of(room) {
@@ -240,7 +240,7 @@ func (s *stream) probePart(ctx context.Context, part []string, from, end uint64)
 	if err != nil || answer.upTo > 0 || answer.unread {
 		return answer, err
 	}
-	next, err := s.leaderGet(ctx, getRequest{NextFor: s.subjects + "*", Seq: from + 1})
+	next, err := s.leaderGet(ctx, getRequest{NextFor: s.needed(), Seq: from + 1})
 	switch {
 	case err != nil:
 		return lasts{}, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // Kansei reads the log by batched direct gets, and looks for the last messages of many
@@ -23,9 +25,9 @@ var errOldServer = errors.New("kansei needs 2.11 or later on every server")
 
 // checkServer looks at the version of the server that the node is connected to.
 func (s *stream) checkServer() error {
-	nc := s.l.nc.Load()
+	nc := s.l.conn.NATS()
 	if nc == nil {
-		return errNotConnected
+		return natsconn.ErrNotConnected
 	}
 	if v := nc.ConnectedServerVersion(); v != "" && olderThan(v, oldestServer) {
 		return fmt.Errorf("nats-server %s at %s: %w", v, nc.ConnectedUrlRedacted(), errOldServer)

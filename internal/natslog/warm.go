@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -12,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/quiet"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 var (
@@ -137,9 +136,9 @@ func (f *follow) forget(upTo hub.Position) {
 // subscribe has the follow hear what streams of these epochs republish of its
 // room, and returns when the server knows.
 func (f *follow) subscribe(epoch, stateEpoch string) error {
-	nc := f.l.nc.Load()
-	if nc == nil || !f.l.connected.Load() {
-		return errNotConnected
+	nc := f.l.conn.NATS()
+	if nc == nil || !f.l.conn.Connected() {
+		return natsconn.ErrNotConnected
 	}
 	err := f.hear(nc, f.log, epoch, &f.liveSubject, &f.sub)
 	if err == nil {
@@ -149,8 +148,8 @@ func (f *follow) subscribe(epoch, stateEpoch string) error {
 		err = nc.FlushTimeout(f.l.cfg.RequestTimeout)
 	}
 	if err != nil {
-		f.l.metrics.failed(opSubscribe)
-		f.l.broken(nc, err)
+		f.l.metrics.nats.Failed(natsconn.OpSubscribe)
+		f.l.conn.Broken(nc, err)
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	return nil
@@ -184,31 +183,22 @@ func (f *follow) unsubscribe(s *stream, sub **nats.Subscription) {
 	delete(s.subs, *sub)
 	s.mu.Unlock()
 	if err := (*sub).Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		f.l.metrics.failed(opSubscribe)
+		f.l.metrics.nats.Failed(natsconn.OpSubscribe)
 	}
 	*sub = nil
 }
 
-// events are the events that records hold; the rest is counted.
+// events returns the events that records hold. The other records are counted.
 func (l *Log) events(records []record) []hub.Event {
 	events := make([]hub.Event, 0, len(records))
 	for _, rec := range records {
 		if e, reason := rec.event(); reason != "" {
-			l.metrics.skip(reason)
-			if reason == skipNewer {
-				l.tellNewer(rec)
-			}
+			l.skip(&rec, reason)
 		} else {
 			events = append(events, e)
 		}
 	}
 	return events
-}
-
-// tellNewer says that a newer version of kansei has written a record.
-func (l *Log) tellNewer(rec record) {
-	l.newer.Log(slog.LevelWarn, "passed over a record that a newer version of kansei has written: upgrade this node", rec.subject,
-		"subject", rec.subject, "sequence", rec.seq, "schema", quiet.Cut(last(rec.header, headerSchema), 20), "known", schema)
 }
 
 // upTo is a position up to which records are everything. Its time is known if it is that
@@ -313,7 +303,7 @@ func (s *stream) batch(ctx context.Context, room string, had hub.Position) (page
 
 // worthAnotherTry reports whether a read that has failed may succeed soon.
 func (s *stream) worthAnotherTry(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && s.l.connected.Load() && !errors.Is(err, errNotConnected)
+	return ctx.Err() == nil && s.l.conn.Connected() && !errors.Is(err, natsconn.ErrNotConnected)
 }
 
 // jitter is a duration around d, from half of it to one and a half.
@@ -375,22 +365,22 @@ func (s *stream) recentStart(ctx context.Context, room string, n uint64, since t
 	case count == 0:
 		return 0, errNoneFound
 	}
-	return s.narrow(ctx, room, stretch{start, last, count, 0}, n, 3*n+64)
+	return s.narrow(ctx, room, window{start, last, count, 0}, n, 3*n+64)
 }
 
-// stretch is a piece of the log that begins with a record of a room.
-type stretch struct {
+// window is a piece of the log that begins with a record of a room.
+type window struct {
 	start, end uint64
 	count      uint64 // records of the room from start on
 	behind     uint64 // of them, those behind end
 }
 
-// narrow moves the start of a stretch up until a room has n records in it, or more, but
+// narrow moves the start of a window up until a room has n records in it, or more, but
 // not more than spare beyond that; it stays where it is when there are fewer. It returns
 // the start. Each step asks for one record: the first ones look where it would be if the
 // records were spread evenly, and then every other one takes the middle, so that bursts and
 // pauses do not hold it up.
-func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare uint64) (uint64, error) {
+func (s *stream) narrow(ctx context.Context, room string, w window, n, spare uint64) (uint64, error) {
 	const even = 6 // steps before the middle is tried: more than evenly spread records need
 	// From end on there are too few, so many behind it and perhaps one at it.
 	end, after := w.end, w.behind
@@ -401,7 +391,7 @@ func (s *stream) narrow(ctx context.Context, room string, w stretch, n, spare ui
 		span := end - w.start
 		back := span / 2
 		if try < even || try%2 == 0 {
-			// Kept off the ends, so that the stretch shrinks whatever the rate is.
+			// Kept off the ends, so that the window shrinks whatever the rate is.
 			part := float64(n+spare/2-(after-w.behind)) / float64(w.count-after)
 			back = min(max(uint64(float64(span)*part), span/16+1), span-1)
 		}

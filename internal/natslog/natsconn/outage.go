@@ -1,4 +1,4 @@
-package natslog
+package natsconn
 
 import (
 	"errors"
@@ -65,39 +65,39 @@ func (o *outage) end(now time.Time) (key string, lasted time.Duration, tries int
 
 // The lines of a connection that comes and goes are limited like those that clients cause.
 
-func (l *Log) logLost(err error) {
-	key := l.outage.begin(time.Now())
+func (c *Conn) logLost(err error) {
+	key := c.outage.begin(time.Now())
 	if err == nil {
-		l.quiet.Log(slog.LevelInfo, "the node makes its connection to NATS anew", key)
+		c.quiet.Log(slog.LevelInfo, "the node makes its connection to NATS anew", key)
 		return
 	}
 	args := []any{"error", err}
-	if server := l.server.Load(); server != nil {
+	if server := c.server.Load(); server != nil {
 		args = append(args, "server", *server)
 	}
-	l.quiet.Log(slog.LevelWarn, "the connection to NATS is lost: comments are neither taken nor shown until it is back; viewers stay",
+	c.quiet.Log(slog.LevelWarn, "the connection to NATS is lost: comments are neither taken nor shown until it is back; viewers stay",
 		key, args...)
 }
 
-func (l *Log) logFailed(err error) {
-	due, lasts, tries := l.outage.failed(time.Now(), refusedUser(err))
+func (c *Conn) logFailed(err error) {
+	due, lasts, tries := c.outage.failed(time.Now(), refusedUser(err))
 	if !due {
 		return
 	}
-	if r := l.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
+	if r := c.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
 		err = r.err
 	}
-	l.log.Warn("NATS cannot be reached: comments are neither taken nor shown until it can; viewers stay; "+remedy(err),
-		"servers", l.servers(), "error", err, "for", lasts.Round(time.Second), "attempts", tries)
+	c.log.Warn("NATS cannot be reached: comments are neither taken nor shown until it can; viewers stay; "+remedy(err),
+		"servers", c.servers(), "error", err, "for", lasts.Round(time.Second), "attempts", tries)
 }
 
-func (l *Log) logBack(server string) {
-	key, lasted, tries := l.outage.end(time.Now())
+func (c *Conn) logBack(server string) {
+	key, lasted, tries := c.outage.end(time.Now())
 	args := []any{"server", server}
 	if tries > 0 || lasted > 0 {
 		args = append(args, "after", lasted.Round(time.Millisecond), "attempts", tries)
 	}
-	l.quiet.Log(slog.LevelInfo, "connected to NATS", key, args...)
+	c.quiet.Log(slog.LevelInfo, "connected to NATS", key, args...)
 }
 
 // refused is the refusal of a server to let this node in, as whom it says it is.
@@ -111,18 +111,18 @@ type refused struct {
 const refusalCounts = 10 * time.Second
 
 // whyNot is why there is no connection; nil when nobody knows yet.
-func (l *Log) whyNot() error {
-	if r := l.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
+func (c *Conn) whyNot() error {
+	if r := c.noEntry.Load(); r != nil && time.Since(r.at) < refusalCounts {
 		return r.err
 	}
 	// What goes wrong between the connection and the first word of the server, as with
 	// certificates, is told nowhere else.
-	if nc := l.nc.Load(); nc != nil {
-		if err := l.secrets.Error(nc.LastError()); err != nil {
+	if nc := c.nc.Load(); nc != nil {
+		if err := c.secrets.Error(nc.LastError()); err != nil {
 			return err
 		}
 	}
-	if err := l.lastErr.Load(); err != nil {
+	if err := c.lastErr.Load(); err != nil {
 		return *err
 	}
 	return nil

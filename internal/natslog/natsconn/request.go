@@ -1,4 +1,4 @@
-package natslog
+package natsconn
 
 import (
 	"context"
@@ -6,28 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 )
 
+// Errors of requests.
 var (
-	errNotConnected = errors.New("not connected")
-	errClosed       = errors.New("the log is closed")
-	errNoResponders = errors.New("nobody answers")
+	ErrNotConnected = errors.New("not connected")
+	ErrNoResponders = errors.New("nobody answers")
 )
-
-// caller asks NATS: every request has a token, and its answers come to one inbox.
-type caller struct {
-	l     *Log
-	inbox string // and a dot
-
-	mu     sync.Mutex
-	calls  map[string]call
-	count  uint64
-	denied map[string]refusal // by subject, of which a stream has a handful
-}
 
 // call is a request under way.
 type call struct {
@@ -37,7 +25,7 @@ type call struct {
 
 // refusal is what became of the last request to a subject: the user may not ask there.
 type refusal struct {
-	err *permissionError
+	err *PermissionError
 	at  time.Time
 }
 
@@ -45,13 +33,9 @@ type refusal struct {
 // refused. Each that is sent is a line in the log of the server.
 const refusalHolds = 2 * time.Second
 
-func newCaller(l *Log) *caller {
-	return &caller{l: l, inbox: naming{l.cfg.Prefix}.newInbox(), calls: make(map[string]call), denied: make(map[string]refusal)}
-}
-
 // deliver hands an answer to whoever waits for it. It runs on the subscription's
 // goroutine and does not block: an answer that nobody waits for is dropped.
-func (c *caller) deliver(m *nats.Msg) {
+func (c *Conn) deliver(m *nats.Msg) {
 	c.mu.Lock()
 	ch := c.calls[m.Subject[len(c.inbox):]].answers
 	c.mu.Unlock()
@@ -61,8 +45,8 @@ func (c *caller) deliver(m *nats.Msg) {
 	}
 }
 
-// refused is told that the server does not let requests to a subject through.
-func (c *caller) refused(subject string, e *permissionError) {
+// Refuse is told that the server does not let requests to a subject through. Those fail.
+func (c *Conn) Refuse(subject string, e *PermissionError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, one := range c.calls {
@@ -82,7 +66,7 @@ func (c call) fail() {
 }
 
 // refuseAll fails every request: no answers can come.
-func (c *caller) refuseAll() {
+func (c *Conn) refuseAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, one := range c.calls {
@@ -91,7 +75,7 @@ func (c *caller) refuseAll() {
 }
 
 // refusal is why requests to a subject were refused a moment ago; nil if they were not.
-func (c *caller) refusal(subject string) error {
+func (c *Conn) refusal(subject string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r, ok := c.denied[subject]
@@ -105,36 +89,36 @@ func (c *caller) refusal(subject string) error {
 	return nil
 }
 
-// forgive forgets what was refused: it is tried again at once.
-func (c *caller) forgive() {
+// Forgive forgets what was refused: it is tried again at once.
+func (c *Conn) Forgive() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.denied)
 }
 
-// ask sends a request and calls each with its answers, up to most of them, until
+// Ask sends a request and calls each with its answers, up to most of them, until
 // it returns false. It fails when the answers have not all come in the time for
 // one request.
-func (c *caller) ask(ctx context.Context, op, subject string, body []byte, most int, each func(*nats.Msg) (more bool)) error {
-	return c.askWith(ctx, op, &nats.Msg{Subject: subject, Data: body}, most, each)
+func (c *Conn) Ask(ctx context.Context, op, subject string, body []byte, most int, each func(*nats.Msg) (more bool)) error {
+	return c.AskWith(ctx, op, &nats.Msg{Subject: subject, Data: body}, most, each)
 }
 
-// askWith is ask with a message that may have headers.
-func (c *caller) askWith(ctx context.Context, op string, m *nats.Msg, most int, each func(*nats.Msg) (more bool)) error {
+// AskWith is Ask with a message that may have headers.
+func (c *Conn) AskWith(ctx context.Context, op string, m *nats.Msg, most int, each func(*nats.Msg) (more bool)) error {
 	err := c.exchange(ctx, op, m, most, each)
 	if err != nil && ctx.Err() == nil {
-		c.l.metrics.failed(op)
+		c.metrics.Failed(op)
 	}
 	return err
 }
 
-func (c *caller) exchange(ctx context.Context, op string, request *nats.Msg, most int, each func(*nats.Msg) bool) error {
-	nc := c.l.nc.Load()
-	if nc == nil || !c.l.connected.Load() {
-		return errNotConnected
+func (c *Conn) exchange(ctx context.Context, op string, request *nats.Msg, most int, each func(*nats.Msg) bool) error {
+	nc := c.nc.Load()
+	if nc == nil || !c.connected.Load() {
+		return ErrNotConnected
 	}
-	if e := c.l.deaf.Load(); e != nil {
-		return e
+	if err := c.Deaf(); err != nil {
+		return err
 	}
 	if err := c.refusal(request.Subject); err != nil {
 		return err
@@ -152,11 +136,11 @@ func (c *caller) exchange(ctx context.Context, op string, request *nats.Msg, mos
 	}()
 
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.l.cfg.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
 	defer cancel()
 	request.Reply = c.inbox + token
 	if err := nc.PublishMsg(request); err != nil {
-		c.l.broken(nc, err)
+		c.Broken(nc, err)
 		return err
 	}
 	for range most {
@@ -166,10 +150,10 @@ func (c *caller) exchange(ctx context.Context, op string, request *nats.Msg, mos
 				return c.whyRefused(request.Subject)
 			}
 			if nobody(m) {
-				return c.l.unanswered()
+				return c.unanswered()
 			}
 			if !each(m) {
-				c.l.metrics.asked(op, start)
+				c.metrics.asked(op, start)
 				return nil
 			}
 		case <-ctx.Done():
@@ -182,57 +166,58 @@ func (c *caller) exchange(ctx context.Context, op string, request *nats.Msg, mos
 // nobody reports whether a message says that nobody is there to answer. It may name the
 // subject, as a stored record does; but it has no place in a stream.
 func nobody(m *nats.Msg) bool {
-	return len(m.Data) == 0 && last(m.Header, headerStatus) == "503" && last(m.Header, headerSequence) == ""
+	return len(m.Data) == 0 && Last(m.Header, "Status") == "503" && Last(m.Header, "Nats-Sequence") == ""
 }
 
 // whyRefused is why a request was not let through.
-func (c *caller) whyRefused(subject string) error {
-	if e := c.l.deaf.Load(); e != nil {
-		return e
+func (c *Conn) whyRefused(subject string) error {
+	if err := c.Deaf(); err != nil {
+		return err
 	}
 	if err := c.refusal(subject); err != nil {
 		return err
 	}
-	return errNotConnected // there is another connection by now
+	return ErrNotConnected // there is another connection by now
 }
 
 // unanswered is the error of a request that nobody takes.
-func (l *Log) unanswered() error {
-	if l.cfg.Domain != "" {
-		return fmt.Errorf("%w in the JetStream domain %s (--nats-domain)", errNoResponders, l.cfg.Domain)
+func (c *Conn) unanswered() error {
+	if c.cfg.Domain != "" {
+		return fmt.Errorf("%w in the JetStream domain %s (--nats-domain)", ErrNoResponders, c.cfg.Domain)
 	}
-	return errNoResponders
+	return ErrNoResponders
 }
 
-// apiError is how the JetStream API refuses.
-type apiError struct {
+// APIError is how the JetStream API refuses.
+type APIError struct {
 	Code        int    `json:"code"`
 	ErrCode     int    `json:"err_code"`
 	Description string `json:"description"`
 }
 
-func (e *apiError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.ErrCode) }
+func (e *APIError) Error() string { return fmt.Sprintf("%s (%d)", e.Description, e.ErrCode) }
 
 // Error codes of JetStream that mean something to the log.
 const (
-	codeClusterNotAvailable = 10008
-	codeNoAccount           = 10035
-	codeNoJetStreamAccount  = 10039
-	codeNoJetStream         = 10076
-	codeNoMessage           = 10037
-	codeNotSupported        = 10074 // replicas without a cluster
-	codeNoPeers             = 10005 // fewer servers than replicas
-	codeSequenceMismatch    = 10063 // the leader's own store is not where it should be
-	codeStoreFailed         = 10077 // the leader's own store did not take it
-	codeStreamNameInUse     = 10058
-	codeStreamNotFound      = 10059
-	codeWrongLastSequence   = 10071
-	codeDuplicateInProcess  = 10158
-	codeSubjectInProcess    = 10164 // another write with an expectation is under way
+	CodeClusterNotAvailable = 10008
+	CodeNoAccount           = 10035
+	CodeNoJetStreamAccount  = 10039
+	CodeNoJetStream         = 10076
+	CodeNoMessage           = 10037
+	CodeNotSupported        = 10074 // replicas without a cluster
+	CodeNoPeers             = 10005 // fewer servers than replicas
+	CodeSequenceMismatch    = 10063 // the leader's own store is not where it should be
+	CodeStoreFailed         = 10077 // the leader's own store did not take it
+	CodeStreamNameInUse     = 10058
+	CodeStreamNotFound      = 10059
+	CodeWrongLastSequence   = 10071
+	CodeDuplicateInProcess  = 10158
+	CodeSubjectInProcess    = 10164 // another write with an expectation is under way
 )
 
-func isCode(err error, code int) bool {
-	e, ok := errors.AsType[*apiError](err)
+// IsCode reports whether an error is a refusal of JetStream with a code.
+func IsCode(err error, code int) bool {
+	e, ok := errors.AsType[*APIError](err)
 	return ok && e.ErrCode == code
 }
 
@@ -244,13 +229,13 @@ const (
 	secondOpinion = 300 * time.Millisecond
 )
 
-// api asks the JetStream API, which answers with one JSON object.
+// API asks the JetStream API, which answers with one JSON object.
 //
 // A server that is cut off from the others, or whose disk has failed, believes that
 // there is no leader, and says so, with what it happens to have or a refusal, while the
 // leader answers the same request. Such a weak answer counts only when no better one
 // comes soon. weak tells which it is; it may be nil.
-func api[T any](ctx context.Context, c *caller, op, subject string, request any, weak func(*T) bool) (*T, error) {
+func API[T any](ctx context.Context, c *Conn, op, subject string, request any, weak func(*T) bool) (*T, error) {
 	var body []byte
 	if request != nil {
 		var err error
@@ -265,9 +250,9 @@ func api[T any](ctx context.Context, c *caller, op, subject string, request any,
 		said error
 		wait *time.Timer // set by the first answer, if it is weak
 	)
-	err := c.ask(ctx, op, subject, body, apiAnswers, func(m *nats.Msg) bool {
+	err := c.Ask(ctx, op, subject, body, apiAnswers, func(m *nats.Msg) bool {
 		got, said = decodeAnswer[T](m.Data)
-		if !isCode(said, codeClusterNotAvailable) && (said != nil || weak == nil || !weak(got)) {
+		if !IsCode(said, CodeClusterNotAvailable) && (said != nil || weak == nil || !weak(got)) {
 			return false
 		}
 		if wait == nil {
@@ -280,11 +265,11 @@ func api[T any](ctx context.Context, c *caller, op, subject string, request any,
 	} else if err != nil {
 		return nil, err
 	}
-	if e, ok := errors.AsType[*apiError](said); ok {
+	if e, ok := errors.AsType[*APIError](said); ok {
 		switch e.ErrCode {
-		case codeNoMessage, codeStreamNotFound, codeStreamNameInUse:
+		case CodeNoMessage, CodeStreamNotFound, CodeStreamNameInUse:
 		default:
-			c.l.metrics.failed(op)
+			c.metrics.Failed(op)
 		}
 	}
 	return got, said
@@ -292,7 +277,7 @@ func api[T any](ctx context.Context, c *caller, op, subject string, request any,
 
 func decodeAnswer[T any](data []byte) (*T, error) {
 	var refusal struct {
-		Error *apiError `json:"error"`
+		Error *APIError `json:"error"`
 	}
 	if err := json.Unmarshal(data, &refusal); err != nil {
 		return nil, fmt.Errorf("an answer that is no JSON: %w", err)
@@ -302,4 +287,13 @@ func decodeAnswer[T any](data []byte) (*T, error) {
 	}
 	answer := new(T)
 	return answer, json.Unmarshal(data, answer)
+}
+
+// Last returns the last value of a header: the server's own follows whatever a record was
+// stored with.
+func Last(h nats.Header, key string) string {
+	if v := h[key]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
 }
