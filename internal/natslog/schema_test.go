@@ -154,7 +154,7 @@ func TestStateOfANewerSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const kept = `{"later":{"a":[1,2]},"status":"live","title":"u"}`
+	const kept = `{"status":"live","title":"u","later":{"a":[1,2]}}`
 	told(kept)
 	// The same change again is the same change, also when a later node has changed its fields.
 	if again, err := l.SetState(ctx, "r", st.Rev, put); err != nil || again != rev {
@@ -164,7 +164,7 @@ func TestStateOfANewerSchema(t *testing.T) {
 	if _, err := l.SetState(ctx, "r", rev, []byte(`{"status":"ended"}`)); err != nil {
 		t.Fatal(err)
 	}
-	told(`{"later":{"a":[1,2]},"status":"ended"}`)
+	told(`{"status":"ended","later":{"a":[1,2]}}`)
 }
 
 // What a node does not know of beside its streams is not its business.

@@ -22,19 +22,19 @@ var (
 // warmUp brings a follow to the end of its room's log, without a hole and without
 // reporting anything twice:
 //
-//  1. Subscribe and flush. From here on live messages are held in the inbox: the
+//  1. Subscribe and flush. From here on live messages wait in the inbox: the
 //     worker that warms the follow up is the one who would show them.
 //  2. Ask the leader for the room's last record, the target. Whatever is stored
 //     later comes live, or is found missing.
 //  3. Read the latest records up to the target, from any replica, which may lack
 //     some of them: see read.
-//  4. Report them. What was held and is not beyond the target is dropped by its
+//  4. Report them. What has waited and is not beyond the target is dropped by its
 //     position; what is goes on from there, or shows a gap (follow.show).
 //  5. Once the next tail probe has begun, which is within about a second, ask the
 //     leader for the last record again. That finds what was lost between 1 and the
 //     moment when the subscription had reached every server.
 //
-// A repair is the same without 1 and 4: what was live is held, the target is the
+// A repair is the same without 1 and 4: live messages wait, the target is the
 // previous position of the live message that showed the gap, or what the probe has
 // found, or the leader's answer. After a cut the connection subscribes again by
 // itself, and the first probe finds the rooms that have gone on.
