@@ -18,7 +18,7 @@ ifneq ($(KANSEI_TRACE),)
 export KANSEI_TRACE := $(abspath $(KANSEI_TRACE))
 endif
 
-.PHONY: help build run cluster chaos setup test test-go test-web lint lint-go fuzz bench bench-go profile screenshots clean
+.PHONY: help build run cluster chaos upgrade setup test test-go test-web lint lint-go fuzz bench bench-go profile screenshots clean
 
 help: ## List what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ cluster: build bin/nats-server ## Start a cluster on this machine: 3 NATS server
 chaos: bin/nats-server ## Break a cluster on purpose, in an order drawn from a seed, and check that nobody lost anything. ARGS="--seed 7 --only drain".
 	@go build -o bin/chaos ./deploy/chaos
 	@bin/chaos --out bin/chaos.md $(ARGS)
+
+upgrade: bin/nats-server ## Run an earlier build (test/earlier-commit) beside this one in one cluster, with 300 viewers, to and fro.
+	go test -count=1 -timeout 30m -v ./test/upgrade -args -long
 
 setup: ## Install what the tests need: browsers, fonts, Redis, NATS servers, npm packages.
 	@.ci/setup

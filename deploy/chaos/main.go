@@ -37,6 +37,7 @@ type command struct {
 	Trace      string        `env:"KANSEI_TRACE" placeholder:"FILE" help:"A recorded audience whose texts are said; by default they are made up."`
 
 	Kansei string `placeholder:"FILE" help:"The program of the nodes; by default one is built whose clock can be set."`
+	Other  string `placeholder:"FILE" help:"A program of another version, for the fault upgrade."`
 	Dir    string `placeholder:"DIR" help:"Where data and logs are kept; by default in a directory that is removed at the end."`
 	Out    string `placeholder:"FILE" help:"A file for the report as Markdown."`
 }
@@ -66,7 +67,7 @@ func (c *command) run(ctx context.Context) error {
 	report, err := chaos.Run(ctx, chaos.Config{
 		Seed: c.Seed, Only: c.Only, Rounds: c.Rounds, Pace: c.Pace, Rooms: c.Rooms, Partitions: c.Partitions,
 		Viewers: c.Viewers, Publishers: c.Publishers, Rate: c.Rate, Drain: c.Drain, Skew: c.Skew, Trace: c.Trace,
-		Kansei: c.Kansei, Dir: c.Dir, Log: os.Stderr,
+		Kansei: c.Kansei, Other: c.Other, Dir: c.Dir, Log: os.Stderr,
 	})
 	if err != nil {
 		return err

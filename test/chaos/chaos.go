@@ -41,6 +41,7 @@ type Config struct {
 	Trace string
 
 	Kansei string // the program of the nodes; empty: built from here, so that Skew counts
+	Other  string // a program of another version, for the fault upgrade
 	Dir    string // of data and logs; empty: one that is removed
 	Log    io.Writer
 }
@@ -105,6 +106,8 @@ func (c Config) check() error {
 		}
 	}
 	switch {
+	case slices.Contains(c.Only, "upgrade") && c.Other == "":
+		return errors.New("chaos: the fault upgrade needs another program")
 	case c.Rounds < 1 || c.Pace <= 0 || c.Pace > 1:
 		return fmt.Errorf("chaos: %d rounds at pace %v: want at least one, at more than 0 and up to 1", c.Rounds, c.Pace)
 	case c.Rooms < 1 || c.Partitions < 1 || c.Viewers < c.Rooms || c.Publishers < 1 || c.Rate <= 0:

@@ -207,24 +207,32 @@ func rollingRestart(ctx context.Context, s *strike) error {
 		if i%2 == byRequest {
 			ask = func() error { return s.post(ctx, e.Ops+"/drain") }
 		}
-		began := s.journal.Now()
-		limit, cancel := context.WithTimeout(ctx, s.cfg.Drain+drainGrace)
-		status, err := e.End(limit, ask)
-		cancel()
-		if err != nil {
-			return err
-		}
-		s.phases = append(s.phases, audit.Window{From: began, To: s.journal.Now() + afterDrain})
-		if status != 0 {
-			return fmt.Errorf("%s ended with status %d", e.Name(), status)
-		}
-		if err := e.Restart(ctx); err != nil {
-			return err
-		}
-		// Until what stands before the nodes has seen that it is ready.
-		if err := sleep(ctx, 2*time.Second); err != nil {
+		if err := s.replace(ctx, e, ask, ""); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replace drains a node and starts it again, as another program unless that is empty.
+func (s *strike) replace(ctx context.Context, e *localcluster.Edge, ask func() error, program string) error {
+	began := s.journal.Now()
+	limit, cancel := context.WithTimeout(ctx, s.cfg.Drain+drainGrace)
+	status, err := e.End(limit, ask)
+	cancel()
+	if err != nil {
+		return err
+	}
+	s.phases = append(s.phases, audit.Window{From: began, To: s.journal.Now() + afterDrain})
+	if status != 0 {
+		return fmt.Errorf("%s ended with status %d", e.Name(), status)
+	}
+	if program != "" {
+		e.Use(program)
+	}
+	if err := e.Restart(ctx); err != nil {
+		return err
+	}
+	// Until what stands before the nodes has seen that it is ready.
+	return sleep(ctx, 2*time.Second)
 }

@@ -18,6 +18,7 @@ import (
 // take from the log is no fault of anybody else's.
 var alone = []fault{
 	{"restore", "all NATS servers are stopped and started with their stores of 8 s before: what was acknowledged since may be gone; the viewers of a node that was frozen meanwhile come back when the log has grown again", restore},
+	{"upgrade", "the nodes are replaced, one after the other, by ones of another version, and then back", upgrade},
 }
 
 // restore puts the log back. Nodes and viewers stay where they are, but for those of one

@@ -113,6 +113,13 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.start(ctx)
 }
 
+// Use has the process be another program from its next start on.
+func (p *Process) Use(program string) {
+	p.launching.Lock()
+	defer p.launching.Unlock()
+	p.program = program
+}
+
 // End has the process end and waits until it has, or ctx ends. ask asks it to; nil: with
 // SIGTERM. It returns the status that the process exited with, -1 for one that a signal
 // ended.
