@@ -55,7 +55,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {
 func (s *Server) turnAway(conn *socket.Conn, no *refusal) {
 	s.cfg.Metrics.refused.WithLabelValues(no.reason).Inc()
 	conn.Start(refusedPeer{s})
-	conn.Refuse(int(no.close), protocol.CloseReason(no.message, no.retryMS))
+	conn.CloseSoon(int(no.close), protocol.CloseReason(no.message, no.retryMS))
 }
 
 // writeRefusal answers an HTTP request with a refusal.

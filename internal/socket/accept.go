@@ -86,7 +86,7 @@ func (s *Server) Accept(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 	now := s.wheel.now.Load()
 	c.heard.Store(now)
 	if !s.wheel.add(c, now+s.limits.ping) {
-		c.kill(true)
+		c.abort(true)
 		if c.nc == nil {
 			c.releaseFD()
 		}

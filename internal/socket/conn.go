@@ -41,16 +41,16 @@ type Conn struct {
 	extra *extra
 	// The reader, the holder of the writer's token and, while ended is not set,
 	// whoever holds mu may use fd.
-	fd       int32
-	closing  atomic.Bool // there is a cause: set under mu, messages do not matter any more
-	reading  bool        // the reader was started
-	busy     bool        // somebody holds the writer's token
-	mute     bool        // nothing may be written any more
-	ended    bool        // the reader has ended, and Closed is or will be called
-	want     bool        // the source is to be asked
-	wantPing bool        // a ping is to be sent
-	killed   bool        // fd was shut for whatever the peer does
-	shard    uint8       // of the counters
+	fd         int32
+	closing    atomic.Bool // there is a cause: set under mu, messages do not matter any more
+	reading    bool        // the reader was started
+	busy       bool        // somebody holds the writer's token
+	unwritable bool        // nothing may be written any more
+	ended      bool        // the reader has ended, and Closed is or will be called
+	want       bool        // the source is to be asked
+	wantPing   bool        // a ping is to be sent
+	aborted    bool        // fd was shut down, whatever the peer does
+	shard      uint8       // of the counters
 
 	generation uint32      // tells the connection from others that had the same descriptor
 	armed      atomic.Bool // one report that there is something to read is to come
@@ -78,7 +78,7 @@ type extra struct {
 	writeErr error         // why the peer takes nothing any more
 	deadline uint32        // the tick at which the connection is ended by force; 0: none
 	progress uint32        // the tick when the peer took something last; 0: it is not behind
-	waiting  *turn         // goes on when the peer takes something again
+	waiting  *batch        // goes on when the peer takes something again
 	said     bool          // the close frame is written
 	heard    bool          // the peer's close frame has come, or would not be found
 }
@@ -136,22 +136,22 @@ func (c *Conn) Form() *hub.Form {
 // cut. A connection that is not started may be closed.
 func (c *Conn) Close(code int, reason string) {
 	code, reason = sendable(code, reason)
-	c.shut(Cause{Kind: ClosedByServer, Code: code, Reason: reason})
+	c.close(Cause{Kind: ClosedByServer, Code: code, Reason: reason})
 }
 
-// Refuse is Close for a peer that is not let in. The peer has 2 s to close, however long
+// CloseSoon is Close for a peer that is not let in. The peer has 2 s to close, however long
 // others have: there may be any number of peers that never do.
-func (c *Conn) Refuse(code int, reason string) {
+func (c *Conn) CloseSoon(code int, reason string) {
 	code, reason = sendable(code, reason)
-	c.shutWithin(Cause{Kind: ClosedByServer, Code: code, Reason: reason}, c.srv.limits.refuse)
+	c.closeWithin(Cause{Kind: ClosedByServer, Code: code, Reason: reason}, c.srv.limits.refuse)
 }
 
-// shut ends the connection with a close frame that bears the cause's code, unless
+// close ends the connection with a close frame that bears the cause's code, unless
 // it has a cause already.
-func (c *Conn) shut(cause Cause) { c.shutWithin(cause, c.srv.limits.close) }
+func (c *Conn) close(cause Cause) { c.closeWithin(cause, c.srv.limits.close) }
 
-// shutWithin is shut with so many ticks until the end.
-func (c *Conn) shutWithin(cause Cause, ticks uint32) {
+// closeWithin is close with so many ticks until the connection is aborted.
+func (c *Conn) closeWithin(cause Cause, ticks uint32) {
 	c.mu.Lock()
 	if c.closing.Load() {
 		c.mu.Unlock()
@@ -168,18 +168,18 @@ func (c *Conn) shutWithin(cause Cause, ticks uint32) {
 	if cause.Kind != ClosedByServer {
 		c.want = false
 	}
-	c.expire(ticks)
+	c.setDeadline(ticks)
 	c.read() // somebody must see the end, even if nobody has started the connection
-	unheard := c.mute
+	unheard := c.unwritable
 	c.write()
 	if unheard {
-		c.kill(false) // there is no close frame to wait for
+		c.abort(false) // there is no close frame to wait for
 	}
 }
 
-// expire sets the deadline of the connection's end, in ticks from here. The caller
+// setDeadline has the wheel abort the connection after so many ticks. The caller
 // holds mu.
-func (c *Conn) expire(ticks uint32) {
+func (c *Conn) setDeadline(ticks uint32) {
 	x := c.more()
 	if x.deadline == 0 {
 		x.deadline = c.srv.wheel.now.Load() + ticks
@@ -187,9 +187,10 @@ func (c *Conn) expire(ticks uint32) {
 	}
 }
 
-// end is the end of a connection that is read no more.
-func (c *Conn) end(err error) {
-	c.kill(false) // whoever is writing wakes
+// finish is the last thing that the reader does: it waits for the writer, and tells the
+// handler that the connection is closed.
+func (c *Conn) finish(err error) {
+	c.abort(false) // whoever is writing wakes
 	c.mu.Lock()
 	x := c.more()
 	if x.cause == nil {
@@ -199,7 +200,7 @@ func (c *Conn) end(err error) {
 		x.cause = &Cause{Kind: Lost, Code: codeAbnormal, Err: err}
 	}
 	c.closing.Store(true)
-	c.mute = true
+	c.unwritable = true
 	if c.busy {
 		idle := make(chan struct{})
 		x.idle = idle
@@ -224,15 +225,15 @@ func (c *Conn) end(err error) {
 	c.srv.wheel.forget(c)
 }
 
-// kill ends the network connection at once; hard, with a reset instead of leaving
+// abort ends the network connection at once; hard, with a reset instead of leaving
 // to the kernel what the peer does not take.
-func (c *Conn) kill(hard bool) {
+func (c *Conn) abort(hard bool) {
 	if c.nc == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.ended {
-			c.killed = true
-			c.shutFD(hard)
+			c.aborted = true
+			c.abortFD(hard)
 		}
 		return
 	}

@@ -357,7 +357,7 @@ func TestCloseFrameBeforeReset(t *testing.T) {
 	c, p := pipe(t, s)
 	v := newViewer(t)
 	v.conn = c
-	c.broken(new(turn), errors.New("taken no more"))
+	c.cannotWrite(new(batch), errors.New("taken no more"))
 	c.Start(v)
 	v.send(plain("to nobody"))
 	p.write(closing(1001, ""))

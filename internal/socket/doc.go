@@ -9,36 +9,31 @@
 //
 // # Writing
 //
-// Frames come ready from [Prepare], are shared by all connections and never
-// changed. Whoever holds a connection's token (busy) is its one writer. It asks
-// the control slots (the latest pong, a ping), then the source, then for a close
-// frame, after which nothing follows, and hands all of that to the kernel in one
-// system call that does not wait. Who comes while the token is taken leaves a mark
-// that the holder sees before it gives the token back. When the kernel does not
-// take all of it, the turn waits, token in hand, until a poll says that the peer
-// takes something again; it goes on fetching until nothing is left.
+// Frames come ready in the forms [Plain] and [Deflated], are shared by all connections and
+// never changed. The holder of a connection's token is its one writer (write.go has the states).
+// It takes the control frames that wait (the latest pong, a ping), then what the source has, then
+// a close frame, after which nothing follows, and hands all of that to the kernel in one
+// system call that does not wait. What the kernel does not take waits, with the token, until a
+// poll says that the peer takes something again.
 //
 // # Reading
 //
 // A decoder of a few words a connection takes whatever bytes there are, in pieces
-// of any size; it holds memory only within an unfinished frame or message. The
-// reader is whoever runs a connection's turn of reading: a goroutine that a poll
-// starts when there is something to read, and that asks for the next report when it
-// has taken it. An idle viewer has no goroutine and no buffer. Messages are for the
-// handler to limit; frames that bring none are counted here, within a tick. The reader
-// owns the end as well: it waits for the writer's token, closes the descriptor, forgets
-// the connection, and reports [Handler.Closed].
+// of any size; it holds memory only within an unfinished frame or message. The reader is a
+// goroutine that a poll starts when there is something to read, and that asks for the next
+// report when it has taken it. An idle viewer has no goroutine and no buffer. The handler
+// limits messages; frames that bring none are counted here, within a tick.
 //
 // # Descriptors
 //
 // On Linux a TCP connection is its descriptor and nothing else: it is taken from
-// package net, whose connection is closed, and closed by the reader at the end,
-// when nobody writes any more. Until then others than the reader and the writer use
-// it only under the connection's lock. Two epoll instances, each with one goroutine,
-// report once each time they are asked: one that there is something to read, the
-// other, known to connections that are behind only, that the peer takes something.
+// package net, whose connection is closed. The reader closes it at the end, when nobody writes
+// any more. Until then others than the reader and the writer use it only under the
+// connection's lock. Two epoll instances, each with one goroutine, report once each time they
+// are asked: one that there is something to read, the other, which knows only connections that
+// are behind, that the peer takes something.
 //
-// TLS in this process, connections that hide what they are and other systems have
+// TLS in this process, connections that hide what they are, and other systems have
 // no such descriptor. There a goroutine a connection reads, and one that exists
 // only while there is something to write writes.
 //
@@ -46,18 +41,24 @@
 //
 // There is no timer and no deadline per connection. One goroutine a server turns a
 // wheel, about once a second, and looks at the connections that are due: silent
-// ones get a ping and then a close frame, unfinished messages and writes without
-// progress get a close frame, and connections that were told to close are ended
-// when their peer does not end them. A tick counts as one however late it is: a
-// node that was suspended does not blame its viewers.
+// ones get a ping and then a close frame; unfinished messages and writes without
+// progress get a close frame; and connections that were closed are aborted when their peer does
+// not end them. A tick counts as one however late it is: a node that was suspended does not
+// blame its viewers.
 //
 // # Closing
 //
-// The close frame goes out behind what was written; nothing follows it, and input is
-// searched for the peer's alone. When that has come too, or cannot come any more
-// because the peer broke the protocol, the sending side is shut. Then input is
-// discarded until its end or the deadline, so that the frame is not lost to a reset.
-// The sending side is not shut earlier: Firefox forgets messages that it has not
-// shown yet when it finds the end before it has closed, and calls the end unclean.
-// The first reason to close is the one that counts.
+// There are three steps, each its own verb:
+//
+//	Close   sends a close frame behind what was written. Nothing follows it, and input is
+//	        searched for the peer's close frame alone. The first reason to close counts.
+//	abort   ends the network connection at once: the deadline has passed, or the peer is gone.
+//	finish  is the reader's: the input has ended. It waits for the writer's token, closes the
+//	        descriptor, forgets the connection, and calls [Handler.Closed].
+//
+// Between Close and finish, when both close frames have passed, or the peer broke the protocol so
+// that its frame cannot come any more, the sending side is ended. Then input is discarded until
+// its end or the deadline, so that the close frame is not lost to a reset. The sending side is not
+// ended earlier: Firefox forgets messages that it has not shown yet when it finds the end before
+// it has closed, and calls the end unclean.
 package socket

@@ -45,9 +45,9 @@ func takeFD(tcp *net.TCPConn) (fd int32, ok bool) {
 	return int32(dup), true
 }
 
-// shutFD ends both directions, so that whoever waits for one of them wakes, and
+// abortFD ends both directions, so that whoever waits for one of them wakes, and
 // has releaseFD reset the connection if hard. The caller holds mu.
-func (c *Conn) shutFD(hard bool) {
+func (c *Conn) abortFD(hard bool) {
 	fd := int(c.fd)
 	if hard {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -55,8 +55,8 @@ func (c *Conn) shutFD(hard bool) {
 	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 }
 
-// endSending follows the close frame. The holder of the token calls it.
-func (c *Conn) endSending() { _ = unix.Shutdown(int(c.fd), unix.SHUT_WR) }
+// sendFIN follows the close frame. The holder of the token calls it.
+func (c *Conn) sendFIN() { _ = unix.Shutdown(int(c.fd), unix.SHUT_WR) }
 
 // releaseFD closes the descriptor: nobody uses it any more.
 func (c *Conn) releaseFD() {
@@ -86,7 +86,7 @@ func (c *Conn) readable() {
 		err = c.arm()
 	}
 	if err != nil {
-		c.end(err)
+		c.finish(err)
 	}
 }
 
@@ -94,7 +94,7 @@ func (c *Conn) readable() {
 func (c *Conn) endOfStream() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.killed {
+	if c.aborted {
 		return net.ErrClosed
 	}
 	return io.EOF
@@ -103,7 +103,7 @@ func (c *Conn) endOfStream() error {
 // arm asks to be told when there is something to read. The reader calls it.
 func (c *Conn) arm() error { return c.srv.polls.awaitRead(c) }
 
-// writable goes on with the turn that is waiting.
+// writable goes on with the batch that is waiting.
 func (c *Conn) writable() {
 	c.mu.Lock()
 	x := c.extra
@@ -113,7 +113,7 @@ func (c *Conn) writable() {
 	}
 	t := x.waiting
 	x.waiting = nil
-	if !c.mute {
+	if !c.unwritable {
 		// Control frames go between the frames.
 		var room [2][]byte
 		t.frames = slices.Insert(t.frames, t.boundary(), c.control(room[:0])...)
@@ -124,7 +124,7 @@ func (c *Conn) writable() {
 
 // goOn writes what t holds and what comes to be fetched meanwhile, until there is
 // nothing or the peer does not take it now.
-func (c *Conn) goOn(t *turn) {
+func (c *Conn) goOn(t *batch) {
 	for c.attempt(t) {
 		if !c.gather(t) {
 			return
@@ -134,7 +134,7 @@ func (c *Conn) goOn(t *turn) {
 }
 
 // await has writable go on with t, of which something is left.
-func (c *Conn) await(t *turn) {
+func (c *Conn) await(t *batch) {
 	c.mu.Lock()
 	c.behind(t.raw.taken > 0)
 	t.raw.taken = 0
@@ -144,7 +144,7 @@ func (c *Conn) await(t *turn) {
 		c.mu.Lock()
 		c.extra.waiting = nil
 		c.mu.Unlock()
-		c.broken(t, err)
+		c.cannotWrite(t, err)
 		c.gather(t)
 	}
 }
@@ -164,14 +164,14 @@ type rawWrite struct {
 
 // attempt writes what t holds as far as the kernel takes it now. It returns true
 // when nothing of it is left.
-func (c *Conn) attempt(t *turn) bool {
+func (c *Conn) attempt(t *batch) bool {
 	for t.left() {
 		n, size, err := t.raw.write(c.fd, t)
 		if errors.Is(err, unix.EAGAIN) {
 			return false
 		}
 		if err != nil {
-			c.broken(t, os.NewSyscallError("write", err))
+			c.cannotWrite(t, os.NewSyscallError("write", err))
 			return true
 		}
 		c.srv.metrics.sentBytes.add(c.shard, n)
@@ -187,7 +187,7 @@ func (c *Conn) attempt(t *turn) bool {
 // write is one system call; size is how much it would write at best. It is send(2)
 // or sendmsg(2), which are the same as write(2) and writev(2) but for what those look
 // up about files.
-func (w *rawWrite) write(fd int32, t *turn) (n, size int, err error) {
+func (w *rawWrite) write(fd int32, t *batch) (n, size int, err error) {
 	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	if t.next == len(t.frames)-1 {
 		p := t.frames[t.next][t.offset:]

@@ -14,14 +14,14 @@ func takeFD(*net.TCPConn) (fd int32, ok bool) { return 0, false }
 
 func setNotSentLowat(net.Conn, int) {}
 
-func (c *Conn) shutFD(bool)        {}
-func (c *Conn) endSending()        {}
-func (c *Conn) releaseFD()         {}
-func (c *Conn) arm() error         { return errors.ErrUnsupported }
-func (c *Conn) attempt(*turn) bool { return false }
-func (c *Conn) goOn(*turn)         {}
-func (c *Conn) await(*turn)        {}
-func (c *Conn) awaitNoMore()       {}
+func (c *Conn) abortFD(bool)        {}
+func (c *Conn) sendFIN()            {}
+func (c *Conn) releaseFD()          {}
+func (c *Conn) arm() error          { return errors.ErrUnsupported }
+func (c *Conn) attempt(*batch) bool { return false }
+func (c *Conn) goOn(*batch)         {}
+func (c *Conn) await(*batch)        {}
+func (c *Conn) awaitNoMore()        {}
 
 type rawWrite struct{}
 

@@ -186,7 +186,7 @@ func TestRefuse(t *testing.T) {
 		s := newTestServer(t, Config{})
 		v, p := started(t, s)
 		start := time.Now()
-		v.conn.Refuse(4401, "no")
+		v.conn.CloseSoon(4401, "no")
 		p.expectCloseFrame(4401, "no")
 		if c := v.cause(); fmt.Sprint(c) != "closed_by_server (4401): no" {
 			t.Errorf("cause %v", c)

@@ -80,7 +80,7 @@ func TestDescriptorsAreReleased(t *testing.T) {
 		case 2:
 			p.write([]byte{0xff, 0xff})
 		case 3:
-			v.conn.kill(true)
+			v.conn.abort(true)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)

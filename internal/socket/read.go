@@ -20,7 +20,7 @@ func (c *Conn) read() {
 	}
 	if err := c.arm(); err != nil {
 		// It ends when whoever is writing has seen the end. Server.Close waits for it.
-		c.srv.goroutines.Go(func() { c.end(err) })
+		c.srv.goroutines.Go(func() { c.finish(err) })
 	}
 }
 
@@ -34,7 +34,7 @@ func (c *Conn) receive() {
 			c.received(buf[:n])
 		}
 		if err != nil {
-			c.end(err)
+			c.finish(err)
 			return
 		}
 	}
@@ -61,7 +61,7 @@ func (c *Conn) received(p []byte) {
 		if !ok {
 			b = &breach{ProtocolError, protocol.CloseProtocol, err.Error()}
 		}
-		c.shut(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
+		c.close(Cause{Kind: b.kind, Code: int(b.code), Reason: b.text})
 	}
 	switch {
 	case c.dec.over:
@@ -103,5 +103,5 @@ func (c *Conn) ping(p []byte) {
 }
 
 func (c *Conn) closed(code int, reason string) {
-	c.shut(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
+	c.close(Cause{Kind: ClosedByPeer, Code: code, Reason: reason})
 }

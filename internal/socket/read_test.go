@@ -99,7 +99,7 @@ func testEndDuringMessage(t *testing.T, via path) {
 	for name, end := range map[string]func(*peer, *viewer){
 		"peer":   func(p *peer, _ *viewer) { _ = p.Close() },
 		"server": func(_ *peer, v *viewer) { v.conn.Close(4400, "") },
-		"force":  func(_ *peer, v *viewer) { v.conn.kill(true) },
+		"force":  func(_ *peer, v *viewer) { v.conn.abort(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ type Server struct {
 	limits   limits
 	metrics  *Metrics
 	decoding *decoding
-	turns    sync.Pool // *turn
+	batches  sync.Pool // *batch
 	shards   atomic.Uint32
 
 	wheel wheel
@@ -60,9 +60,9 @@ func (s *Server) Len() int { return s.wheel.len() }
 // the connections by force, waits for that, and returns the context's error.
 // Further calls wait as well.
 func (s *Server) Close(ctx context.Context) error {
-	if s.wheel.shut() {
+	if s.wheel.close() {
 		for _, c := range s.wheel.all() {
-			c.shut(goingAway)
+			c.close(goingAway)
 		}
 	}
 	var err error
@@ -76,7 +76,7 @@ func (s *Server) Close(ctx context.Context) error {
 		}
 		s.force.Store(true)
 		for _, c := range s.wheel.all() {
-			c.kill(true)
+			c.abort(true)
 		}
 		<-s.wheel.empty
 	}
@@ -88,10 +88,10 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// turn returns a turn for whoever took a token.
-func (s *Server) turn() *turn {
-	if t, ok := s.turns.Get().(*turn); ok {
+// batch returns an empty batch for whoever took a token.
+func (s *Server) batch() *batch {
+	if t, ok := s.batches.Get().(*batch); ok {
 		return t
 	}
-	return &turn{frames: make([][]byte, 0, 16)}
+	return &batch{frames: make([][]byte, 0, 16)}
 }

@@ -293,7 +293,7 @@ func TestWheel(t *testing.T) {
 	if got := w.all(); len(got) != 0 || w.len() != 2 {
 		t.Errorf("%d in slots, %d live", len(got), w.len())
 	}
-	if !w.shut() || w.shut() || w.add(new(Conn), 1) {
+	if !w.close() || w.close() || w.add(new(Conn), 1) {
 		t.Error("a closed wheel takes connections")
 	}
 	w.forget(a)

@@ -124,8 +124,8 @@ func (w *wheel) all() []*Conn {
 	return list
 }
 
-// shut closes the wheel and reports whether it was open.
-func (w *wheel) shut() bool {
+// close closes the wheel and reports whether it was open.
+func (w *wheel) close() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -186,31 +186,31 @@ func (c *Conn) look(now uint32, closed bool) uint32 {
 	c.mu.Unlock()
 	switch {
 	case deadline != 0 && (now >= deadline || c.srv.force.Load()):
-		c.kill(true)
+		c.abort(true)
 		return now + l.close
 	case deadline != 0:
 		return deadline
 	case closed:
-		c.shut(goingAway)
+		c.close(goingAway)
 		return now + 1
 	}
 
 	heard := c.heard.Load()
 	next := heard + l.silence
 	if now >= next {
-		c.shut(Cause{Kind: Silent, Code: int(protocol.CloseTooSlow), Reason: "silent"})
+		c.close(Cause{Kind: Silent, Code: int(protocol.CloseTooSlow), Reason: "silent"})
 		return now + 1
 	}
 	if begun := c.begun.Load(); begun != 0 {
 		if now >= begun+l.message {
-			c.shut(Cause{Kind: Unfinished, Code: int(protocol.CloseTooSlow), Reason: "a message took too long"})
+			c.close(Cause{Kind: Unfinished, Code: int(protocol.CloseTooSlow), Reason: "a message took too long"})
 			return now + 1
 		}
 		next = min(next, begun+l.message)
 	}
 	if progress != 0 {
 		if now >= progress+l.write {
-			c.shut(Cause{Kind: TooSlow, Code: int(protocol.CloseTooSlow), Reason: "too slow"})
+			c.close(Cause{Kind: TooSlow, Code: int(protocol.CloseTooSlow), Reason: "too slow"})
 			return now + 1
 		}
 		next = min(next, progress+l.write)

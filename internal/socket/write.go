@@ -1,7 +1,28 @@
 package socket
 
-// turn is what whoever holds a connection's token needs to write.
-type turn struct {
+// Writing is done by whoever holds the connection's token (Conn.busy):
+//
+//	            Flush, Close, pong, ping
+//	                      │ there is something (pending), nobody writes: take the token
+//	                      ▼
+//	┌──────────────▶   take   ──────────── nothing ───────────▶ giveBack (idle)
+//	│                     │ control frames, source, close frame
+//	│                     ▼
+//	│                   fetch ── ask the source for its frames
+//	│                     │
+//	│                     ▼
+//	└─── all taken ─── attempt ── the peer does not take it ──▶ await ──▶ (behind)
+//	                      ▲                                                 │
+//	                      └────── a poll says that it takes something ◀─────┘
+//
+// A connection without a descriptor has a goroutine in place of attempt and await (catchUp).
+// Somebody who finds the token taken leaves a mark (want, wantPing, extra), which take sees
+// before the token is given back. When the peer takes nothing any more, cannotWrite empties
+// the batch, and the reader finishes the connection.
+
+// batch is what the holder of a connection's token writes: ready frames, and what comes
+// behind them.
+type batch struct {
 	frames [][]byte // what to write, in order
 	next   int      // the first of frames that is not written whole
 	offset int      // what is written of it
@@ -15,10 +36,10 @@ type turn struct {
 }
 
 // left reports whether something of the frames is not written.
-func (t *turn) left() bool { return t.next < len(t.frames) }
+func (t *batch) left() bool { return t.next < len(t.frames) }
 
 // wrote moves on by n bytes.
-func (t *turn) wrote(n int) {
+func (t *batch) wrote(n int) {
 	for t.left() && n >= len(t.frames[t.next])-t.offset {
 		n -= len(t.frames[t.next]) - t.offset
 		t.next, t.offset = t.next+1, 0
@@ -27,7 +48,7 @@ func (t *turn) wrote(n int) {
 }
 
 // reset lets the frames go.
-func (t *turn) reset() {
+func (t *batch) reset() {
 	clear(t.frames)
 	t.frames, t.next, t.offset = t.frames[:0], 0, 0
 }
@@ -35,7 +56,7 @@ func (t *turn) reset() {
 // boundary is the first of frames before which control frames that came later may
 // go: behind one that is begun, behind the answer to the handshake, which is none, and
 // behind control frames that were there first.
-func (t *turn) boundary() int {
+func (t *batch) boundary() int {
 	at := t.next
 	if t.offset > 0 {
 		at++
@@ -46,9 +67,9 @@ func (t *turn) boundary() int {
 	return at
 }
 
-// maxTurns bounds how often one call of Flush asks the source. If it has more
+// maxBatches bounds how often one call of Flush asks the source. If it has more
 // even then, a goroutine goes on, so that nobody waits for one viewer.
-const maxTurns = 8
+const maxBatches = 8
 
 // write writes what is pending, unless somebody is at it, who will see it. The
 // caller holds mu; write unlocks it.
@@ -58,7 +79,7 @@ func (c *Conn) write() {
 		return
 	}
 	c.busy = true
-	t := c.srv.turn()
+	t := c.srv.batch()
 	c.take(t)
 	c.mu.Unlock()
 
@@ -66,7 +87,7 @@ func (c *Conn) write() {
 		return
 	}
 	if c.nc == nil {
-		for range maxTurns {
+		for range maxBatches {
 			if !c.attempt(t) {
 				c.await(t)
 				return
@@ -87,7 +108,7 @@ func (c *Conn) write() {
 
 // pending reports whether there is something to write. The caller holds mu.
 func (c *Conn) pending() bool {
-	if c.mute {
+	if c.unwritable {
 		return false
 	}
 	if c.want && c.h != nil || c.wantPing {
@@ -98,8 +119,8 @@ func (c *Conn) pending() bool {
 }
 
 // gather puts into t what is to be written next; what it held is written. When
-// that is nothing, it gives token and turn back and returns false.
-func (c *Conn) gather(t *turn) bool {
+// that is nothing, it gives token and batch back and returns false.
+func (c *Conn) gather(t *batch) bool {
 	if t.last {
 		t.last = false
 		c.wroteLast()
@@ -109,7 +130,7 @@ func (c *Conn) gather(t *turn) bool {
 		more := c.take(t)
 		c.mu.Unlock()
 		if !more {
-			c.srv.turns.Put(t)
+			c.srv.batches.Put(t)
 			return false
 		}
 		if c.fetch(t) {
@@ -120,7 +141,7 @@ func (c *Conn) gather(t *turn) bool {
 
 // take has t begin with what is pending, or gives the token back if that is
 // nothing. The caller holds mu.
-func (c *Conn) take(t *turn) bool {
+func (c *Conn) take(t *batch) bool {
 	t.reset()
 	if t.fetched {
 		// The source is asked until it has nothing any more; once more before the
@@ -143,7 +164,7 @@ func (c *Conn) take(t *turn) bool {
 	}
 	if x := c.extra; x != nil && x.last != nil {
 		t.close = x.last
-		c.mute = true
+		c.unwritable = true
 	}
 	return true
 }
@@ -172,7 +193,7 @@ func (c *Conn) giveBack() {
 
 // fetch asks the source for what t lacks. It reports whether there is something to
 // write then.
-func (c *Conn) fetch(t *turn) bool {
+func (c *Conn) fetch(t *batch) bool {
 	if h := t.source; h != nil {
 		t.source = nil
 		controls := len(t.frames)
@@ -210,7 +231,7 @@ func (c *Conn) wroteLast() {
 	both := x.heard
 	c.mu.Unlock()
 	if both {
-		c.part()
+		c.finishSending()
 	}
 }
 
@@ -223,18 +244,18 @@ func (c *Conn) heardLast() {
 	both := x.said
 	c.mu.Unlock()
 	if both {
-		c.part()
+		c.finishSending()
 	}
 }
 
-// part ends the sending side, which is the server's to do first, once both close
+// finishSending ends the sending side, which is the server's to do first, once both close
 // frames have passed. A peer that finds the end before it has sent its own takes
 // the connection for lost, and Firefox forgets messages that it has not shown yet.
 // The peer reads its end and ends the rest. The holder of the token or the reader
 // calls it.
-func (c *Conn) part() {
+func (c *Conn) finishSending() {
 	if c.nc == nil {
-		c.endSending()
+		c.sendFIN()
 		return
 	}
 	if half, ok := c.nc.Conn.(interface{ CloseWrite() error }); ok {
@@ -242,7 +263,7 @@ func (c *Conn) part() {
 			return
 		}
 	}
-	c.kill(false)
+	c.abort(false)
 }
 
 // behind notes that something is left which the peer has not taken, and whether it
@@ -262,7 +283,7 @@ func (c *Conn) behind(some bool) {
 // catchUp writes for a connection without a descriptor what t holds and what comes
 // to be fetched meanwhile. It waits for the peer, in pieces small enough that the
 // wheel sees whether the peer takes anything.
-func (c *Conn) catchUp(t *turn) {
+func (c *Conn) catchUp(t *batch) {
 	piece := c.srv.decoding.buffers.get()
 	for t.left() || c.gather(t) {
 		c.mu.Lock()
@@ -270,7 +291,7 @@ func (c *Conn) catchUp(t *turn) {
 		c.mu.Unlock()
 		piece.b = c.fill(piece.b[:0], t)
 		if _, err := c.nc.Write(piece.b); err != nil {
-			c.broken(t, err)
+			c.cannotWrite(t, err)
 			continue
 		}
 		c.srv.metrics.sentBytes.add(c.shard, len(piece.b))
@@ -280,7 +301,7 @@ func (c *Conn) catchUp(t *turn) {
 
 // fill appends to b, up to bufferSize bytes, the next piece of what t holds.
 // Control frames that wait go between the frames.
-func (c *Conn) fill(b []byte, t *turn) []byte {
+func (c *Conn) fill(b []byte, t *batch) []byte {
 	for t.left() && len(b) < bufferSize {
 		if t.offset == 0 && t.boundary() == t.next {
 			b = c.fillControl(b)
@@ -295,7 +316,7 @@ func (c *Conn) fill(b []byte, t *turn) []byte {
 func (c *Conn) fillControl(b []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mute {
+	if c.unwritable {
 		return b
 	}
 	var room [2][]byte
@@ -305,17 +326,17 @@ func (c *Conn) fillControl(b []byte) []byte {
 	return b
 }
 
-// broken lets go what t holds, because the peer takes nothing any more. The reader
+// cannotWrite lets go what t holds, because the peer takes nothing any more. The reader
 // finds out what happened, because what the peer said last may be waiting there;
 // should it not, the wheel ends the connection.
-func (c *Conn) broken(t *turn, err error) {
+func (c *Conn) cannotWrite(t *batch, err error) {
 	t.reset()
 	t.last = false
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mute = true
+	c.unwritable = true
 	if x := c.more(); x.writeErr == nil {
 		x.writeErr = err
 	}
-	c.expire(c.srv.limits.close)
+	c.setDeadline(c.srv.limits.close)
 }

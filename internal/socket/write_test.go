@@ -74,7 +74,7 @@ func (v *viewer) behind(m *Metrics) (n int) {
 	return n
 }
 
-// TestBoundary says where control frames go that came after a turn began.
+// TestBoundary says where control frames go that came after a batch was begun.
 func TestBoundary(t *testing.T) {
 	t.Parallel()
 	data, pong := plain("data"), []byte{finBit | opPong, 0}
@@ -93,13 +93,13 @@ func TestBoundary(t *testing.T) {
 		{"behind control frames alone", [][]byte{pong, pong}, 0, 0, 2},
 		{"behind the answer to the handshake", [][]byte{[]byte("HTTP/1.1 101"), data}, 0, 0, 1},
 	} {
-		if got := (&turn{frames: c.frames, next: c.next, offset: c.offset}).boundary(); got != c.want {
+		if got := (&batch{frames: c.frames, next: c.next, offset: c.offset}).boundary(); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
 	// The goroutine that writes for a connection without a descriptor keeps to it.
 	c := &Conn{extra: &extra{pong: []byte{finBit | opPong, 1, '2'}}}
-	got := c.fill(nil, &turn{frames: [][]byte{{finBit | opPong, 1, '1'}, {finBit | opText, 1, 'x'}}})
+	got := c.fill(nil, &batch{frames: [][]byte{{finBit | opPong, 1, '1'}, {finBit | opText, 1, 'x'}}})
 	if want := "\x8a\x011\x8a\x012\x81\x01x"; string(got) != want {
 		t.Errorf("filled %q, want %q", got, want)
 	}
