@@ -26,8 +26,8 @@ func newAddresses(n int) addresses {
 	return addresses{current: -1, spared: make([]time.Time, n), struck: make([]bool, n)}
 }
 
-// turn goes on to the next address that may be asked; false if none may.
-func (a *addresses) turn() bool {
+// next goes on to the next address that may be asked; false if none may.
+func (a *addresses) next() bool {
 	now, found := time.Now(), -1
 	for k := len(a.spared); k >= 1; k-- {
 		i := (a.current + k) % len(a.spared)

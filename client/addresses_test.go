@@ -316,7 +316,7 @@ func TestAddresses(t *testing.T) {
 		a := newAddresses(3)
 		asked := ""
 		turn := func() {
-			if a.turn() {
+			if a.next() {
 				asked += string(rune('a' + a.current))
 			} else {
 				asked += "-"
@@ -345,10 +345,10 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("asked %s", asked)
 		}
 		one := newAddresses(1)
-		one.turn()
+		one.next()
 		one.arrive()
 		one.leave(time.Second)
-		if !one.turn() {
+		if !one.next() {
 			t.Error("the only address is not asked again")
 		}
 	})

@@ -233,7 +233,7 @@ type ending struct {
 
 // connect makes a connection, or says why there is none.
 func (c *Client) connect(ctx context.Context) (*link, ending) {
-	c.turn() // next has waited until there is an address to ask
+	c.addresses.next() // next has waited until there is an address to ask
 	began := time.Now()
 	attempt, abandon := context.WithCancelCause(ctx)
 	defer abandon(nil)

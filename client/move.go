@@ -29,7 +29,7 @@ func (c *Client) move(ctx context.Context, l *link) {
 		<-l.turn
 		return
 	}
-	if !c.turn() {
+	if !c.addresses.next() {
 		wait := c.free()
 		<-l.turn
 		l.moveIn(wait)

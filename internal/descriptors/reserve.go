@@ -13,7 +13,7 @@ import (
 type Reserve struct {
 	mu     sync.Mutex
 	size   int
-	held   []*os.File
+	spare  []*os.File
 	closed bool
 }
 
@@ -25,7 +25,7 @@ func NewReserve(size int) (*Reserve, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("descriptors in reserve: %w", err), r.Close())
 		}
-		r.held = append(r.held, f)
+		r.spare = append(r.spare, f)
 	}
 	return r, nil
 }
@@ -37,12 +37,12 @@ func (r *Reserve) Lend() bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last := len(r.held) - 1
+	last := len(r.spare) - 1
 	if last < 0 {
 		return false
 	}
-	_ = r.held[last].Close() // nothing was written
-	r.held = r.held[:last]
+	_ = r.spare[last].Close() // nothing was written
+	r.spare = r.spare[:last]
 	return true
 }
 
@@ -54,12 +54,12 @@ func (r *Reserve) Refill() bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.closed && len(r.held) < r.size {
+	for !r.closed && len(r.spare) < r.size {
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			return false
 		}
-		r.held = append(r.held, f)
+		r.spare = append(r.spare, f)
 	}
 	return true
 }
@@ -89,9 +89,9 @@ func (r *Reserve) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for _, f := range r.held {
+	for _, f := range r.spare {
 		errs = append(errs, f.Close())
 	}
-	r.held, r.closed = nil, true
+	r.spare, r.closed = nil, true
 	return errors.Join(errs...)
 }

@@ -25,7 +25,7 @@ func benchServers(b *testing.B, bench func(*testing.B, *server)) {
 
 func mustRound(b *testing.B, n *node) {
 	for _, bucket := range n.buckets {
-		if err := bucket.round(context.Background()); err != nil {
+		if err := bucket.flush(context.Background()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -21,15 +21,15 @@ type bucket struct {
 	news       []*room // rooms with something to report, each once
 	live       bool    // Redis knows of an incarnation of this node, or may
 	closed     bool
-	busy       bool // a round is queued or under way
-	urgent     bool // the next round is as early as it may be
-	fails      int  // rounds that failed since the last one that did not
+	busy       bool // a flush is queued or under way
+	urgent     bool // the next flush is as early as it may be
+	fails      int  // flushes that failed since the last one that did not
 	silent     bool // the last of them because Redis did not answer
 	timer      *time.Timer
-	began      time.Time // start of the last round
-	lastChange time.Time // start of the last round that carried changes
+	began      time.Time // start of the last flush
+	lastChange time.Time // start of the last flush that carried changes
 
-	// What belongs to the round under way.
+	// What belongs to the flush under way.
 	inc       string     // the incarnation; empty: none
 	olds      []previous // its predecessors, to be retired once it is written whole
 	dead      []string   // incarnations of others that this node is to take out
@@ -74,7 +74,7 @@ type room struct {
 	counts   hub.Counts // the last ones from Redis
 	known    bool       // there are such
 	queued   bool       // in bucket.news
-	reported time.Time  // start of the round that reported last
+	reported time.Time  // start of the flush that reported last
 	hold     time.Time  // no reports before: other nodes are about to write the room anew
 }
 
@@ -206,7 +206,7 @@ func (rm *room) put(name string, u user) {
 	rm.users[name] = u
 }
 
-// touch has the room sent with the next round.
+// touch has the room sent with the next flush.
 func (rm *room) touch() {
 	rm.mark()
 	rm.b.wake()
@@ -220,7 +220,7 @@ func (rm *room) mark() {
 	}
 }
 
-// report has the room's counts reported at the end of the next round.
+// report has the room's counts reported at the end of the next flush.
 func (rm *room) report() {
 	if !rm.queued {
 		rm.queued = true

@@ -23,7 +23,7 @@ func TestLapsedLeaseIsRenewed(t *testing.T) {
 	for range 20 {
 		w.pass(time.Second)
 		for _, n := range []*node{a, b} {
-			if err := w.round(n); !errors.Is(err, errFault) {
+			if err := w.flush(n); !errors.Is(err, errFault) {
 				t.Fatal(err)
 			}
 		}
@@ -50,7 +50,7 @@ func TestLapsedLeaseIsRenewed(t *testing.T) {
 	w.mustRound(a)
 	a.line.cut = true
 	w.pass(5 * time.Second)
-	_ = w.round(a)
+	_ = w.flush(a)
 	a.line.heal()
 	w.pass(500 * time.Millisecond)
 	w.mustRound(a)
@@ -85,7 +85,7 @@ func TestDeathTakesLeaseAndClaim(t *testing.T) {
 			return false, false
 		}
 		w.pass(time.Second)
-		_ = w.round(first)
+		_ = w.flush(first)
 		if w.now.Sub(start) > 10*time.Second {
 			t.Fatal("nobody noticed")
 		}

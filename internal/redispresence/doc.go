@@ -97,7 +97,7 @@
 //
 // A [Presence] has a fixed number of goroutines. A bucket's mutex guards what viewers
 // touch (rooms, users, what is to be sent); everything about incarnations and ticks
-// belongs to the round under way, of which a bucket has at most one. Buckets that
+// belongs to the flush under way, of which a bucket has at most one. Buckets that
 // fail are left to two goroutines of their own and cannot hold up the others.
 //
 // All nodes must use the same prefix and number of buckets.

@@ -130,7 +130,7 @@ func TestRefusedTickMayComeLate(t *testing.T) {
 		}
 		n.line.full = func() bool { return full }
 		w.pass(time.Second)
-		if err := w.round(n); !errors.Is(err, errFault) {
+		if err := w.flush(n); !errors.Is(err, errFault) {
 			t.Fatal(err)
 		}
 		if before {
@@ -139,8 +139,8 @@ func TestRefusedTickMayComeLate(t *testing.T) {
 			}
 		}
 		w.pass(time.Second)
-		if err := w.round(n); !isFull(err) {
-			t.Fatalf("at maxmemory a round says %v", err)
+		if err := w.flush(n); !isFull(err) {
+			t.Fatalf("at maxmemory a flush says %v", err)
 		}
 		if !before {
 			if v, err := w.raw.Do(w.ctx, late...).Slice(); err != nil || v[0] != "resync" {

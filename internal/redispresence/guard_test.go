@@ -85,8 +85,8 @@ func TestFlushedRedisMayBeAnothers(t *testing.T) {
 	if err := w.mini.Set(n.pinKey(), "2"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.round(n); !errors.Is(err, errPinned) {
-		t.Errorf("a round says %v", err)
+	if err := w.flush(n); !errors.Is(err, errPinned) {
+		t.Errorf("a flush says %v", err)
 	}
 	if left := w.mini.Keys(); len(left) != 1 {
 		t.Errorf("in redis are %q", left)

@@ -31,11 +31,11 @@ const (
 )
 
 const (
-	workers = 4           // goroutines for buckets that answer; a script takes a fraction of a millisecond
-	nurses  = 2           // goroutines for buckets that do not
-	linger  = 10          // intervals without a room before a node leaves a bucket
-	settle  = 10          // intervals in which a node that is ready meets what is wrong at its start
-	quiet   = time.Minute // between two log lines about resyncs
+	workers      = 4           // goroutines for buckets that answer; a script takes a fraction of a millisecond
+	retryWorkers = 2           // goroutines for buckets that do not
+	linger       = 10          // intervals without a room before a node leaves a bucket
+	settle       = 10          // intervals in which a node that is ready meets what is wrong at its start
+	quiet        = time.Minute // between two log lines about resyncs
 )
 
 // What is no bucket, where buckets are numbered.
@@ -82,7 +82,7 @@ type Presence struct {
 	incs    atomic.Uint64
 	buckets []*bucket
 
-	due, sick chan *bucket // buckets whose round is due; sick: the last one failed
+	due, sick chan *bucket // buckets whose flush is due; sick: the last one failed
 	cancel    context.CancelFunc
 	done      chan struct{} // closed when all goroutines have ended
 	closing   atomic.Bool
@@ -115,7 +115,7 @@ func New(cfg Config) *Presence {
 	for range min(workers, len(r.buckets)) {
 		wg.Go(func() { r.work(ctx, r.due) })
 	}
-	for range min(nurses, len(r.buckets)) {
+	for range min(retryWorkers, len(r.buckets)) {
 		wg.Go(func() { r.work(ctx, r.sick) })
 	}
 	wg.Go(func() { r.sweep(ctx) })
@@ -128,7 +128,7 @@ func New(cfg Config) *Presence {
 	return r
 }
 
-// newPresence makes a presence whose rounds nobody does.
+// newPresence makes a Presence without its goroutines.
 func newPresence(cfg Config) *Presence {
 	if cfg.Prefix == "" {
 		cfg.Prefix = DefaultPrefix
@@ -243,7 +243,7 @@ func (r *Presence) trouble() error {
 	return nil
 }
 
-// note takes in how a round of a bucket, a sweep or a record went: how many have failed in
+// note takes in how a flush of a bucket, a sweep or a record went: how many have failed in
 // a row, and the last one's error.
 func (r *Presence) note(n, fails int, err error) {
 	h := &r.health
@@ -326,7 +326,7 @@ func (r *Presence) handBack(ctx context.Context) error {
 	var failed int
 	var last error
 	var wg sync.WaitGroup
-	for range workers + nurses { // each ends when the queue is empty; every request has a deadline
+	for range workers + retryWorkers { // each ends when the queue is empty; every request has a deadline
 		wg.Go(func() {
 			for b := range queue {
 				if err := b.handBack(ctx); err != nil {

@@ -11,7 +11,7 @@ import (
 // opened just before its first viewer joins.
 const gather = 5 * time.Millisecond
 
-// wake has a round begin as early as changes may be sent. Its caller holds mu.
+// wake has a flush begin as early as changes may be sent. Its caller holds mu.
 func (b *bucket) wake() {
 	if b.urgent {
 		return
@@ -27,7 +27,7 @@ func (b *bucket) wake() {
 	b.arm(at)
 }
 
-// arm sets the time of the next round. Its caller holds mu.
+// arm sets the time of the next flush. Its caller holds mu.
 func (b *bucket) arm(at time.Time) {
 	if b.closed {
 		return
@@ -40,7 +40,7 @@ func (b *bucket) arm(at time.Time) {
 	b.timer.Reset(wait)
 }
 
-// enqueue hands the bucket to the goroutines that do rounds. Either queue has room
+// enqueue hands the bucket to the goroutines that flush. Either queue has room
 // for every bucket.
 func (b *bucket) enqueue() {
 	b.mu.Lock()
@@ -56,7 +56,7 @@ func (b *bucket) enqueue() {
 	}
 }
 
-// work does the rounds of the buckets that come through queue.
+// work flushes the buckets that come through queue.
 func (r *Presence) work(ctx context.Context, queue <-chan *bucket) {
 	for {
 		select {
@@ -65,7 +65,7 @@ func (r *Presence) work(ctx context.Context, queue <-chan *bucket) {
 		case b := <-queue:
 			err := r.pinned(ctx)
 			if err == nil {
-				err = b.round(ctx)
+				err = b.flush(ctx)
 			}
 			if ctx.Err() != nil {
 				return
@@ -75,7 +75,7 @@ func (r *Presence) work(ctx context.Context, queue <-chan *bucket) {
 	}
 }
 
-// finish plans the round after this one and returns how many failed in a row.
+// finish plans the flush after this one and returns how many failed in a row.
 func (b *bucket) finish(err error) int {
 	interval := b.r.cfg.Interval
 	b.mu.Lock()
@@ -107,9 +107,9 @@ func (b *bucket) finish(err error) int {
 	return 0
 }
 
-// align moves the time of a round in which nothing may have changed to one at which
+// align moves the time of a flush in which nothing may have changed to one at which
 // others are due as well, four times an interval: a node is woken once for many buckets
-// then. It moves back by a little of what the last round came late, never forward by
+// then. It moves back by a little of what the last flush came late, never forward by
 // more than a quarter of an interval.
 func (r *Presence) align(at time.Time) time.Time {
 	step, late := r.cfg.Interval/4, r.cfg.Interval/20

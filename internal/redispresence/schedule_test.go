@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// TestAlign: quiet rounds keep an interval between them and fall together.
+// TestAlign: quiet flushes keep an interval between them and fall together.
 func TestAlign(t *testing.T) {
 	t.Parallel()
 	r := newPresence(Config{Interval: time.Second})
@@ -16,16 +16,16 @@ func TestAlign(t *testing.T) {
 		for range 5 {
 			at := r.align(began.Add(r.cfg.Interval))
 			if d := at.Sub(began); d < r.cfg.Interval-quarter/4 || d > r.cfg.Interval+quarter {
-				t.Fatalf("a round %v after the last one", d)
+				t.Fatalf("a flush %v after the last one", d)
 			}
 			moments[at.Sub(r.began)%r.cfg.Interval] = true
-			began = at.Add(3 * time.Millisecond) // rounds come a little late
+			began = at.Add(3 * time.Millisecond) // flushes come a little late
 		}
 		if d := r.align(began.Add(r.cfg.Interval)).Sub(began); d > r.cfg.Interval {
-			t.Fatalf("rounds drift: %v", d)
+			t.Fatalf("flushes drift: %v", d)
 		}
 	}
 	if len(moments) != 4 {
-		t.Errorf("rounds at %d moments of an interval, want 4", len(moments))
+		t.Errorf("flushes at %d moments of an interval, want 4", len(moments))
 	}
 }

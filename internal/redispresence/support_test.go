@@ -207,7 +207,7 @@ func (n *node) shut(t testing.TB) {
 	<-n.done
 }
 
-// prepare makes a node whose rounds the test does itself.
+// prepare makes a node whose flushes the test does itself.
 func (s *server) prepare(t testing.TB, change func(*Config)) *node {
 	t.Helper()
 	c := s.client(t)

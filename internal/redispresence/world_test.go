@@ -15,7 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// world is a Redis and some nodes on one made-up clock, whose rounds the test does.
+// world is a Redis and some nodes on one made-up clock, whose flushes the test does.
 type world struct {
 	*server
 	t     *testing.T
@@ -49,10 +49,10 @@ func (w *world) node() *node {
 	return n
 }
 
-// round does one round of the node's bucket.
-func (w *world) round(n *node) error {
+// flush does one flush of the node's bucket.
+func (w *world) flush(n *node) error {
 	b := n.buckets[0]
-	err := b.round(w.ctx)
+	err := b.flush(w.ctx)
 	b.finish(err)
 	return err
 }
@@ -60,7 +60,7 @@ func (w *world) round(n *node) error {
 func (w *world) mustRound(nodes ...*node) {
 	w.t.Helper()
 	for _, n := range nodes {
-		if err := w.round(n); err != nil {
+		if err := w.flush(n); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -196,8 +196,8 @@ func randomFaults(t *testing.T, seed uint64) {
 		if w.now.Before(a.frozen) {
 			return
 		}
-		if err := w.round(a.node); err != nil {
-			happened["rounds failed"]++
+		if err := w.flush(a.node); err != nil {
+			happened["flushes failed"]++
 		}
 		if !a.buckets[0].live {
 			_ = a.buckets[0].sweep(w.ctx, true)

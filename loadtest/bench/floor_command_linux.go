@@ -74,7 +74,7 @@ func (f *Floor) measure(ctx context.Context, b *bench) (*FloorReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &ground{bare: p, bench: b, held: f.Viewers}
+	g := &ground{bare: p, bench: b, sockets: f.Viewers}
 	if g.crowd, err = b.floorCrowd(p); err != nil {
 		return nil, err
 	}

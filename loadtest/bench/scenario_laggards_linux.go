@@ -127,7 +127,7 @@ func (b *bench) frozen(ctx context.Context) error {
 	}
 	var without, with, ratio Spread
 	var lost int64
-	held := 0 // windows in which both were behind to the end
+	behind := 0 // windows in which both were behind to the end
 	for i := range b.cmd.Pairs {
 		var alone, beside sample
 		err := inTurn(i, func() (err error) {
@@ -136,7 +136,7 @@ func (b *bench) frozen(ctx context.Context) error {
 		}, func() (err error) {
 			var still bool
 			if beside, still, err = l.beside(ctx, length); still {
-				held++
+				behind++
 			}
 			return err
 		})
@@ -150,7 +150,7 @@ func (b *bench) frozen(ctx context.Context) error {
 	}
 	b.report.add(Row{Goal: 8, Scenario: l.name, Figure: "the others' p99, of that without", Unit: "×", Bound: within(mostRatio),
 		Values: ratio, Node: with, Floor: without, Raw: "ms",
-		Note: fmt.Sprintf("floor: the same node without them; both behind to the end in %d of %d windows", held, b.cmd.Pairs)})
+		Note: fmt.Sprintf("floor: the same node without them; both behind to the end in %d of %d windows", behind, b.cmd.Pairs)})
 	b.report.add(Row{Goal: 8, Scenario: l.name, Figure: "the others' comments that did not come", Bound: within(0), Value: float64(lost)})
 	return nil
 }

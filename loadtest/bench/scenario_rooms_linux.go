@@ -57,7 +57,7 @@ func (b *bench) rooms(ctx context.Context) error {
 		return err
 	}
 	// A floor with fewer sockets writes to all of them more often, so that it writes as much.
-	passes := float64(r.viewers) / float64(g.held)
+	passes := float64(r.viewers) / float64(g.sockets)
 	var here, there, hereBurst, thereBurst pairs
 	for i := range b.cmd.Pairs {
 		var own, other, spread, burst sample
@@ -89,9 +89,9 @@ func (b *bench) rooms(ctx context.Context) error {
 			b.say("          node %.2f µs when comments come in at another one", other.cost())
 		}
 	}
-	held := fmt.Sprintf("floor: %d sockets", g.held)
-	some := fmt.Sprintf("%s, %d for each of %d comments/s", held, perRoom, rooms)
-	all := held + ", all in one go"
+	sockets := fmt.Sprintf("floor: %d sockets", g.sockets)
+	some := fmt.Sprintf("%s, %d for each of %d comments/s", sockets, perRoom, rooms)
+	all := sockets + ", all in one go"
 	if outside != nil {
 		b.costs(4, r.name, &there, within(mostOfMany), "the floor's, comments from another node", some)
 		b.costs(4, r.name, &thereBurst, nil, "a burst's, comments from another node", all)

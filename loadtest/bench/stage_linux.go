@@ -65,9 +65,9 @@ func (r *room) warm(ctx context.Context) (sample, error) { return r.play(ctx, r.
 // ground is a floor with its sockets.
 type ground struct {
 	*bare
-	bench *bench
-	crowd *crowd
-	held  int
+	bench   *bench
+	crowd   *crowd
+	sockets int
 }
 
 // ground starts a floor of so many sockets beside others that are open already; of half as many
@@ -84,7 +84,7 @@ func (b *bench) ground(ctx context.Context, n, others int) (*ground, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &ground{bare: f, bench: b, held: n}
+	g := &ground{bare: f, bench: b, sockets: n}
 	if g.crowd, err = b.floorCrowd(f); err != nil {
 		return nil, err
 	}
@@ -93,12 +93,12 @@ func (b *bench) ground(ctx context.Context, n, others int) (*ground, error) {
 
 // toAll is a window in which the floor writes size bytes to all its sockets, rate times a second.
 func (g *ground) toAll(ctx context.Context, rate float64, size int) (sample, error) {
-	return g.write(ctx, rate, size, 0, g.held)
+	return g.write(ctx, rate, size, 0, g.sockets)
 }
 
 // toSome is a window in which it writes to the next some of them, rate times a second.
 func (g *ground) toSome(ctx context.Context, rate float64, size, some int) (sample, error) {
-	some = min(some, g.held)
+	some = min(some, g.sockets)
 	return g.write(ctx, rate, size, some, some)
 }
 
@@ -111,7 +111,7 @@ func (g *ground) write(ctx context.Context, rate float64, size, group, members i
 		}
 		return err
 	})
-	s.viewers = g.held
+	s.viewers = g.sockets
 	return s, err
 }
 

@@ -46,7 +46,7 @@ cluster {
 		if err != nil {
 			return err
 		}
-		p.addresses, p.held = []string{client[i], monitor[i], route[i]}, ports
+		p.addresses, p.ports = []string{client[i], monitor[i], route[i]}, ports
 		p.ready = func(ctx context.Context) error { return natsReady(ctx, "http://"+monitor[i]) }
 		c.NATS = append(c.NATS, &NATS{p, "nats://" + client[i], "http://" + monitor[i], filepath.Join(c.Dir, name)})
 	}
@@ -99,7 +99,7 @@ func (c *Cluster) addRedis(name, program string, ports *ports) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.addresses, p.held = []string{address}, ports
+	p.addresses, p.ports = []string{address}, ports
 	p.ready = func(ctx context.Context) error { return redisReady(ctx, address) }
 	return &Redis{p, "redis://" + address}, nil
 }
@@ -136,7 +136,7 @@ func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error
 	if cfg.EdgeEnvOf != nil {
 		p.env = append(p.env, cfg.EdgeEnvOf(i)...)
 	}
-	p.addresses, p.held = []string{public, ops}, ports
+	p.addresses, p.ports = []string{public, ops}, ports
 	p.ready = func(ctx context.Context) error { return httpReady(ctx, "http://"+ops+"/readyz") }
 	c.Edges = append(c.Edges, &Edge{p, "http://" + public, "http://" + ops})
 	return nil
@@ -187,7 +187,7 @@ backend nodes
 	if err != nil {
 		return err
 	}
-	p.addresses, p.held = []string{public, ops}, ports
+	p.addresses, p.ports = []string{public, ops}, ports
 	p.ready = func(ctx context.Context) error { return httpReady(ctx, "http://"+ops) }
 	c.Front = &Front{p, "http://" + public}
 	return nil

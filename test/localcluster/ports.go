@@ -21,13 +21,13 @@ const (
 // were given.
 type ports struct {
 	mu   sync.Mutex
-	held map[string]net.Listener
+	open map[string]net.Listener
 	free []string
 }
 
 // reserve holds n addresses.
 func reserve(n int) (*ports, error) {
-	p := &ports{held: map[string]net.Listener{}}
+	p := &ports{open: map[string]net.Listener{}}
 	for tries := 0; len(p.free) < n; tries++ {
 		if tries > 20*n {
 			p.release()
@@ -38,7 +38,7 @@ func reserve(n int) (*ports, error) {
 		if err != nil {
 			continue // somebody's
 		}
-		p.held[address] = l
+		p.open[address] = l
 		p.free = append(p.free, address)
 	}
 	return p, nil
@@ -56,9 +56,9 @@ func (p *ports) let(addresses []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, a := range addresses {
-		if l := p.held[a]; l != nil {
+		if l := p.open[a]; l != nil {
 			_ = l.Close()
-			delete(p.held, a)
+			delete(p.open, a)
 		}
 	}
 }
@@ -67,8 +67,8 @@ func (p *ports) let(addresses []string) {
 func (p *ports) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, l := range p.held {
+	for _, l := range p.open {
 		_ = l.Close()
 	}
-	clear(p.held)
+	clear(p.open)
 }

@@ -41,7 +41,7 @@ type Process struct {
 	args, env []string
 	log       string // the file that its output is added to
 	addresses []string
-	held      *ports // that holds the addresses until the first start
+	ports     *ports // that holds the addresses until the first start
 	ready     func(context.Context) error
 	cluster   *Cluster
 
@@ -218,7 +218,7 @@ func (p *Process) launch() (*running, error) {
 		}
 		defer func() { _ = log.Close() }() // the process has its own
 		cmd.Stdout, cmd.Stderr = log, log
-		p.held.let(p.addresses)
+		p.ports.let(p.addresses)
 		return cmd.Start()
 	})
 	if err != nil {

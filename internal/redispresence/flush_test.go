@@ -173,7 +173,7 @@ func TestMemoryIsBoundedWhileCutOff(t *testing.T) {
 		u := fmt.Sprint("passer-by-", i)
 		v.Join(u)
 		if i == 5000 {
-			if err := w.round(n); !errors.Is(err, errFault) {
+			if err := w.flush(n); !errors.Is(err, errFault) {
 				t.Fatal(err)
 			}
 		}

@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	maxResyncs = 3  // in one round; more says that something else is wrong
+	maxResyncs = 3  // in one flush; more says that something else is wrong
 	maxOlds    = 16 // predecessors to retire; older ones lapse
 )
 
 var errResyncs = errors.New("redis asks again and again to write presence anew")
 
-// round does what is due in the bucket: sends its ticks, reports counts, retires
+// flush does what is due in the bucket: sends its ticks, reports counts, retires
 // and reaps incarnations. What takes longer than an interval is left to the next
-// round, so that no lease lapses meanwhile.
-func (b *bucket) round(ctx context.Context) error {
+// flush, so that no lease lapses meanwhile.
+func (b *bucket) flush(ctx context.Context) error {
 	if !b.begin() {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (b *bucket) round(ctx context.Context) error {
 	return b.full
 }
 
-// begin begins a round and, when there is something to send and no incarnation,
+// begin begins a flush and, when there is something to send and no incarnation,
 // takes one. It returns false when there is nothing to do.
 func (b *bucket) begin() bool {
 	b.mu.Lock()
