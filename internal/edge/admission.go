@@ -70,7 +70,7 @@ func (s *Server) admit(r *http.Request, room string) (*ticket, *refusal) {
 	var no *refusal
 	t.session = s.sessionOf(r)
 	if t.identity, no = s.identify(r, room, t.session); no == nil {
-		if t.user = s.users.connect(userOf(room, t.identity.id), s.cfg.MaxPerUser, time.Now()); t.user == nil {
+		if t.user = s.users.connect(userOf(room, t.id), s.cfg.MaxPerUser, time.Now()); t.user == nil {
 			no = crowded()
 		}
 	}
@@ -190,7 +190,7 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 		}
 	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
-		Room: v.room, User: v.identity.id, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
+		Room: v.room, User: v.id, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
 		Socket: v.conn, Since: since, Wait: begin, Welcome: v.welcome,
 	})
 	begin() // the answer to the handshake and all that Join has to say leave together

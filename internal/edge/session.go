@@ -40,7 +40,7 @@ func (v *session) welcome(recovered bool) []byte {
 	rate := s.rateOf(v.role)
 	return protocol.Encode(&protocol.Welcome{
 		V: protocol.Version, Room: v.room, Session: v.session,
-		You: protocol.You{ID: v.identity.id, Name: v.name, Role: v.role, Can: v.can()},
+		You: protocol.You{ID: v.id, Name: v.name, Role: v.role, Can: v.can()},
 		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(),
 		Limits: protocol.Limits{Text: s.textLimit(v.role), PerS: rate.PerS, Burst: rate.Burst},
 	})

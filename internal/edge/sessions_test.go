@@ -49,7 +49,7 @@ func TestSessionsOfAUser(t *testing.T) {
 		}
 		for _, v := range got {
 			if !want[v] {
-				t.Errorf("a session of %s in %s", v.identity.id, v.room)
+				t.Errorf("a session of %s in %s", v.id, v.room)
 			}
 		}
 		gone := all[len(all)/2] // from the middle, too
