@@ -24,7 +24,7 @@ const (
 // ref is made if there is none. When the connection is lost, or the server says
 // unavailable or unknown_outcome, the same request is sent again, until ctx ends;
 // it is in the log at most once. Those who have waited for a connection are sent as fast
-// as the server takes them, and whoever comes meanwhile behind them.
+// as the server takes them, and those that arrive meanwhile behind them.
 //
 // A refusal is a *[protocol.Error], also of what no server would take, which is not sent. So is, with unknown_outcome, the end of ctx
 // or of the client while the comment may or may not have been published; the

@@ -219,7 +219,7 @@ func TestEachCursorIsAskedAboutOnce(t *testing.T) {
 	})
 }
 
-// Who polls with cursors that nobody knows, as many as they like, holds up nobody who comes
+// A reader that polls with any number of unknown cursors holds up no viewer that returns
 // back.
 func TestPollsDoNotHoldUpViewers(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What a room keeps for those who come back does not depend on how this node's clock
+// What a room keeps for returning viewers does not depend on how this node's clock
 // and the log's stand to each other, and a clock that is set back does not make a room
 // look busy.
 func TestClocksApart(t *testing.T) {

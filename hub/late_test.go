@@ -106,7 +106,7 @@ func TestLateViewerOfALogThatChanges(t *testing.T) {
 	})
 }
 
-// More may come at once than the room keeps for who comes back.
+// More may arrive at once than the room keeps for returning viewers.
 func TestLateViewerOfAFlood(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 3; c.Ring = 16 }, func(t *testing.T, w *world) {
 		w.log.put("r", "a", AudienceAll)

@@ -10,7 +10,7 @@ import (
 // many names as one likes: rooms that no viewer has come to are counted, and kept as
 // short as they are of use.
 const (
-	// readLinger is how long a room that is only read stays open: who polls comes
+	// readLinger is how long a room that is only read stays open: a reader that polls comes
 	// every second, or with a cache in between every other one.
 	readLinger = 3 * time.Second
 	// countLinger is the same for one of which nothing is known but that somebody has asked

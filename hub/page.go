@@ -10,7 +10,7 @@ import (
 
 // This file reads pages of the past, for those who want more of it than a viewer gets on
 // coming. They are read from the log, unless the room's items have them, and are not kept:
-// who pages goes through days.
+// a reader that pages goes through days.
 
 const (
 	// readPast is how many events are read from the log at once.

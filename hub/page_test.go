@@ -113,7 +113,7 @@ func testPages(t *testing.T, seed uint64) {
 			places = append(places, w.log.cursorAt(e.Seq), makeEdge(cursorTag("e1", "r"), e.Position()))
 		}
 		w.log.tell("r")
-		if rnd.IntN(2) == 0 { // as one who comes to it later
+		if rnd.IntN(2) == 0 { // as on a node that opens it later
 			r.Release()
 			time.Sleep(time.Hour)
 			r = w.read("r")

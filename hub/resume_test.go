@@ -10,7 +10,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// What one viewer has to be sent of the past is shared with those who come back to the
+// What one viewer has to be sent of the past is shared with those that return to the
 // same place, and does not change when they do.
 func TestBacklogsAreTheirOwn(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
@@ -67,7 +67,7 @@ func (v *Viewer) keeps() (items, bytes int) {
 	return len(v.view.items), v.view.cache.bytes
 }
 
-// Whoever comes with every cursor there is leaves little behind, where they are found
+// Viewers with every possible cursor leave little behind, where the cursors are found
 // among the items and where the log has to be read.
 func TestResumesAreBounded(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
@@ -153,8 +153,8 @@ func (w *world) hour(n int) (cursors []string, first *fakeSocket) {
 	return cursors, first
 }
 
-// Those who come with ever older cursors, all at the same time, cost few reads of the
-// log, and nobody who comes then is kept from coming back.
+// Viewers with ever older cursors, all at the same time, cost few reads of the log, and
+// keep no other viewer from returning.
 func TestEverOlderCursors(t *testing.T) {
 	for _, how := range []string{"poll", "join"} {
 		t.Run(how, func(t *testing.T) {

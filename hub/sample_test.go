@@ -123,7 +123,7 @@ func TestSample(t *testing.T) {
 		me.Leave()
 		you.Leave()
 
-		// Who comes back, here or on a node that reads the log, sees the same.
+		// A returning viewer sees the same, here and on a node that reads the log.
 		v, s := w.joinUser("other", at)
 		back, _, _ := seen(s.take())
 		if len(back) != 50+len(all) {

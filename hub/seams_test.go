@@ -310,7 +310,7 @@ func TestSampledOutIsResumed(t *testing.T) {
 	})
 }
 
-// What changes in a view's past is seen by everybody who comes from then on.
+// What changes in a view's past is what every later viewer sees.
 func TestCacheIsInvalidated(t *testing.T) {
 	inBubble(t, func(c *Config) { c.Recent = 200 }, func(t *testing.T, w *world) {
 		_, first := w.join("r", "")

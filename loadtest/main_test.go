@@ -281,7 +281,7 @@ func (p *fakePeer) write(you protocol.You, session, since string) {
 				raw = []byte(s)
 			}
 		}
-		// An empty one gives those who come to an empty room a cursor.
+		// An empty one gives viewers of an empty room a cursor.
 		if (len(m.Items) > 0 || history) && !p.raw(raw) {
 			return
 		}

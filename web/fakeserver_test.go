@@ -32,7 +32,7 @@ type fakeServer struct {
 	greet    []protocol.Message // behind each welcome
 	refuse   int                // HTTP status in place of an upgrade; 0: none
 	refuseIn time.Duration      // Retry-After
-	leaving  bool               // whoever comes is closed with 1012
+	leaving  bool               // newcomers are closed with 1012
 	asked    []string           // Authorization of each question why
 	state    protocol.State
 	puts     []string      // Authorization of each PUT

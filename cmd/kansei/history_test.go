@@ -28,7 +28,7 @@ func (n *testNode) comments(room string, q url.Values) (page protocol.Comments, 
 	return page, res.Header.Get("Kansei-Recovered") == "true"
 }
 
-// Whoever pages through a room over HTTP, backwards and forwards, on a node that has just
+// A reader that pages through a room over HTTP, backwards and forwards, on a node that has just
 // come, gets everything that was said there, once and in order, however many others talk in
 // other rooms.
 func TestHistory(t *testing.T) {

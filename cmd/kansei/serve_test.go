@@ -63,7 +63,7 @@ func TestCommentReachesEverybody(t *testing.T) {
 		t.Errorf("beat %v", b)
 	}
 	n.counted("r", 2)
-	carol := n.mustDial("r", "") // whoever comes is told, and told again when it is counted
+	carol := n.mustDial("r", "") // a newcomer is told, and told again when it is counted
 	for v := carol.next("viewers"); v["connections"] != 3.0 || v["users"] != 3.0; v = carol.next("viewers") {
 	}
 }

@@ -42,7 +42,7 @@ func TestRateBelongsToTheUser(t *testing.T) {
 		_ = c.CloseNow()
 	}
 	if oks != 5 {
-		t.Errorf("%d comments of a guest who comes again and again were taken", oks)
+		t.Errorf("%d comments of a guest that reconnects again and again were taken", oks)
 	}
 	if oks := accepted(n.mustDial("r", "")); oks != 5 {
 		t.Errorf("%d comments of another guest were taken", oks)

@@ -149,7 +149,7 @@ func TestAddrOf(t *testing.T) {
 	}
 }
 
-// To find an address allocates nothing: it is on the way of every join.
+// Finding an address allocates nothing: every join does it.
 func TestOfAllocates(t *testing.T) {
 	for header, line := range map[Header]string{XForwardedFor: "192.0.2.1, 198.51.100.1, 10.1.0.2", Forwarded: `for=192.0.2.1, for="[2001:db8::1]:80"`} {
 		r := New(Config{Trusted: trusted, Header: header, Exempt: exempt})

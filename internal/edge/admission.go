@@ -8,7 +8,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Admission decides who comes in: one function, in one order, from memory alone, and before
+// Admission decides who is let in: one function, in one order, from memory alone, and before
 // anything is upgraded. It knows no transport. Who is let in holds a ticket, who is not gets a
 // refusal.
 

@@ -93,7 +93,7 @@ func TestDoorIdleSockets(t *testing.T) {
 		if took := time.Since(began); took > 3*doorPatience {
 			t.Errorf("a newcomer waited for %v behind %d idle sockets", took, len(idle))
 		}
-		if n := testutil.ToFloat64(d.evicted); n < 2*places+1 || n > 2*places+2 { // one more for who comes next
+		if n := testutil.ToFloat64(d.evicted); n < 2*places+1 || n > 2*places+2 { // one more for the next connection
 			t.Errorf("%v were evicted, want %d", n, 2*places+1)
 		}
 		_ = idle[0].SetReadDeadline(time.Now().Add(time.Second))

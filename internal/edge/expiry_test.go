@@ -162,7 +162,7 @@ func TestExpiryWhenTheClockIsSet(t *testing.T) {
 	}
 }
 
-// Nobody is lost, doubled or kept, whoever comes, goes and ends in whatever order.
+// No session is lost, doubled or kept, in whatever order sessions begin, leave and expire.
 func TestExpiryKeepsNobody(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -27,9 +27,9 @@ const (
 // An entry that nobody holds and that is not full is idle. Idle entries are bounded.
 // Beyond the bound the registry forgets those that would be full first. From then on the
 // buckets of a new entry are not full, but as if they had been empty when an entry was
-// forgotten last. So nobody who comes back has more than if it had been remembered.
+// forgotten last. So nobody has more after coming back than if it had been remembered.
 //
-// Nothing runs by itself: what is full is cleared away by those who come and go.
+// Nothing runs by itself: full entries are removed when others are taken or released.
 type registry[K comparable] struct {
 	seed   maphash.Seed
 	shards [registryShards]shard[K]

@@ -39,7 +39,7 @@ type bucket struct {
 	have      int        // rooms in the incarnation's index, once the batches so far have arrived
 	seen      int64      // the version of the last answer; -1: all counts are wanted
 	pending   *batch     // what the next tick carries, until it is answered
-	full      error      // what Redis said when it had no memory for users who come; nil: it has
+	full      error      // what Redis said when it had no memory for new users; nil: it has
 	look      int        // the place in list from which rooms are looked at next
 	away      time.Time  // when this node was last cut off from the bucket
 	hold      time.Time  // no reports before: other nodes are about to write themselves anew

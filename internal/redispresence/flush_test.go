@@ -50,7 +50,7 @@ func TestReportsOnlyChangesOnceAnInterval(t *testing.T) {
 	if n := here.reports.Load(); n != 3 {
 		t.Errorf("%d reports, want 3", n)
 	}
-	// Who comes later to a quiet room is told what is known.
+	// A late viewer of a quiet room is told what is known.
 	second := a.open("room")
 	w.pass(time.Second)
 	w.mustRound(a)

@@ -35,7 +35,7 @@ func limit(t *testing.T, s *server, bytes int) {
 	}
 }
 
-// TestRedisWithoutMemory: whoever leaves is taken out, whoever comes waits, and the dead
+// TestRedisWithoutMemory: users who leave are taken out, new ones wait, and the dead
 // are taken out as well.
 func TestRedisWithoutMemory(t *testing.T) {
 	t.Parallel()

@@ -223,7 +223,7 @@ func BenchmarkFloor(b *testing.B) {
 			}
 			var flushes, writes, ratios []float64
 			for b.Loop() {
-				// Who comes second finds less in the caches.
+				// The second one finds less in the caches.
 				var w, f float64
 				if len(ratios)%2 == 0 {
 					w, f = timed(write), timed(flush)

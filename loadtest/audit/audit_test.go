@@ -208,7 +208,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// Who comes late is owed what is sent from then on, and everything behind its first one.
+// A late viewer is owed what is sent from then on, and everything behind its first comment.
 func TestWhoComesLate(t *testing.T) {
 	t.Parallel()
 	s := tell(t, 0)

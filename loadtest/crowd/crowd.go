@@ -24,7 +24,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Config says who comes, and where.
+// Config says how many viewers and publishers there are, and where they connect.
 type Config struct {
 	Front  string   // one address for all nodes
 	Nodes  []string // their own; a third of the viewers goes there

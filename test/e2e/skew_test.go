@@ -251,7 +251,7 @@ func (a *apart) atEngineTime(what string, ms int64) {
 	}
 }
 
-// sameHistory checks that who comes into a room that nobody has watched on that node is
+// sameHistory checks that a viewer of a room that nobody has watched on that node is
 // shown the same, wherever that is.
 func (a *apart) sameHistory() {
 	a.t.Helper()

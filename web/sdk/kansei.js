@@ -8,7 +8,7 @@
 // A Connection keeps one WebSocket to the room and opens another when it is lost, at
 // the next of its addresses (addresses.js) and at its cursor, so that listeners see each
 // comment once and in order; a node that is leaving is left only when another has said
-// welcome. Who comes back does so after a random time that grows with each failure, but
+// welcome. It reconnects after a random time that grows with each failure, but
 // not before the time that a server told, and at once when the network or the page is
 // back. outbox.js holds the comments that are not answered yet. Everything that waits
 // has a limit; the types are in kansei.d.ts.

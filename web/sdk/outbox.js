@@ -28,7 +28,7 @@ export class Outbox {
   #n = 0;
 
   // Those who waited for this connection leave one behind the other, as fast as the server
-  // takes them, and whoever comes meanwhile behind them.
+  // takes them, and those that arrive meanwhile behind them.
   #queue = []; // entries
   #burst = 0; // how many may still leave at once
   #pump; // the timer of the next one
