@@ -244,7 +244,8 @@ func TestSubscriptionTakenAway(t *testing.T) {
 			readySays(t, l, want)
 			g.permit(t, "")
 			waitReady(t, l)
-			mustAppend(t, l, "r", "b")
+			// The connection may be made anew once more, and nothing is taken meanwhile.
+			eventually(t, 10*time.Second, "an append", func() error { return appendAll(t, l, "r", draft1("b"))[0].err })
 			waitEvents(t, o, 10*time.Second, "a", "b")
 		})
 	}
