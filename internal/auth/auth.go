@@ -18,6 +18,10 @@
 // makes them; [Guests] says who somebody is without one. The secrets of a node that stands
 // alone come from [LoadOrMakeSecret].
 //
+// Keys belong to issuers (keys.go). A token's issuer is chosen first, by the claim iss, and then
+// its key, by the kid in its header, both from memory. Today's secrets are keys of the default
+// issuer, whose tokens are all those that bear no other issuer's name.
+//
 // Clocks may differ by [Leeway]: a token holds that much longer, and that much
 // earlier, than it says. Nodes and back ends keep time by NTP, where half a minute is
 // already a fault, while a token that is refused when it has just been made is a viewer

@@ -1,10 +1,10 @@
-// Package credentials holds what a node shows to NATS and Redis, and what it knows them by:
-// users, passwords, tokens, keys, certificates.
+// Package credentials holds what a node proves itself with to NATS and Redis, and what it
+// recognises them by: users, passwords, tokens, keys, certificates.
 //
 // [NATS] and [Redis] are sources of such values. What is in files can be read again while
 // the node runs: Load reads and checks all of them, and the function that it returns puts
-// them in force. Every connection that is made from then on uses the new values; those
-// that are there stay.
+// them in force. Every connection that is made from then on uses the new values; open ones
+// stay.
 //
 // A file may be a symbolic link and may be readable by others, as the secrets that
 // Kubernetes mounts are. It must be a regular file of this process's user or of root, and not

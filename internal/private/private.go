@@ -1,11 +1,10 @@
 // Package private opens the files and directories that a node's safety rests on: its
 // secrets, its settings, its log.
 //
-// Whoever can put something in their place must not be able to stop the node with it
-// or to choose what it believes. So nothing here waits, as the opening of a named pipe
-// would; what is made is for the process's own user alone; and what belongs to another
-// user is refused. Root's files are taken: root can do as it likes anyway, and mounted
-// volumes are often root's.
+// Somebody who puts another file in their place must not be able to stop the node with it,
+// or to choose what the node believes. So nothing here waits, as opening a named pipe would.
+// Files are made for the process's own user alone, and those of another user are refused.
+// Root's files are taken: root can do anything anyway, and mounted volumes are often root's.
 package private
 
 import (

@@ -1,10 +1,10 @@
 // Package quiet writes the log lines that clients cause, and cuts what clients send
 // before it is shown to anybody.
 //
-// Whoever can make a node write a line can make it write a million, and chooses what
-// stands in them. So of each kind of line few are written in a while, each once for one
-// key, such as an origin; the next one tells how many were left out. What a client has
-// sent goes through [Cut] first.
+// A client that can make a node write a line can make it write a million, and chooses what is
+// in them. So of each kind of line few are written in a while, one for each key, such as an
+// origin; the next one tells how many were left out. What a client has sent goes through
+// [Cut] first.
 package quiet
 
 import (

@@ -1,7 +1,7 @@
 // Package redact takes what may be secret out of addresses before anybody is shown them.
 //
 // A URL may hold a user and a password, or a token where the user stands, as NATS has it:
-// nats://token@host. Whoever reads a log needs none of them. What cannot be taken apart is
+// nats://token@host. No reader of a log needs them. An address that cannot be taken apart is
 // left out as a whole.
 package redact
 

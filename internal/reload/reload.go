@@ -1,7 +1,7 @@
 // Package reload reads files again while a node runs: certificates, secrets, credentials.
 //
-// Whatever comes from files is a [Source]. A [Set] loads all sources, and makes what they
-// have read count only when all of them could be read: a broken file changes nothing. It does
+// A [Source] is something that comes from files. A [Set] loads all sources, and puts what they
+// have read in force only when all of them could be read: a broken file changes nothing. It does
 // so once at the start ([Set.Load]), on SIGHUP, and when a file has changed ([Set.Run]).
 //
 // Files are looked at every [Interval], by their content: that sees whatever replaces a file,
