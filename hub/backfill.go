@@ -141,14 +141,15 @@ func (r *Room) readBack(v *view) {
 			r.mu.Unlock()
 			return
 		}
-		epoch, resets, floor := r.epoch, r.resets, v.floor
+		epoch, tag, resets, floor := r.epoch, r.tag, r.resets, v.floor
 		at, with := v.nextPage()
 		r.mu.Unlock()
 
 		ctx, cancel := context.WithTimeout(context.Background(), r.hub.cfg.JoinWait)
 		page, err := r.hub.cfg.Log.Before(ctx, r.name, epoch, at, with, size)
 		if err == nil {
-			if fits := r.takeIn(v, resets, floor, page); fits && !page.More {
+			items, asides := r.encodePage(v, page, tag, floor)
+			if fits := r.takeIn(v, resets, floor, page.From, items, asides); fits && !page.More {
 				err = r.reachedStart(ctx, v, epoch, resets)
 			}
 		}
@@ -178,33 +179,39 @@ func (v *view) nextPage() (at Position, with bool) {
 	return Position{Seq: EndSeq}, true
 }
 
-// takeIn puts a page before a view's items, as far as it is not among them. It reports
-// whether it fits: items may have been forgotten since the page was asked for.
-func (r *Room) takeIn(v *view, resets uint64, floor Position, page Page) (fits bool) {
+// encodePage makes the items and asides of those events of a page that a view lacks: those up
+// to its floor. It needs no lock.
+func (r *Room) encodePage(v *view, page Page, tag string, floor Position) ([]item, []aside) {
+	fresh := newView(v.staff)
+	came := time.Since(r.hub.began) - keepItems // they are kept until view.backfill.until
+	for i := range page.Events {
+		e := &page.Events[i]
+		if e.Seq > floor.Seq {
+			break
+		}
+		if s, seen := r.hub.classify(e); seen {
+			it := s.encode(e, tag)
+			it.came = came
+			fresh.add(&s, it)
+		}
+	}
+	return fresh.items, fresh.asides
+}
+
+// takeIn puts items and asides, which begin with the record at from, before those of a view.
+// It reports whether they fit: items may have been forgotten since they were asked for.
+func (r *Room) takeIn(v *view, resets uint64, floor, from Position, items []item, asides []aside) (fits bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.resets != resets || v.floor != floor {
 		return false
 	}
-	now := time.Now()
-	other := newView(v.staff)
-	for i := range page.Events {
-		e := &page.Events[i]
-		if e.Seq > v.floor.Seq {
-			break
-		}
-		if s, seen := r.hub.classify(e); seen {
-			it := s.encode(e, r.tag)
-			it.came = now.Sub(r.hub.began) - keepItems // it is kept until then
-			other.add(&s, it)
-		}
+	if from.Seq > 0 && from.Seq <= floor.Seq {
+		floor = Position{Seq: from.Seq - 1}
+		v.prepend(items, asides, floor)
 	}
-	if page.From.Seq > 0 && page.From.Seq <= floor.Seq {
-		floor = Position{Seq: page.From.Seq - 1}
-		v.prepend(other.items, other.asides, floor)
-	}
-	v.backfill.from, v.backfill.floor = page.From, floor
-	v.backfill.until = now.Add(keepBackfill)
+	v.backfill.from, v.backfill.floor = from, floor
+	v.backfill.until = time.Now().Add(keepBackfill)
 	for _, w := range v.backfill.waiting {
 		w.pages++
 	}
