@@ -209,7 +209,7 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 	if len(v.viewers) > 0 {
 		divide(fresh, asides, upTo, func(items []item, asides []aside, at Position) { r.makeFrame(v, items, asides, at, now) })
 	} else {
-		v.said += uint64(comments(fresh))
+		v.counted += uint64(comments(fresh))
 	}
 	v.at = upTo
 	v.framed, v.fresh = v.end(), 0
@@ -219,7 +219,7 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 // makeFrame puts one frame into the ring: items, and in their places the asides, up to a
 // position.
 func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now time.Time) {
-	f := &frame{first: v.said, comments: uint64(comments(items)), before: makeCursor(r.tag, v.at), made: now, cut: v.cut}
+	f := &frame{first: v.counted, comments: uint64(comments(items)), before: makeCursor(r.tag, v.at), made: now, cut: v.cut}
 	v.at = at
 	sampled := 0
 	for i := range asides {
@@ -229,7 +229,7 @@ func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now
 	}
 	f.chunk = r.encoder(v).chunk(items, asides, at, false)
 	v.ring.push(f)
-	v.said += f.comments
+	v.counted += f.comments
 	r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(sampled * len(v.viewers)))
 	if len(items) > 0 || sampled > 0 {
 		r.hub.cfg.Metrics.frameItems.Observe(float64(f.comments))

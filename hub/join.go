@@ -106,7 +106,7 @@ func (r *Room) begin(v *Viewer, known bool, since uint64) {
 		// It has seen, on another node, what is in no frame here yet.
 		r.makeFrames(v.view, time.Now())
 	}
-	v.next, v.seen = v.view.ring.head.Load(), v.view.said
+	v.next, v.seen = v.view.ring.head.Load(), v.view.counted
 	var past []chunk
 	switch {
 	case known:

@@ -47,7 +47,7 @@ func (r *Room) beginLate(v *view) {
 // what became of the log. Room.mu is held.
 func (v *view) beginAllLate() {
 	for _, l := range v.late {
-		l.viewer.next, l.viewer.seen = v.ring.head.Load(), v.said
+		l.viewer.next, l.viewer.seen = v.ring.head.Load(), v.counted
 		l.viewer.joined.Store(true)
 	}
 	v.late = nil

@@ -136,7 +136,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	r.trail.add(head, now)
 	for _, v := range r.views {
 		v.everybody = false
-		v.framed, v.said, v.at, v.fresh = v.end(), v.said+uint64(comments(v.items)), head, 0
+		v.framed, v.counted, v.at, v.fresh = v.end(), v.counted+uint64(comments(v.items)), head, 0
 		r.fail(v)
 		if first && len(recent) >= r.hub.cfg.Recent {
 			r.lookBack(v)
@@ -149,7 +149,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 			r.cut(v, floor, now)
 		}
 		for _, c := range v.newest(r.encoder(v), r.hub.cfg.Recent) {
-			v.ring.push(&frame{chunk: c, first: v.said, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
+			v.ring.push(&frame{chunk: c, first: v.counted, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
 		}
 		v.everybody = true
 	}
@@ -163,7 +163,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 func (r *Room) cut(v *view, floor Position, now time.Time) {
 	at := makeCursor(r.tag, floor)
 	v.cut = v.ring.head.Load() + 1
-	v.ring.push(&frame{chunk: chunk{frame: r.seal(v, &protocol.Gap{Cursor: at})}, first: v.said, before: at, made: now, cut: v.cut})
+	v.ring.push(&frame{chunk: chunk{frame: r.seal(v, &protocol.Gap{Cursor: at})}, first: v.counted, before: at, made: now, cut: v.cut})
 }
 
 // later is the later one of two positions in one log.

@@ -45,7 +45,7 @@ type view struct {
 	ownBytes int      // of asides
 	floor    Position // items and asides have every event of this view that came after it
 	framed   uint64   // the ordinal of the first item that is in no frame yet
-	said     uint64   // how many comments are in frames
+	counted  uint64   // how many comments are in frames
 	fresh    int      // how many asides are in no frame yet, the last ones
 	at       Position // up to which everything is in frames
 
