@@ -71,7 +71,7 @@ func forGood(err error) bool {
 	return errors.Is(err, ErrSubprotocol)
 }
 
-// jitter is a random time below window: those who lost the same node at once
+// jitter is a random time below window: clients that lost the same node at once
 // must not come back at once.
 func jitter(window time.Duration) time.Duration {
 	return time.Duration(rand.Int64N(max(int64(window), 1)))

@@ -11,7 +11,7 @@ import (
 const besideText = 512
 
 // check says what is wrong with a request that no server would take: it closes the
-// connection of whoever sends many of them. What is wrong with the text alone is for the
+// connection of a client that sends many of them. What is wrong with the text alone is for the
 // server to say, which cleans it first.
 func check(req *protocol.CommentRequest) error {
 	_, err := protocol.DecodeRequest(protocol.EncodeRequest(req))

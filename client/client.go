@@ -385,7 +385,7 @@ func (c *Client) welcome(l *link, raw []byte) error {
 	return nil
 }
 
-// setLink tells those who wait to send that there is a connection, or none.
+// setLink tells waiting senders that there is a connection, or none.
 func (c *Client) setLink(l *link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -23,7 +23,7 @@ const (
 // Comment publishes a comment and returns its id once it is in the room's log. A
 // ref is made if there is none. When the connection is lost, or the server says
 // unavailable or unknown_outcome, the same request is sent again, until ctx ends;
-// it is in the log at most once. Those who have waited for a connection are sent as fast
+// it is in the log at most once. Comments that have waited for a connection are sent as fast
 // as the server takes them, and those that arrive meanwhile behind them.
 //
 // A refusal is a *[protocol.Error], also of what no server would take, which is not sent. So is, with unknown_outcome, the end of ctx
@@ -115,7 +115,7 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 	}
 }
 
-// link waits for a connection to send on, and for its turn among those who have waited
+// link waits for a connection to send on, and for its turn among the comments that have waited
 // for that one. last is the connection on which it was sent before, if it was.
 func (m *commenting) link(ctx context.Context, last *link) (*link, error) {
 	for {

@@ -30,7 +30,7 @@ type link struct {
 	pace    *rate.Limiter   // of comments that have waited for the link; the same
 	behind  atomic.Int64    // comments that wait for pace
 
-	// turn holds one place, for whoever may take in messages and has the cursor to itself:
+	// turn holds one place, for the goroutine that may take in messages and owns the cursor:
 	// the goroutine of Run, and mover while it looks for another connection.
 	turn  chan struct{}
 	next  *link // the connection that takes the place of this one

@@ -39,7 +39,7 @@ const (
 )
 
 // trail is the positions of everything that the log has reported of a room lately, in
-// order, whoever may see it. When its younger half is full or keepItems old it becomes
+// order, whatever their audience. When its younger half is full or keepItems old it becomes
 // the older one.
 type trail struct {
 	old, young []Position
@@ -108,8 +108,8 @@ func (q *question) answered() bool {
 
 var errClosed = errors.New("hub: the room is closed")
 
-// ask asks the log's leader about a position, or waits for the answer to whoever has
-// asked already. The question outlives the context of who asks it.
+// ask asks the log's leader about a position, or waits for the answer if it
+// was asked already. The question outlives the context of its first caller.
 func (r *Room) ask(ctx context.Context, by asker, p Position, epoch string) (Anchor, error) {
 	r.mu.Lock()
 	q := r.questions[by][p]

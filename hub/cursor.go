@@ -107,8 +107,8 @@ func (r *Room) confirm(ctx context.Context, by asker, v *view, s resumePoint, ep
 	case err != nil || got == AnchorNone:
 		return s, false
 	case got == AnchorLog:
-		// It was given out while the room had no events: whoever has it has seen all that
-		// there was up to there.
+		// It was given out while the room had no events: its owner has seen all that there was
+		// up to there.
 		return s, true
 	}
 	// Repair at the tail takes a second or two; looking is cheap and rare.

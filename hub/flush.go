@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// flushInPlace is up to how many viewers whoever delivers an event flushes itself.
+	// flushInPlace is up to how many viewers are flushed on the goroutine that delivers an event.
 	// Waking another goroutine costs as much as a few writes, which is most of what a
 	// small room costs.
 	flushInPlace = 32

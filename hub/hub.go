@@ -36,8 +36,8 @@
 // # Who owns what
 //
 // Room.mu guards everything in a room and its views but the rings and the latest, which
-// viewers read without it. What a viewer has been sent belongs to whoever writes to its
-// socket; the socket allows one at a time. A room in which nothing happens costs no
+// viewers read without it. What a viewer has been sent belongs to the writer of its socket,
+// of which there is one at a time. A room in which nothing happens costs no
 // goroutine and, once it has forgotten what is too old, no timer.
 package hub
 

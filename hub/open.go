@@ -17,7 +17,7 @@ const (
 	// for its counts: they come within a second, and are there for who asks again.
 	countLinger = 2 * time.Second
 	// maxLingering is how many rooms that everybody has left stay open. With more of
-	// them those who leave next are not waited for: one connection can visit thousands
+	// them the next rooms are shut at once: one connection can visit thousands
 	// of rooms one after the other.
 	maxLingering = 1000
 )
@@ -38,7 +38,7 @@ func (h *Hub) acquire(name string) *Room {
 	return r
 }
 
-// AcquireToRead is for those who are not in the room: it opens the room, or keeps it
+// AcquireToRead is for HTTP readers: it opens the room, or keeps it
 // open, until Release is called on what it returns. It does not wait for the log: see
 // [Room.Ready]. It returns false when the room is not open and Config.ReadRooms
 // others are open for nothing but to be read.

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This file reads pages of the past, for those who want more of it than a viewer gets on
-// coming. They are read from the log, unless the room's items have them, and are not kept:
+// This file reads pages of the past, for readers who want more of it than a new viewer
+// gets. They are read from the log, unless the room's items have them, and are not kept:
 // a reader that pages goes through days.
 
 const (

@@ -42,7 +42,7 @@ func (r *Room) Comments(ctx context.Context, a Ask) (message []byte, recovered b
 	return r.latest(ctx, v, a.Limit), false, nil
 }
 
-// poll answers one who was here; false when the cursor cannot be followed.
+// poll answers a reader that has a cursor; false when the cursor cannot be followed.
 func (r *Room) poll(ctx context.Context, v *view, a Ask) ([]byte, bool) {
 	ctx, cancel := context.WithTimeout(ctx, r.hub.cfg.JoinWait)
 	defer cancel()
@@ -73,7 +73,7 @@ func (r *Room) since(v *view, s resumePoint, limit int) (items []item, at Positi
 	return items, r.endOf(items, s.Position), r.tag, true
 }
 
-// latest answers one who was not here. Without a limit these are the comments that a viewer
+// latest answers a reader that has none. Without a limit these are the comments that a viewer
 // gets on coming. What the room's items do not hold of those that were asked for is read from
 // the log; they are all there is when it does not answer.
 func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {

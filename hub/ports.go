@@ -186,7 +186,7 @@ type Presence interface {
 type Membership interface {
 	Join(user string)  // one connection of user more on this node
 	Leave(user string) // one less
-	Close()            // no reports any more; whoever joined must have left
+	Close()            // no reports any more; all who joined must have left
 }
 
 // Counts is the audience of a room on all nodes.

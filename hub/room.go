@@ -260,7 +260,7 @@ func (r *Room) SetState(s State) {
 	r.warmUp()
 }
 
-// warmUp tells those who wait for it that the room has heard all from its log that new
+// warmUp tells waiting callers that the room has heard all from its log that new
 // viewers are sent. r.mu is held.
 func (r *Room) warmUp() {
 	if r.stated && r.short == 0 && !r.warmed {

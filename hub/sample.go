@@ -46,8 +46,8 @@ func (p *pace) rate(now time.Time) uint32 {
 }
 
 // advance forgets what is more than a second ago, and everything when the clock was set
-// back: it would be counted on until the clock is where it was. Less than a second lies
-// between those who look at the clock at the same time.
+// back: it would be counted on until the clock is where it was. Callers that look at the
+// clock at the same time are less than a second apart.
 func (p *pace) advance(now time.Time) {
 	tenth := now.UnixMilli() / 100
 	if tenth < p.last-10 {

@@ -26,7 +26,7 @@ type Viewer struct {
 	form    *Form
 	room    *Room
 	view    *view
-	// Owned, like backlog, by whoever is in Next; the socket lets one in at a time.
+	// Owned, like backlog, by the caller of Next; the socket allows one at a time.
 	shown *latest // that it was sent; nil: nothing yet
 	next  uint64  // the index of the next frame of the ring
 	seen  uint64  // the ordinal of the first comment that it was neither sent nor told of

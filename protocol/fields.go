@@ -50,7 +50,7 @@ func checkObject(p []byte) *Error {
 }
 
 // Fields goes through the fields of a JSON object in UTF-8, in their order: names as
-// they are meant, without escapes, and values as they are written. Whoever reads with it
+// they are meant, without escapes, and values as they are written. A reader that uses it
 // what others sign or send takes names exactly as they are written, and sees those that
 // come twice. It returns false for what is no such object.
 func Fields(p []byte) (iter.Seq2[[]byte, []byte], bool) {

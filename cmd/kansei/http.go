@@ -30,7 +30,7 @@ const (
 	opsConnections = 256
 )
 
-// httpServer makes a server of h. Whoever sends or reads too slowly is cut off;
+// httpServer makes a server of h. Clients that send or read too slowly are cut off;
 // a WebSocket and a profile have deadlines of their own.
 func httpServer(h http.Handler, write time.Duration, log *quiet.Logger) *http.Server {
 	return &http.Server{

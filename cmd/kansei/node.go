@@ -207,7 +207,7 @@ func (n *node) start(ctx context.Context) error {
 	operators := edge.Ops(reg, parts, n.drain)
 	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
 		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
-	// Whoever is here is told to come back elsewhere before anything is taken away.
+	// Viewers are told to reconnect elsewhere before anything is stopped.
 	n.onStop("the viewers", func(ctx context.Context) error {
 		ctx, cancel := sparing(ctx, viewersReserve)
 		defer cancel()
@@ -314,7 +314,7 @@ func (n *node) addPages(mux *http.ServeMux) error {
 	return nil
 }
 
-// drain begins to send the viewers away, and has whoever runs the node stop it.
+// drain begins to send the viewers away, and then has the node stopped.
 func (n *node) drain() (viewers int, left time.Duration) {
 	viewers, left = n.edge.Drain(n.cfg.Drain)
 	select {

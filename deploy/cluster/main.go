@@ -53,7 +53,7 @@ func (c *command) run(ctx context.Context, w io.Writer) error {
 	say("Starting 3 NATS servers, Redis and %d nodes ...\n", c.Edges)
 	cluster, err := localcluster.Start(ctx, localcluster.Config{
 		Edges: max(c.Edges, -1), Dir: c.Dir, Kansei: c.Kansei,
-		// Nobody but this machine reaches the nodes: whoever opens the page may comment.
+		// Nobody but this machine reaches the nodes: anybody who opens the page may comment.
 		EdgeArgs: append([]string{"--guests", "comment"}, args...),
 		OnExit: func(p *localcluster.Process, log string) {
 			say("\n%s has ended by itself:\n%s\n", p.Name(), log)

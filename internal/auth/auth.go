@@ -13,8 +13,8 @@
 //	nbf    when it begins, Unix seconds
 //
 // and others are ignored. Names are exact: Role is another claim than role, and ignored.
-// A token in which one of these appears twice is refused, because whoever signed or
-// checked it before may have read the other one. A [Verifier] checks tokens and [Mint]
+// A token in which one of these appears twice is refused, because the program that
+// signed or checked it before may have read the other one. A [Verifier] checks tokens and [Mint]
 // makes them; [Guests] says who somebody is without one. The secrets of a node that stands
 // alone come from [LoadOrMakeSecret].
 //

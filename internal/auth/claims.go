@@ -21,7 +21,7 @@ import (
 // token itself, would see other claims than we do.
 
 // ClaimsError says what is wrong with the claims of a token whose signature holds. It is
-// for whoever makes the tokens, and holds nothing but claims.
+// for the makers of tokens, and holds nothing but claims.
 type ClaimsError struct {
 	Claim string // sub, name, role, rooms, exp, nbf or can; [AllClaims] for the object that they are in
 	what  string

@@ -10,7 +10,7 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Explanation says what is in a token and what a node makes of it, for whoever makes
+// Explanation says what is in a token and what a node makes of it, for people who make
 // tokens. It holds no signature.
 type Explanation struct {
 	Header string // as it was signed, of any length; empty if it is not base64url

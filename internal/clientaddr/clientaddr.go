@@ -46,7 +46,7 @@ type Resolver struct{ cfg Config }
 func New(cfg Config) *Resolver { return &Resolver{cfg} }
 
 // Group is whom addresses are counted as: one IPv4 address, or the /64 of an IPv6
-// address, because whoever has one of those addresses has them all.
+// address, because the owner of one of those addresses has them all.
 type Group [16]byte
 
 // Of returns whom a request counts as; false if it is nobody.
@@ -66,7 +66,7 @@ func (r *Resolver) OfConn(nc net.Conn) (Group, bool) {
 	return r.group(addrOf(nc.RemoteAddr()))
 }
 
-// client is the address of whoever makes a request; not valid if that is unknown.
+// client is the address that makes a request; not valid if that is unknown.
 func (r *Resolver) client(req *http.Request) netip.Addr {
 	addr := parseNode(req.RemoteAddr)
 	if r.cfg.Header == NoHeader || !within(r.cfg.Trusted, addr) {

@@ -26,7 +26,7 @@ var ErrProxyHeader = errors.New("clientaddr: no header of the PROXY protocol")
 // called for each connection of a proxy that is refused, but not for one that ends without a
 // word, as those of health checks do that only connect.
 //
-// Accept waits for no header. It is read by whoever asks for the address first or reads
+// Accept waits for no header. It is read by the first caller that asks for the address or reads
 // first, which is the connection's own goroutine of net/http; so nobody else should ask.
 func Listen(l net.Listener, trusted []netip.Prefix, timeout time.Duration, refused func(proxy net.Addr, err error)) net.Listener {
 	return &listener{l, trusted, timeout, refused}

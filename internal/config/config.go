@@ -113,7 +113,7 @@ type File struct {
 	Config string `group:"engine" placeholder:"FILE" help:"File of settings, YAML: the names of the flags without the dashes."`
 }
 
-// Auth is the settings of whoever makes or checks tokens.
+// Auth is the settings of commands that make or check tokens.
 type Auth struct {
 	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of generated secrets (the user's state directory)."`
 	AuthSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable or in --auth-secret-file; two with a comma between them while one replaces the other (embedded: made once, in --data-dir)."`

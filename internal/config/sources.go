@@ -102,7 +102,7 @@ func (p *Parser) choose(f *kong.Flag, s *setting, path string, file map[string]e
 }
 
 // checkWritable refuses a file that has a secret in it and that anybody may write:
-// whoever can choose the secret can pose as anybody.
+// somebody who can choose the secret can pose as anybody.
 func checkWritable(path string, info fs.FileInfo, flags []*kong.Flag, file map[string]entry) error {
 	if !private.Writable(info) {
 		return nil
@@ -246,7 +246,7 @@ func plain(n *yaml.Node, f *kong.Flag) (string, error) {
 }
 
 // scalar returns a single value. What must be text is refused when YAML takes it for
-// something else: whoever wrote it did not mean the letters.
+// something else: its author did not mean the letters.
 func scalar(n *yaml.Node, text bool) (string, error) {
 	kinds := map[yaml.Kind]string{yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
 	if what, ok := kinds[n.Kind]; ok {

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Reserve holds descriptors back. Whoever must have one when there is none left borrows it:
+// Reserve holds descriptors back. A caller that must have one when there is none left borrows it:
 // the reserve lets go of one, and whatever is opened next gets it. It takes them back when
 // there are some again. A nil Reserve holds nothing.
 type Reserve struct {

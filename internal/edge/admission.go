@@ -9,8 +9,7 @@ import (
 )
 
 // Admission decides who is let in: one function, in one order, from memory alone, and before
-// anything is upgraded. It knows no transport. Who is let in holds a ticket, who is not gets a
-// refusal.
+// anything is upgraded. It knows no transport. A newcomer gets a ticket or a refusal.
 
 const (
 	// fullRetry is when to come back to a node that is full.
@@ -142,8 +141,8 @@ func (s *Server) closed() *refusal {
 		retryMS: comeBack.Milliseconds(), reason: refusedLeaving, hard: true}
 }
 
-// full refuses a viewer because the node is full, by viewers or by what it sends: those who
-// are in come first.
+// full refuses a viewer because the node is full, by viewers or by what it sends: viewers
+// inside come first.
 func full() *refusal {
 	return &refusal{code: protocol.CodeUnavailable, message: "this node is full", retryMS: fullRetry.Milliseconds(), reason: refusedFull, hard: true}
 }

@@ -18,7 +18,7 @@ func fullBucket() bucket { return bucket{tokens: math.MaxFloat32} }
 // take takes one token. If there is none it returns after what time there will be
 // one.
 func (b *bucket) take(r Rate, now time.Duration) time.Duration {
-	passed := max(0, now-b.at) // those who ask at the same time have looked at the clock in any order
+	passed := max(0, now-b.at) // callers at the same time have read the clock in any order
 	b.tokens = min(float32(r.Burst), b.tokens+float32(r.PerS)*float32(passed.Seconds()))
 	b.at += passed
 	if b.tokens < 1 {

@@ -24,7 +24,7 @@ func listeners() []string { return []string{ListenerPublic, ListenerOps} }
 
 // doorPatience is how long a connection may hold a place that others wait for without
 // asking for anything: longer than a client far away takes for its handshake, and so
-// short that whoever fills all places again and again must do so every second.
+// short that an attacker must fill all places anew every second.
 const doorPatience = time.Second
 
 // A share of the places is the most that one address may hold for long while others wait:
@@ -121,7 +121,7 @@ func (d *Door) Guard(l net.Listener, srv *http.Server) net.Listener {
 	return &doorListener{Listener: l, door: d, closed: make(chan struct{})}
 }
 
-// impatient gives a body doorPatience to come, so that whoever announces one and holds it
+// impatient gives a body doorPatience to come, so that a client that announces one and holds it
 // back has no place for longer than a socket that is merely open. Handlers that want the
 // body give it [bodyTime], once they know from whom it is.
 func impatient(next http.Handler) http.Handler {

@@ -103,7 +103,7 @@ func (d *drain) run() {
 	}
 	after := min(linger, d.spread)
 	last := d.spread + after + answerWait
-	var busy []leaver // those who wait for an answer
+	var busy []leaver // those with a comment under way
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for next := 0; ; {
@@ -212,7 +212,7 @@ func (s *Server) leaving() *drain {
 
 var _ leaver = (*session)(nil)
 
-// tell implements leaver. Whoever is still joining gets its welcome first: see settle.
+// tell implements leaver. A viewer that is still joining gets its welcome first: see settle.
 func (v *session) tell(after time.Duration) {
 	v.leaveAt.Store(time.Now().Add(after).UnixNano())
 	if v.settled.Load() {

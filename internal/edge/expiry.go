@@ -10,15 +10,14 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// A token lets somebody in until it ends and stay no longer: whoever may no longer run a
-// room is out of it then. Sessions hang in buckets by the end of their token, and a
+// A token lets somebody in, and stay, until it ends: somebody who may no longer run a room is
+// out of it then. Sessions hang in buckets by the end of their token, and a
 // node has one ticker for all. A bucket is closed when its last second is over, so that a
 // session is closed within expiryWidth and expiryTick of the end: in less than 10 s.
 const (
 	expiryWidth = 8 // seconds
 	expiryTick  = time.Second
-	// renewSpread is the time within which those who were closed are to come back, at
-	// random: a back end may give a whole audience tokens that end at once.
+	// renewSpread is the time within which closed viewers are to reconnect, at random: a back end may give a whole audience tokens that end at once.
 	renewSpread = 3 * time.Second
 )
 

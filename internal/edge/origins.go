@@ -83,8 +83,8 @@ func ownHost(p origin, written, host string) bool {
 	return p.name == h.name && p.port == h.port
 }
 
-// originAllowed reports whether the page that makes a request may. Who is no browser
-// names no origin.
+// originAllowed reports whether the page that makes a request may do so. Clients other than
+// browsers name no origin.
 func (s *Server) originAllowed(r *http.Request) bool {
 	from := r.Header.Get("Origin")
 	if from == "" {

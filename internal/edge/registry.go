@@ -74,7 +74,7 @@ func (r *registry[K]) shard(key K) *shard[K] {
 	return &r.shards[maphash.Comparable(r.seed, key)%registryShards]
 }
 
-// hold returns the entry of key for a request; whoever holds it releases it.
+// hold returns the entry of key for a request; the caller releases it.
 func (r *registry[K]) hold(key K, now time.Time) *entry[K] {
 	s := r.shard(key)
 	s.mu.Lock()
@@ -83,7 +83,7 @@ func (r *registry[K]) hold(key K, now time.Time) *entry[K] {
 }
 
 // connect returns the entry of key for another connection; nil if it has as many as it
-// may have (0: any number). Whoever has it disconnects it.
+// may have (0: any number). The caller disconnects it.
 func (r *registry[K]) connect(key K, most int, now time.Time) *entry[K] {
 	s := r.shard(key)
 	s.mu.Lock()

@@ -319,7 +319,7 @@ func (a *appender) complain(stream string, err error) {
 	a.l.log.Warn(what, args...)
 }
 
-// answered follows the answer to a draft: whoever closes the log waits for the last one.
+// answered follows the answer to a draft: Close waits for the last one.
 func (a *appender) answered() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -327,7 +327,7 @@ func (a *appender) answered() {
 	a.settle()
 }
 
-// settle tells whoever closes the log when nothing is in flight any more. a.mu is held.
+// settle tells Close when nothing is in flight any more. a.mu is held.
 func (a *appender) settle() {
 	if a.closed && !a.settled && len(a.pending)+a.answering == 0 {
 		a.settled = true

@@ -10,7 +10,7 @@ import (
 	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
-// explained puts in front of an error of the JetStream API what it means to whoever runs
+// explained puts in front of an error of the JetStream API what it means to people who run
 // the servers, and what to do; an error that says enough stays as it is. replicas are those
 // that were asked for.
 func explained(err error, replicas int) error {

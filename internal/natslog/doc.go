@@ -46,13 +46,13 @@
 // beginning; 0.2 s more are given to a live message that is only late, and up to 0.2 s
 // to replicas that are. What is left is the requests and the reading.
 //
-// Who reads backwards (Log.Before) gets a page that ends at a place. Nothing in JetStream
+// A reader that goes backwards (Log.Before) gets a page that ends at a place. Nothing in JetStream
 // tells which record of a room precedes another, so where the page begins is found by
 // counting (stream.narrow), as it is for the latest records of a room that is opened.
 //
 // # What is removed
 //
-// The log keeps events for a time, or up to a size. Whoever reads behind a position is
+// The log keeps events for a time, or up to a size. A reader behind a position is
 // told when the log does not reach back to it (Log.Read), which is asked when the reading
 // is done; and followers are told of what was removed before it was shown
 // to them: while it was read back (follow.readBack), or, if nothing was left of it to be

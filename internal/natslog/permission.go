@@ -15,7 +15,7 @@ import (
 )
 
 // A NATS server refuses what a user may not do without an answer: the connection reports a
-// violation some time later, in a text that names the subject. So whoever needs an answer
+// violation some time later, in a text that names the subject. So a caller that needs an answer
 // would wait until its time is over, and nobody would know before the first comment. Hence
 //
 //   - a request whose subject is reported fails at once (natsconn.Conn.Refuse), and so do appends
@@ -80,7 +80,7 @@ func (s *stream) mayNotWrite() *natsconn.PermissionError {
 	return &natsconn.PermissionError{Subscribe: false, Subjects: s.subjects + ">"}
 }
 
-// mayNotHear names the subjects of every epoch: whoever grants them does not know any.
+// mayNotHear names the subjects of every epoch: the operator who grants them does not know any.
 func (s *stream) mayNotHear() *natsconn.PermissionError {
 	return &natsconn.PermissionError{Subscribe: true, Subjects: s.liveSubjects("*") + ">"}
 }

@@ -58,7 +58,7 @@
 // where the node has no more than 1,600 in the bucket.
 //
 // What does not fit together is not repaired but dropped: the room's entry and
-// u:<room> go. Whoever has the room is told by the next answer, since what its index says is
+// u:<room> go. The nodes that have the room are told by the next answer, since what its index says is
 // of a generation that the room does not have, and writes the room whole, which the first of
 // them gives a new generation. What was written at another one counts for nothing. When a
 // dead incarnation has lost its index nobody knows which rooms it was in, and all that
@@ -81,7 +81,7 @@
 //
 // # Death
 //
-// Whoever's tick finds a lapsed lease declares that incarnation dead, which makes
+// A node whose tick finds a lapsed lease declares that incarnation dead, which makes
 // all its ticks void from then on, and takes its users out in chunks. The claim to
 // do so lapses too, so that any survivor may go on with it. A mark of the death
 // stays for an hour, for commands that are still on their way. A lease that has

@@ -384,7 +384,7 @@ func (b *bucket) reap(ctx context.Context, p previous, own bool, until time.Time
 }
 
 // renew has all rooms written anew that an incarnation may have been in, which has lost
-// its index. It is done again by whoever reaps the incarnation next when it is not done
+// its index. It is done again by the node that reaps the incarnation next when it is not done
 // to the end.
 func (b *bucket) renew(ctx context.Context, inc string, upto int64) error {
 	r := b.r

@@ -22,7 +22,7 @@ import (
 // agreed with all others when it came (1 or 0), the fingerprints of what must agree, and what
 // [Config.Tell] returned; a newer version may add to it. A node that comes is compared with those that are accepted and alive;
 // the first one is accepted. So a node with another secret is refused while there are others,
-// and when all have gone whoever is first decides anew. One that is accepted stays so as long
+// and when all have gone the first one decides anew. One that is accepted stays so as long
 // as its record is renewed in time and its pins stay the same.
 
 // Pin is a setting that all nodes must agree about.

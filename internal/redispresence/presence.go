@@ -46,7 +46,7 @@ const (
 
 // Config says how a [Presence] works. Fields left at zero have the default.
 type Config struct {
-	// Client is used by the presence and closed by whoever made it, after the
+	// Client is used by the presence and closed by its maker, after the
 	// presence. It must not retry by itself; [Connect] makes such a client.
 	Client redis.UniversalClient
 

@@ -15,7 +15,7 @@ var _ hub.Socket = (*Conn)(nil)
 
 // Handler is what a connection works for.
 type Handler interface {
-	// Next is called by whoever flushes or closes the connection, from within that
+	// Next is called by the caller of Flush or Close, from within that
 	// call, or by a goroutine of the connection.
 	hub.Source
 	// Message takes one whole text message. p is valid during the call only. Calls
@@ -73,7 +73,7 @@ type extra struct {
 	answer   []byte        // the answer to the handshake, which precedes all frames
 	pong     []byte        // the pong to be sent: a frame
 	last     []byte        // the close frame to be sent
-	idle     chan struct{} // closed by whoever gives the token back; nil: nobody waits
+	idle     chan struct{} // closed when the token is given back; nil: nobody waits
 	cause    *Cause        // the first one
 	writeErr error         // why the peer takes nothing any more
 	deadline uint32        // the tick at which the connection is ended by force; 0: none
@@ -190,7 +190,7 @@ func (c *Conn) setDeadline(ticks uint32) {
 // finish is the last thing that the reader does: it waits for the writer, and tells the
 // handler that the connection is closed.
 func (c *Conn) finish(err error) {
-	c.abort(false) // whoever is writing wakes
+	c.abort(false) // a waiting writer wakes
 	c.mu.Lock()
 	x := c.more()
 	if x.cause == nil {

@@ -45,7 +45,7 @@ func takeFD(tcp *net.TCPConn) (fd int32, ok bool) {
 	return int32(dup), true
 }
 
-// abortFD ends both directions, so that whoever waits for one of them wakes, and
+// abortFD ends both directions, so that waiting callers wake, and
 // has releaseFD reset the connection if hard. The caller holds mu.
 func (c *Conn) abortFD(hard bool) {
 	fd := int(c.fd)

@@ -19,7 +19,7 @@ func (c *Conn) read() {
 		return
 	}
 	if err := c.arm(); err != nil {
-		// It ends when whoever is writing has seen the end. Server.Close waits for it.
+		// It ends when the writer has seen the end. Server.Close waits for it.
 		c.srv.goroutines.Go(func() { c.finish(err) })
 	}
 }

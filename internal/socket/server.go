@@ -88,7 +88,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// batch returns an empty batch for whoever took a token.
+// batch returns an empty batch for a writer.
 func (s *Server) batch() *batch {
 	if t, ok := s.batches.Get().(*batch); ok {
 		return t

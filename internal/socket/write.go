@@ -1,6 +1,6 @@
 package socket
 
-// Writing is done by whoever holds the connection's token (Conn.busy):
+// The holder of the connection's token (Conn.busy) writes:
 //
 //	            Flush, Close, pong, ping
 //	                      │ there is something (pending), nobody writes: take the token

@@ -3,7 +3,7 @@
 // received or was told, and at the end of what the log holds, and says what does not
 // fit (verify.go) and how long everybody had to do without (windows.go).
 //
-// It knows nothing of the server, not even how it talks: to whoever fills the [Journal]
+// It knows nothing of the server, not even how it talks: to the filler of a [Journal]
 // a comment is a serial number that it carries everywhere. Nothing is judged while the
 // run lasts, so nothing can be forgiven by it.
 package audit
@@ -93,7 +93,7 @@ func NewJournal() *Journal {
 func (j *Journal) Now() time.Duration { return time.Since(j.began) }
 
 // Sending notes that a comment is about to be sent, and gives it its number. once says
-// that whoever sends it does not ask again, whatever the answer is.
+// that its sender does not ask again, whatever the answer is.
 func (j *Journal) Sending(room, author string, once bool) Serial {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -43,7 +43,7 @@ func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
 	for _, w := range j.rolled {
 		switch {
 		case s.At > w.To || s.Outcome == Refused:
-		case !stored: // whoever has it in memory may show it until it knows
+		case !stored: // a node that has it in memory may show it until it knows
 			return s.Outcome == Unknown || w.said(s.Answered)
 		case w.said(at) && s.Answered > w.To:
 			return true

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Window is a stretch of a run.
+// Window is a part of a run.
 type Window struct{ From, To time.Duration }
 
-// Effect is what a stretch of a run was like for those who were there.
+// Effect is what a part of a run was like for its viewers.
 type Effect struct {
 	// Without is, for each viewer, the longest time in the window between two comments.
 	Without []time.Duration
@@ -27,7 +27,7 @@ type Effect struct {
 	Acknowledged, Refused, Unknown int
 }
 
-// Effect tells what a window was like. Whoever fills the journal has stopped.
+// Effect tells what a window was like. Nothing fills the journal any more.
 func (j *Journal) Effect(w Window) Effect {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 )
 
 // crowd is the other end of many connections to one server: one goroutine that
-// waits for all of them at once. It belongs to whoever made it, until close.
+// waits for all of them at once. It belongs to its maker, until close.
 type crowd struct {
 	address unix.SockaddrInet4
 	// request is the HTTP request of the i-th viewer.

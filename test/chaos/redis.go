@@ -24,7 +24,7 @@ const (
 	nowhereHost, nowherePort = "127.0.0.1", "1"
 )
 
-// dialRedis makes a client past the links. Whoever asks for it closes it.
+// dialRedis makes a client past the links. The caller closes it.
 func dialRedis(r *localcluster.Redis) *redis.Client {
 	return redis.NewClient(&redis.Options{Addr: strings.TrimPrefix(r.URL, "redis://"), MaxRetries: -1})
 }

@@ -68,7 +68,7 @@ func (c *Cluster) process(name, program string, args []string) (*Process, error)
 	}
 	env := []string{}
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "KANSEI_") { // settings of whoever starts the cluster
+		if !strings.HasPrefix(e, "KANSEI_") { // settings of the process that starts the cluster
 			env = append(env, e)
 		}
 	}

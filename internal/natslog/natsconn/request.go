@@ -33,7 +33,7 @@ type refusal struct {
 // refused. Each that is sent is a line in the log of the server.
 const refusalHolds = 2 * time.Second
 
-// deliver hands an answer to whoever waits for it. It runs on the subscription's
+// deliver hands an answer to its caller. It runs on the subscription's
 // goroutine and does not block: an answer that nobody waits for is dropped.
 func (c *Conn) deliver(m *nats.Msg) {
 	c.mu.Lock()
