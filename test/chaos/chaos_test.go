@@ -46,12 +46,18 @@ func TestChaos(t *testing.T) {
 	if v := r.Verdict; v.Acknowledged < 500 || v.Received < 100*v.Acknowledged/4/2 {
 		t.Error("next to nothing happened")
 	}
-	if t.Failed() {
-		logs, _ := filepath.Glob(filepath.Join(dir, "edge-*.log"))
-		for _, name := range logs {
-			text, _ := os.ReadFile(name)
-			t.Logf("%s:\n%s", name, text[max(0, len(text)-4000):])
-		}
+	tellLogs(t, dir)
+}
+
+// tellLogs shows the ends of the nodes' logs if the test has failed.
+func tellLogs(t *testing.T, dir string) {
+	if !t.Failed() {
+		return
+	}
+	logs, _ := filepath.Glob(filepath.Join(dir, "edge-*.log"))
+	for _, name := range logs {
+		text, _ := os.ReadFile(name)
+		t.Logf("%s:\n%s", name, text[max(0, len(text)-4000):])
 	}
 }
 
