@@ -18,6 +18,8 @@ const (
 	// many as the one before, up to maxPage.
 	firstPage = 128
 	maxPage   = 1024
+	// readAgain is how long after a failure the log is read again.
+	readAgain = 100 * time.Millisecond
 	// lookPages is how many pages are read at most to find the comments that a new viewer is
 	// shown, when the latest events are of other kinds or for others.
 	lookPages = 4
@@ -156,13 +158,22 @@ func (r *Room) readBack(v *view) {
 		cancel()
 		size = min(2*size, maxPage)
 		if err != nil {
-			r.mu.Lock()
-			if r.resets == resets {
-				r.fail(v)
-			}
-			r.mu.Unlock()
+			r.unread(v, resets, err)
+			time.Sleep(readAgain)
 		}
 	}
+}
+
+// unread is told why nothing could be read. Viewers and readers wait on, within their time,
+// unless the log has forgotten what they need: its leader may be another one in a moment.
+func (r *Room) unread(v *view, resets uint64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.resets == resets && errors.Is(err, ErrForgotten) {
+		r.fail(v)
+	}
+	// New viewers are let in with what there is.
+	r.serve(v, func(w *waiter) (done, ok bool) { return w.comments > 0, true })
 }
 
 // nextPage is where the next page ends, with what is there or without it. Room.mu is held.

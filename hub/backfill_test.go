@@ -171,3 +171,26 @@ func TestForgottenDuringBackfill(t *testing.T) {
 		})
 	}
 }
+
+// A log that does not answer at once costs a returning viewer time, and its place only if it
+// does not answer in time.
+func TestBackfillTriesAgain(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		cursors, first := w.hour(200)
+		w.log.change(func() { w.log.pageErr = ErrUnavailable })
+		come := func() (recovered bool, took time.Duration) {
+			began := time.Now()
+			v, s := w.join("r", cursors[10])
+			defer v.Leave()
+			return s.take()[0].(*protocol.Welcome).Recovered, time.Since(began)
+		}
+		if recovered, took := come(); recovered || took < 3*time.Second || took > 4*time.Second {
+			t.Errorf("recovered %v after %v", recovered, took)
+		}
+		time.AfterFunc(time.Second, func() { w.log.change(func() { w.log.pageErr = nil }) })
+		if recovered, took := come(); !recovered || took > 2*time.Second {
+			t.Errorf("recovered %v after %v, when the log answers again", recovered, took)
+		}
+		first.viewer.Leave()
+	})
+}

@@ -40,6 +40,11 @@ func restore(ctx context.Context, s *strike) error {
 	if _, _, err := s.calm(ctx); err != nil {
 		return err
 	}
+	for _, stream := range s.streams() { // or nothing is said that could be lost
+		if _, _, err := s.leader(ctx, stream); err != nil {
+			return err
+		}
+	}
 	if err := s.wait(ctx, 8*time.Second); err != nil {
 		return err
 	}
