@@ -22,6 +22,11 @@ func (j *Journal) RolledBack(w Window) {
 // said reports whether something that was told at a time may be gone by a rollback.
 func (w Window) said(at time.Duration) bool { return at >= w.From && at <= w.To+rollGrace }
 
+// putBack reports whether the log had been put back at a time.
+func (j *Journal) putBack(at time.Duration) bool {
+	return len(j.rolled) > 0 && at > j.rolled[0].To
+}
+
 // mayBeGone reports whether an acknowledged comment may be gone from the log.
 func (j *Journal) mayBeGone(s Send) bool {
 	for _, w := range j.rolled {

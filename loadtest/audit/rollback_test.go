@@ -22,6 +22,29 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 			v.Told()
 			s.receive(v, 2, 3, 7, 8, 9, 10)
 		}, "", 3},
+		"who is there is told late": { // the log had grown past its old end before
+			func(s *story, v *Viewer) {
+				s.receive(v, 1, 2, 3, 4, 5, 6)
+				at(v, 5*time.Second)
+				s.receive(v, 9)
+				v.Told()
+				s.receive(v, 8, 9, 10)
+			}, "", 3},
+		"who is there is told, and misses one of before": {func(s *story, v *Viewer) {
+			s.receive(v, 1, 3, 4, 5, 6)
+			at(v, 5*time.Second)
+			s.receive(v, 9)
+			v.Told()
+			s.receive(v, 8, 9, 10)
+		}, "lost on the way 1", 3},
+		"who was told misses one later": {func(s *story, v *Viewer) {
+			s.receive(v, 1, 2, 3)
+			at(v, 5*time.Second)
+			v.Told()
+			s.receive(v, 7, 9)
+			v.Told()
+			s.receive(v, 10)
+		}, "lost on the way 1", 3},
 		"who comes back is told": {func(s *story, v *Viewer) {
 			s.receive(v, 1, 2, 3, 4, 5, 6)
 			v.Lost(false)
@@ -64,9 +87,7 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 			s.j.sends[5].ID = "again"
 			s.log = append(s.log, Entry{Room: "r", Seq: 25, Serial: 6, Author: "p", Digest: item(6).Digest})
 			s.receive(v, 1, 2, 3, 6)
-			for i := range v.events {
-				v.events[i].at = 18 * time.Second
-			}
+			at(v, 18*time.Second)
 			v.Told()
 			s.receive(v, 2, 3, 7, 8)
 			it := item(6)
@@ -87,6 +108,11 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 			s.log = slices.DeleteFunc(s.log, func(e Entry) bool { return e.Serial >= 4 && e.Serial <= 6 })
 			s.j.RolledBack(Window{From: 10 * time.Second, To: 19 * time.Second})
 			c.happens(s, v)
+			for i := range v.events { // what has no time came last
+				if v.events[i].at < time.Second && i > 0 {
+					v.events[i].at = 40 * time.Second
+				}
+			}
 			got := s.j.Verify(s.log)
 			var found []string
 			for _, f := range got.Failed() {
@@ -96,5 +122,12 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 				t.Errorf("found %q, %d gone; want %q, %d\n%v", have, got.RolledBack, c.want, c.gone, got)
 			}
 		})
+	}
+}
+
+// at sets when all happened to a viewer so far, but for its beginning.
+func at(v *Viewer, when time.Duration) {
+	for i := range v.events[1:] {
+		v.events[1+i].at = when
 	}
 }

@@ -168,10 +168,12 @@ type walk struct {
 	begun   bool   // at is the viewer's own
 	told    bool   // that something is missing behind at
 	rewound bool   // what it has received may come again
+	sure    int    // the place of the last one that the log surely had when it came; -1: none
+	anew    bool   // it was told of a gap since the log was put back
 }
 
 func (k *walk) run() {
-	k.at = -1
+	k.at, k.sure = -1, -1
 	k.begun = k.w.whole
 	first := -1 // the place at which the viewer began
 	if k.w.whole {
@@ -182,11 +184,12 @@ func (k *walk) run() {
 		switch e.kind {
 		case notRecovered:
 			k.told, k.rewound = true, true
+			k.back(e)
 			k.v.NotRecovered++
 		case told:
 			k.told = true
-			// The recent ones follow when the log is another one than it was.
-			k.rewound = k.rewound || len(k.j.rolled) > 0
+			k.rewound = k.rewound || len(k.j.rolled) > 0 // the recent ones follow
+			k.back(e)
 			k.v.Gaps++
 		case ended:
 			k.v.SentAway++
@@ -274,6 +277,18 @@ func (k *walk) receive(e event) {
 		return
 	}
 	k.got[i], k.at, k.told, k.rewound = true, i, false, false
+	if k.anew || !k.j.putBack(e.at) {
+		k.sure = i
+	}
+}
+
+// back takes the viewer back to where it surely was when it is told for the first time that
+// the log is not the one that it was. The node may have shown it something of the new log
+// before that.
+func (k *walk) back(e event) {
+	if !k.anew && k.j.putBack(e.at) {
+		k.anew, k.at = true, min(k.at, k.sure)
+	}
 }
 
 // excuse takes what lies between here and a place for what the viewer was told of.
