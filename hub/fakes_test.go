@@ -278,8 +278,8 @@ func (l *fakeLog) change(f func()) {
 
 func (l *fakeLog) State(context.Context, string) (State, error) { return State{}, nil }
 
-func (l *fakeLog) SetState(context.Context, string, uint64, []byte) (uint64, error) {
-	return 0, ErrUnavailable
+func (l *fakeLog) SetState(context.Context, string, uint64, []byte) (State, error) {
+	return State{}, ErrUnavailable
 }
 
 // fakePresence counts on one node and reports when told to.
@@ -306,7 +306,7 @@ func (r *fakePresence) Open(room string, counts func(Counts)) Membership {
 	return &fakeMembership{r, room}
 }
 
-func (m *fakeMembership) Join(string)  { m.add(1) }
+func (m *fakeMembership) Join(Member)  { m.add(1) }
 func (m *fakeMembership) Leave(string) { m.add(-1) }
 func (m *fakeMembership) add(n int) {
 	m.r.mu.Lock()
@@ -495,3 +495,7 @@ func (w *world) expect(s *fakeSocket, want string) []protocol.Message {
 	}
 	return got
 }
+
+func (m *fakeMembership) Broadcast(int64) {}
+
+func (m *fakeMembership) First(string) (time.Time, bool) { return time.Time{}, false }

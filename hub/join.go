@@ -4,13 +4,17 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // Join is who wants to come in.
 type Join struct {
 	Room  string
-	User  string // for the presence
-	Staff bool   // sees what is meant for the staff
+	User  string // the id
+	Name  string // for the presence
+	Role  protocol.Role
+	Staff bool // sees what is meant for the staff
 	// Uncounted keeps it out of the counts: it is one of the crew, and no viewer.
 	Uncounted bool
 	Socket    Socket
@@ -70,7 +74,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	// It is counted before it can leave: a leave that came first would do nothing.
 	h.cfg.Metrics.viewers.Inc()
 	if !v.uncounted {
-		members.Join(v.user)
+		members.Join(Member{ID: v.user, Name: j.Name, Role: j.Role})
 	}
 	r.mu.Lock()
 	if v.uncounted {

@@ -197,7 +197,7 @@ type orderly struct {
 func (r *orderly) Open(string, func(Counts)) Membership { return r }
 func (r *orderly) Close()                               {}
 
-func (r *orderly) Join(string) {
+func (r *orderly) Join(Member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conns++
@@ -274,3 +274,7 @@ func TestReadyKnowsTheState(t *testing.T) {
 		}
 	})
 }
+
+func (r *orderly) Broadcast(int64) {}
+
+func (r *orderly) First(string) (time.Time, bool) { return time.Time{}, false }

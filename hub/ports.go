@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // This file holds what the hub needs from the rest of the world. Adapters
@@ -140,11 +143,11 @@ type RoomLog interface {
 
 	// State reads, SetState replaces the state of a room. SetState fails with
 	// ErrConflict when the state's revision is another than rev, and returns the new
-	// revision. A change that was done is no conflict when it is tried again: the answer
+	// state, what [protocol.MergeState] makes of body. A change that was done is no conflict when it is tried again: the answer
 	// is the revision that it made, even when others have followed, as long as the log
-	// knows.
+	// knows; then without Body.
 	State(ctx context.Context, room string) (State, error)
-	SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error)
+	SetState(ctx context.Context, room string, rev uint64, body []byte) (State, error)
 }
 
 // Follow is one room being followed.
@@ -184,10 +187,55 @@ type Presence interface {
 
 // Membership is one node's share of one room.
 type Membership interface {
-	Join(user string)  // one connection of user more on this node
-	Leave(user string) // one less
-	Close()            // no reports any more; all who joined must have left
+	Join(Member)     // one connection of a user more on this node
+	Leave(id string) // one less
+	// Broadcast says which broadcast of the room runs; 0: none that is counted. Its distinct
+	// users are counted over all nodes.
+	Broadcast(n int64)
+	// First tells when a user who is here was first seen in the room; false while that is
+	// not known, which is not the same as new.
+	First(id string) (at time.Time, known bool)
+	Close() // no reports any more; all who joined must have left
 }
+
+// Member is a user in a room.
+type Member struct {
+	ID   string
+	Name string
+	Role protocol.Role // empty: a viewer
+}
+
+// Roster lists who is where, over all nodes. Its pages have up to limit entries, and a cursor if
+// more follow. An error is [ErrCursor] when the cursor is none of its own.
+type Roster interface {
+	// Members lists the users of a room in an order that does not change. Who stays during
+	// a walk through all pages is in exactly one of them.
+	Members(context.Context, MembersQuery) (protocol.Members, error)
+	// Distinct counts who has been in a broadcast.
+	Distinct(ctx context.Context, room string, broadcast int64) (*protocol.Distinct, error)
+	// RoomsOf lists the rooms that a user is in, by name.
+	RoomsOf(ctx context.Context, user, cursor string, limit int) (protocol.UserRooms, error)
+	// Rooms lists the rooms that somebody is in, those with the most users first.
+	Rooms(context.Context, RoomsQuery) (protocol.Rooms, error)
+}
+
+// RoomsQuery asks for a page of the hottest rooms.
+type RoomsQuery struct {
+	Cursor string
+	Limit  int
+	Among  []string // these alone; nil: all
+}
+
+// MembersQuery asks for a page of the members of a room.
+type MembersQuery struct {
+	Room, Cursor string
+	Limit        int
+	// Leaving adds those who have left and of whom that is not yet told, without devices.
+	Leaving bool
+}
+
+// ErrCursor says that a cursor is not one of the list that it is used for.
+var ErrCursor = errors.New("hub: not a cursor of this list")
 
 // Counts is the audience of a room on all nodes.
 type Counts struct {

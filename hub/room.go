@@ -87,8 +87,26 @@ func (r *Room) open() {
 // membership is the room's in the presence, which is not told of rooms that are only
 // polled or posted to. The caller has acquired the room.
 func (r *Room) membership() Membership {
-	r.presence.Do(func() { r.members = r.hub.cfg.Presence.Open(r.name, r.setCounts) })
+	r.presence.Do(func() {
+		members := r.hub.cfg.Presence.Open(r.name, r.setCounts)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.members = members
+		r.tellBroadcast()
+	})
 	return r.members
+}
+
+// tellBroadcast says to the presence which broadcast runs. r.mu is held.
+func (r *Room) tellBroadcast() {
+	if r.members == nil {
+		return
+	}
+	n := int64(0)
+	if r.state.Status == protocol.StatusLive {
+		n = r.state.Broadcast
+	}
+	r.members.Broadcast(n)
 }
 
 // shut ends what open and membership began. The hub does not have the room then.
@@ -255,6 +273,7 @@ func (r *Room) SetState(s State) {
 		r.doc, r.state = s, DecodeState(s)
 		r.state.Degraded = degraded
 		r.publishState()
+		r.tellBroadcast()
 	}
 	r.stated = r.stated || r.epoch != ""
 	r.warmUp()

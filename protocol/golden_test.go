@@ -146,6 +146,21 @@ var httpBodies = map[string]any{
 	"problem_close": &Problem{
 		Title: "Unauthorized", Status: 401, Detail: "the token has expired", Code: CodeUnauthorized, Close: CloseUnauthorized,
 	},
+	"members": &Members{Users: []Member{
+		{ID: "u42", Name: "さくら", Role: RoleViewer, Since: 1767225600000, Devices: 2, FirstSeen: 1764547200000},
+		{ID: "g-1", Role: RoleModerator, Since: 1767225600001},
+	}, Listing: Listing{Cursor: "dTQy"}, Generation: "1767225599000", Distinct: &Distinct{Broadcast: 3, Users: 1530, Exact: true}},
+	"members_stale": &Members{Users: []Member{}, Listing: Listing{Stale: true, AgeMS: 5000}, Generation: "7",
+		Distinct: &Distinct{Broadcast: 3, Users: 120000, Error: 0.0081}},
+	"user_rooms": &UserRooms{Rooms: []UserRoom{{Room: "lesson-7", Since: 1767225600000}}},
+	"rooms":      &Rooms{Rooms: []RoomUsers{{Room: "lesson-7", Users: 1187}}, Listing: Listing{Cursor: "MTE4NyBsZXNzb24tNw"}},
+	"presence_joined": &PresenceEvent{V: 1, Type: "presence", Room: "lesson-7", Generation: "1767225599000", Seq: 12, At: 1767225600000,
+		Joined: []PresenceUser{{ID: "u42", Name: "さくら", Role: RoleViewer, Since: 1767225599800}}},
+	"presence_left": &PresenceEvent{V: 1, Type: "presence", Room: "lesson-7", Generation: "1767225599000", Seq: 13, At: 1767225600000,
+		Left: []PresenceUser{{ID: "u42", Role: RoleViewer, Since: 1767225599800, Lost: true}}},
+	"presence_reset": &PresenceEvent{V: 1, Type: "reset", Room: "_all", Generation: "1767225599001", Seq: 1, At: 1767225600000},
+	"put_members":    &State{Rev: 7, Status: StatusLive, Members: true},
+	"room_broadcast": &Room{Room: "lesson-7", State: State{Rev: 8, Status: StatusLive, Broadcast: 3, Members: true}},
 }
 
 // golden compares b with a golden file, or writes it.
@@ -268,7 +283,7 @@ func TestHTTPGolden(t *testing.T) {
 		switch {
 		case strings.HasPrefix(name, "post") && name != "posted":
 			got, err = DecodePost(b)
-		case name == "put":
+		case strings.HasPrefix(name, "put"):
 			got, err = DecodeState(b)
 		default:
 			got = reflect.New(reflect.TypeOf(want).Elem()).Interface()

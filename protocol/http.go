@@ -84,6 +84,7 @@ func DecodeState(p []byte) (*State, error) {
 		field{name: "rev", into: &s.Rev, want: "a whole number, 0 or more"},
 		field{name: "status", into: &s.Status, want: wantString},
 		field{name: "title", into: &s.Title, want: wantString},
+		field{name: "members", into: &s.Members, want: "true or false"},
 	); err != nil {
 		return nil, err
 	}
@@ -136,4 +137,88 @@ func (c ErrorCode) HTTPStatus() int {
 		return 504
 	}
 	return 400 // bad_message
+}
+
+// Member is somebody who is in a room.
+type Member struct {
+	ID      string `json:"id"`
+	Name    string `json:"name,omitempty"`
+	Role    Role   `json:"role"`
+	Since   int64  `json:"since"`   // Unix milliseconds
+	Devices int    `json:"devices"` // connections; 0: the last one has just ended
+	// FirstSeen is when the user was first seen in the room, Unix milliseconds; left out when
+	// that is not known.
+	FirstSeen int64 `json:"first_seen,omitempty"`
+}
+
+// Listing is what all lists have beside their entries.
+type Listing struct {
+	Cursor string `json:"cursor,omitempty"` // of the next page; empty: there is none
+	// Stale says that the list cannot be read now, and AgeMS how old this page is.
+	Stale bool  `json:"stale,omitempty"`
+	AgeMS int64 `json:"age_ms,omitempty"`
+}
+
+// Members is the answer to GET /v1/rooms/{room}/viewers.
+type Members struct {
+	Users []Member `json:"users"`
+	Listing
+	// Generation is that of the [PresenceEvent]s which go on from here.
+	Generation string `json:"generation,omitempty"`
+	// Distinct is who has been in the broadcast that runs; nil if none does.
+	Distinct *Distinct `json:"distinct,omitempty"`
+}
+
+// Distinct is how many distinct users a broadcast has had.
+type Distinct struct {
+	Broadcast int64   `json:"broadcast"`
+	Users     int64   `json:"users"`
+	Exact     bool    `json:"exact"`
+	Error     float64 `json:"error,omitempty"` // the standard error of an estimate, as a part of users
+}
+
+// UserRoom is a room that a user is in.
+type UserRoom struct {
+	Room  string `json:"room"`
+	Since int64  `json:"since"` // Unix milliseconds
+}
+
+// UserRooms is the answer to GET /v1/users/{user}/rooms.
+type UserRooms struct {
+	Rooms []UserRoom `json:"rooms"`
+	Listing
+}
+
+// RoomUsers is a room and how many distinct users are in it.
+type RoomUsers struct {
+	Room  string `json:"room"`
+	Users int    `json:"users"`
+}
+
+// Rooms is the answer to GET /v1/rooms?sort=users.
+type Rooms struct {
+	Rooms []RoomUsers `json:"rooms"`
+	Listing
+}
+
+// PresenceEvent is a batch of joins and leaves of one room, for back ends. A user joins with the
+// first connection to any node, and leaves some time after the last one has ended.
+type PresenceEvent struct {
+	V          int            `json:"v"`    // 1
+	Type       string         `json:"type"` // presence
+	Room       string         `json:"room"`
+	Generation string         `json:"generation"` // with another one than before, events may be missing
+	Seq        int64          `json:"seq"`        // rises within a generation; it has holes
+	At         int64          `json:"at"`         // Unix milliseconds
+	Joined     []PresenceUser `json:"joined,omitempty"`
+	Left       []PresenceUser `json:"left,omitempty"`
+}
+
+// PresenceUser is who joins or leaves.
+type PresenceUser struct {
+	ID    string `json:"id"`
+	Name  string `json:"name,omitempty"`
+	Role  Role   `json:"role"`
+	Since int64  `json:"since"`          // when the user came, Unix milliseconds
+	Lost  bool   `json:"lost,omitempty"` // the user's node has died
 }

@@ -101,6 +101,11 @@ type State struct {
 	Rev    uint64 `json:"rev"`    // grows with every change; 0: never set
 	Status string `json:"status"` // one of the statuses below; receivers take others for live
 	Title  string `json:"title,omitempty"`
+	// Broadcast counts the broadcasts of the room: a PUT that makes it live begins the next.
+	// 0: none has begun so.
+	Broadcast int64 `json:"broadcast,omitempty"`
+	// Members says that the audience may list who is in the room.
+	Members bool `json:"members,omitempty"`
 	// Degraded says that this node cannot follow the room's log at the moment:
 	// comments may be late.
 	Degraded bool `json:"degraded,omitempty"`

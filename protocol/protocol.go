@@ -32,17 +32,18 @@ const BearerPrefix = "bearer."
 // Limits of the contract. What operators may set (text length, rates, message
 // size) comes with the welcome instead.
 const (
-	MaxRoomName = 64        // bytes of a room name
-	MaxRef      = 64        // code points of a ref
-	MaxCursor   = 40        // bytes of a cursor
-	MaxID       = 16        // bytes of a comment id
-	MaxUserID   = 64        // bytes of a user id
-	MaxUserName = 64        // code points of a user name
-	MaxSession  = 64        // bytes of a session
-	MaxTitle    = 200       // code points of a room's title
-	MaxText     = 7500      // code points of a comment: four bytes of each, and what is around them, are less than 32 KiB
-	MaxType     = 64        // code points of the type of a request
-	MaxMediaMS  = 1<<53 - 1 // the largest whole number that every JSON reader takes
+	MaxRoomName   = 64        // bytes of a room name
+	MaxRef        = 64        // code points of a ref
+	MaxCursor     = 40        // bytes of a cursor
+	MaxID         = 16        // bytes of a comment id
+	MaxListCursor = 700       // bytes of a cursor of a list
+	MaxUserID     = 64        // bytes of a user id
+	MaxUserName   = 64        // code points of a user name
+	MaxSession    = 64        // bytes of a session
+	MaxTitle      = 200       // code points of a room's title
+	MaxText       = 7500      // code points of a comment: four bytes of each, and what is around them, are less than 32 KiB
+	MaxType       = 64        // code points of the type of a request
+	MaxMediaMS    = 1<<53 - 1 // the largest whole number that every JSON reader takes
 )
 
 // ValidRoom reports whether name is a room name: [A-Za-z0-9][A-Za-z0-9_-]{0,63}.

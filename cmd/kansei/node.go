@@ -144,7 +144,7 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	judge := health.NewLog(roomLog.Ready, roomLog.Well)
-	presence, err := n.startPresence(reg, judge.Tell)
+	presence, err := n.startPresence(reg, roomLog, judge.Tell)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (n *node) start(ctx context.Context) error {
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
 	n.edge = edge.New(edge.Config{
-		Hub: rooms, Log: roomLog, Sockets: sockets, Tokens: n.secrets.tokens,
+		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
@@ -221,7 +221,7 @@ func (n *node) start(ctx context.Context) error {
 }
 
 // orNone is a number for a part that takes 0 for its default.
-func orNone(n int) int {
+func orNone[T int | time.Duration](n T) T {
 	if n == 0 {
 		return -1
 	}
@@ -262,7 +262,7 @@ func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 }
 
 // startPresence does the same for Redis.
-func (n *node) startPresence(reg *prometheus.Registry, tell func() (string, bool)) (*redispresence.Presence, error) {
+func (n *node) startPresence(reg *prometheus.Registry, roomLog *natslog.Log, tell func() (string, bool)) (*redispresence.Presence, error) {
 	var client redis.UniversalClient
 	if n.cfg.Redis == "" {
 		server := embedded.StartRedis()
@@ -275,7 +275,13 @@ func (n *node) startPresence(reg *prometheus.Registry, tell func() (string, bool
 		}
 	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
+	var events func(ctx context.Context, room, id string, body []byte) error
+	if n.cfg.PresenceEvents {
+		events = roomLog.TellPresence
+	}
 	r := redispresence.New(redispresence.Config{
+		Publish: events, LeaveWait: orNone(n.cfg.PresenceWait), LogBegan: roomLog.Began,
+		FirstSeen: orNone(n.cfg.PresenceSeen), KeepSeen: n.cfg.PresenceKeep, DistinctExact: n.cfg.PresenceExact,
 		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
 		Pins:    pins(n.secrets.given.tokens, n.secrets.given.guests),
 		Metrics: redispresence.NewMetrics(reg), Logger: n.log,

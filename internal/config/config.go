@@ -100,6 +100,12 @@ type Serve struct {
 
 	PresenceBuckets int           `group:"presence" default:"0" help:"Buckets of rooms in Redis, up to 1024; 0 for 64 with --redis, 1 without; the same on all nodes."`
 	PresenceLease   time.Duration `group:"presence" default:"6s" help:"Silence after which the viewers of a node no longer count, 3s to 1m."`
+	PresenceEvents  bool          `group:"presence" default:"true" negatable:"" help:"Tell back ends on NATS who joins and leaves."`
+	PresenceWait    time.Duration `group:"presence" name:"presence-leave-wait" default:"10s" help:"How long a user has been away when back ends are told, up to 10m."`
+	PresenceSeen    int           `group:"presence" name:"presence-first-seen" default:"100000" help:"Users of a room of whom it is kept when they were first seen there, up to 10000000; 0 for none."`
+	PresenceKeep    time.Duration `group:"presence" name:"presence-keep" default:"720h" help:"How long that, and who was there in a broadcast, is kept of a room that nobody comes to, 1h to 8760h."`
+	PresenceExact   int           `group:"presence" name:"presence-exact" default:"10000" help:"Distinct users of a broadcast that are counted one by one, 1 to 1000000; more are estimated."`
+	Members         string        `group:"access" default:"staff" help:"Who may list the members of a room: staff, or everyone who may watch it."`
 
 	Log
 
@@ -107,6 +113,12 @@ type Serve struct {
 	// nil where they came from none.
 	Again func() (Serve, error) `kong:"-" json:"-"`
 }
+
+// Who may list the members of a room.
+const (
+	MembersStaff    = "staff"
+	MembersEveryone = "everyone"
+)
 
 // File is the setting that names the file of settings.
 type File struct {

@@ -106,6 +106,11 @@ func (s *Serve) Validate() error {
 	within(&p, "ring", s.Ring, 16, 65_536)
 	within(&p, "presence-buckets", s.PresenceBuckets, 0, 1024)
 	within(&p, "presence-lease", s.PresenceLease, 3*time.Second, time.Minute)
+	within(&p, "presence-leave-wait", s.PresenceWait, 0, 10*time.Minute)
+	within(&p, "presence-first-seen", s.PresenceSeen, 0, 10_000_000)
+	within(&p, "presence-keep", s.PresenceKeep, time.Hour, 365*24*time.Hour)
+	within(&p, "presence-exact", s.PresenceExact, 1, 1_000_000)
+	oneOf(&p, "members", s.Members, MembersStaff, MembersEveryone)
 	return p.err()
 }
 

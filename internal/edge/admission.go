@@ -189,7 +189,7 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 		}
 	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
-		Room: v.room, User: v.id, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
+		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
 		Socket: v.conn, Since: since, Wait: begin, Welcome: v.welcome,
 	})
 	begin() // the answer to the handshake and all that Join has to say leave together

@@ -25,9 +25,9 @@ func (r *tardy) Open(_ string, counts func(hub.Counts)) hub.Membership {
 
 type nobodyCounts struct{}
 
-func (nobodyCounts) Join(string)  {}
-func (nobodyCounts) Leave(string) {}
-func (nobodyCounts) Close()       {}
+func (nobodyCounts) Join(hub.Member) {}
+func (nobodyCounts) Leave(string)    {}
+func (nobodyCounts) Close()          {}
 
 // site is a server with one room's log, and who asks it.
 func site(t *testing.T, change func(*Config)) (ask func(method, path string, header ...string) *http.Response, presence *tardy) {
@@ -181,3 +181,7 @@ func TestBadParameters(t *testing.T) {
 		}
 	}
 }
+
+func (nobodyCounts) Broadcast(int64) {}
+
+func (nobodyCounts) First(string) (time.Time, bool) { return time.Time{}, false }

@@ -9,8 +9,8 @@
 // of a room, or to an address, rather than to a connection. expiry.go ends sessions with their
 // tokens; drain.go empties a node, and lag.go keeps the counts true meanwhile.
 //
-// rest.go has the HTTP entrances, comments.go the one that reads comments, and ops.go those of
-// the operators. In front of both listeners door.go bounds their connections, accept.go goes on
+// rest.go has the HTTP entrances, comments.go the one that reads comments, members.go those that
+// list who is where, and ops.go those of the operators. In front of both listeners door.go bounds their connections, accept.go goes on
 // when the machine is short of something, and hosts.go asks for their names.
 //
 // A browser cannot read why an upgrade was refused. So what concerns the viewer is accepted and
@@ -45,6 +45,7 @@ type Rate struct {
 type Config struct {
 	Hub     *hub.Hub
 	Log     hub.RoomLog
+	Roster  hub.Roster
 	Sockets *socket.Server
 	Tokens  *auth.Verifier
 
@@ -52,6 +53,8 @@ type Config struct {
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
 	Origins  []string     // allowed beside the node's own host; "*" for any
 	Loopback bool         // pages from this machine are allowed too
+
+	Members bool // the audience may list who is in a room, whatever its state says
 
 	ViewerRate, StaffRate Rate
 	ViewerText, StaffText int // code points
@@ -84,6 +87,7 @@ type Server struct {
 	tokens  *quiet.Logger // of tokens that are refused
 	users   *registry[user]
 	addrs   *registry[clientaddr.Group]
+	lists   *lister
 	viewers atomic.Int64 // accepted and not closed
 	refused atomic.Int64 // the same of those who are not let in: see refuse.go
 
@@ -108,7 +112,7 @@ func New(cfg Config) *Server {
 	cfg.Metrics.maxViewers.Set(float64(cfg.MaxViewers))
 	cfg.Metrics.maxEgress.Set(float64(cfg.MaxEgress))
 	s := &Server{
-		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(),
+		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(),
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
 		noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
@@ -121,6 +125,9 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/rooms/{room}/ws", s.serveWS)
 	mux.HandleFunc("GET /v1/rooms/{room}", s.open(s.getRoom))
 	mux.HandleFunc("PUT /v1/rooms/{room}", s.cors(s.putRoom))
+	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.cors(s.getViewers))
+	mux.HandleFunc("GET /v1/rooms", s.cors(s.getRooms))
+	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))
 	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.open(s.getComments))
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))

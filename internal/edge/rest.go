@@ -213,13 +213,13 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rev := st.Rev
-	st.Rev, st.Degraded = 0, false
+	st.Rev, st.Degraded, st.Broadcast = 0, false, 0
 	body, err := json.Marshal(st)
 	if err != nil {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the state cannot be stored"}, 0)
 		return
 	}
-	st.Rev, err = s.cfg.Log.SetState(r.Context(), name, rev, body)
+	set, err := s.cfg.Log.SetState(r.Context(), name, rev, body)
 	switch {
 	case errors.Is(err, hub.ErrConflict):
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeConflict, Message: "the state is not at rev " + strconv.FormatUint(rev, 10) + " any more"}, 0)
@@ -228,6 +228,10 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the state was not changed: the room log cannot be reached", RetryMS: 1000}, 0)
 	default:
+		if set.Body != nil {
+			*st = hub.DecodeState(set)
+		}
+		st.Rev = set.Rev
 		writeJSON(w, http.StatusOK, st)
 	}
 }

@@ -200,7 +200,7 @@ func TestStateWriteThatWasDoneAlready(t *testing.T) {
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		rev, err := l.SetState(ctx, "r", 0, []byte(`{"title":"mine"}`))
+		rev, err := setState(ctx, l, "r", 0, []byte(`{"title":"mine"}`))
 		done <- outcome{rev, err}
 	}()
 	var d *draft

@@ -151,7 +151,7 @@ func TestRestoringTheLog(t *testing.T) {
 			for _, text := range kept {
 				say(t, l, "r", text)
 			}
-			if _, err := l.SetState(testContext(t), "r", 0, []byte(`{"title":"kept"}`)); err != nil {
+			if _, err := setState(testContext(t), l, "r", 0, []byte(`{"title":"kept"}`)); err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, 20*time.Second, "they are shown", func() error { return v.has(kept...) })

@@ -144,7 +144,7 @@ func TestLostStateIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	flush(t, l)
-	rev, err := l.SetState(testContext(t), "r", 0, []byte(`{"title":"t"}`))
+	rev, err := setState(testContext(t), l, "r", 0, []byte(`{"title":"t"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

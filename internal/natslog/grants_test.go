@@ -68,7 +68,7 @@ func TestDocumentedGrants(t *testing.T) {
 	}
 	mustAppend(t, l, other, "x")
 	waitEvents(t, o, 20*time.Second, ids...)
-	rev, err := l.SetState(ctx, room, 0, []byte(`{"title":"t"}`))
+	rev, err := setState(ctx, l, room, 0, []byte(`{"title":"t"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -310,21 +310,21 @@ func TestStateIsSharedAndGuarded(t *testing.T) {
 	if st, err := a.State(ctx, "r"); err != nil || st.Rev != 0 || st.Body != nil {
 		t.Fatalf("never set: %+v, %v", st, err)
 	}
-	if _, err := a.SetState(ctx, "r", 9, []byte(`{}`)); !errors.Is(err, hub.ErrConflict) {
+	if _, err := setState(ctx, a, "r", 9, []byte(`{}`)); !errors.Is(err, hub.ErrConflict) {
 		t.Errorf("on a revision that never was: %v", err)
 	}
 	o, _ := followRoom(t, b, "r", 10)
-	rev, err := a.SetState(ctx, "r", 0, []byte(`{"title":"1"}`))
+	rev, err := setState(ctx, a, "r", 0, []byte(`{"title":"1"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.SetState(ctx, "r", 0, []byte(`{"title":"x"}`)); !errors.Is(err, hub.ErrConflict) {
+	if _, err := setState(ctx, b, "r", 0, []byte(`{"title":"x"}`)); !errors.Is(err, hub.ErrConflict) {
 		t.Errorf("on an old revision: %v", err)
 	}
-	if _, err := b.SetState(ctx, "other", 0, []byte(`{"title":"o"}`)); err != nil {
+	if _, err := setState(ctx, b, "other", 0, []byte(`{"title":"o"}`)); err != nil {
 		t.Error(err)
 	}
-	rev2, err := b.SetState(ctx, "r", rev, []byte(`{"title":"2"}`))
+	rev2, err := setState(ctx, b, "r", rev, []byte(`{"title":"2"}`))
 	if err != nil || rev2 <= rev {
 		t.Fatalf("revision %d after %d, %v", rev2, rev, err)
 	}

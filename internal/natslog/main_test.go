@@ -353,3 +353,9 @@ func names(prefix string, n int) []string {
 	}
 	return ids
 }
+
+// setState sets a state and returns its revision.
+func setState(ctx context.Context, l *Log, room string, rev uint64, body []byte) (uint64, error) {
+	st, err := l.SetState(ctx, room, rev, body)
+	return st.Rev, err
+}

@@ -30,6 +30,7 @@ const (
 	opLeaderGet = "leader_get" // one message, from the leader
 	opDirectGet = "direct_get" // a batch, from any replica
 	opTailProbe = "tail_probe" // last messages of many rooms
+	opFeed      = "feed"       // a batch of events for back ends
 	opProbe     = "probe"      // whether the user may write to a stream
 	opStranger  = "stranger"   // an answer of another stream to an append
 	opMirror    = "mirror"     // an answer of a mirror to a direct get
@@ -53,7 +54,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe}, []string{opPublish, opStranger, opMirror}),
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",

@@ -15,6 +15,7 @@ func (n naming) logStream(partition int) string {
 	return strings.ToUpper(n.prefix) + "_LOG_" + strconv.Itoa(partition)
 }
 func (n naming) stateStream() string { return strings.ToUpper(n.prefix) + "_STATE" }
+func (n naming) feedStream() string  { return strings.ToUpper(n.prefix) + "_FEED" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
 // stands for a room (its effects, as ARCHITECTURE.md calls them) follows the room's state, behind another dot.
@@ -22,6 +23,9 @@ func (n naming) logSubjects(partition int) string {
 	return n.prefix + ".log." + strconv.Itoa(partition) + "."
 }
 func (n naming) stateSubjects() string { return n.prefix + ".state." }
+
+// feedSubjects is what all subjects of events for back ends begin with.
+func (n naming) feedSubjects() string { return n.prefix + ".feed." }
 
 // liveSubjects is what precedes the room in the subjects of republished records;
 // section is the partition, or "state".

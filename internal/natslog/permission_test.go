@@ -124,7 +124,7 @@ func TestMissingPermissions(t *testing.T) {
 			g.permit(t, "")
 			waitReady(t, l)
 			eventually(t, 20*time.Second, "a state is set", func() error {
-				_, err := l.SetState(testContext(t), "s", 0, []byte(`{"title":"t"}`))
+				_, err := setState(testContext(t), l, "s", 0, []byte(`{"title":"t"}`))
 				return err
 			})
 			mustAppend(t, l, room, "last")

@@ -315,7 +315,7 @@ func TestStateOfAnotherPast(t *testing.T) {
 		t.Helper()
 		var now uint64
 		eventually(t, 20*time.Second, "the state is set", func() (err error) {
-			now, err = l.SetState(ctx, "r", rev, []byte(`{"title":"`+title+`"}`))
+			now, err = setState(ctx, l, "r", rev, []byte(`{"title":"`+title+`"}`))
 			return err
 		})
 		return now
@@ -340,7 +340,7 @@ func TestStateOfAnotherPast(t *testing.T) {
 	if other>>revisionHash != lost>>revisionHash || other == lost {
 		t.Errorf("revisions %d and %d at the same position", lost, other)
 	}
-	if rev, err := l.SetState(ctx, "r", lost, []byte(`{"title":"x"}`)); !errors.Is(err, hub.ErrConflict) {
+	if rev, err := setState(ctx, l, "r", lost, []byte(`{"title":"x"}`)); !errors.Is(err, hub.ErrConflict) {
 		t.Errorf("a change that is based on what is gone: %d, %v", rev, err)
 	}
 	eventually(t, 10*time.Second, "the new one is shown", func() error { return shown(other) })

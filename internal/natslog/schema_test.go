@@ -136,7 +136,7 @@ func TestStateOfANewerSchema(t *testing.T) {
 	if err != nil || string(st.Body) != body || st.Rev == 0 {
 		t.Fatalf("state %d %s, %v", st.Rev, st.Body, err)
 	}
-	if _, err := l.SetState(ctx, "r", st.Rev, []byte(`{"title":"u"}`)); !errors.Is(err, hub.ErrUnavailable) || !errors.Is(err, errNewerSchema) {
+	if _, err := setState(ctx, l, "r", st.Rev, []byte(`{"title":"u"}`)); !errors.Is(err, hub.ErrUnavailable) || !errors.Is(err, errNewerSchema) {
 		t.Errorf("it was replaced: %v", err)
 	}
 	if n := counter(t, l.metrics.newer.WithLabelValues(recordState)); n < 2 {
@@ -150,21 +150,21 @@ func TestStateOfANewerSchema(t *testing.T) {
 		t.Fatalf("state %d %s, %v", st.Rev, st.Body, err)
 	}
 	put := []byte(`{"status":"live","title":"u"}`)
-	rev, err := l.SetState(ctx, "r", st.Rev, put)
+	rev, err := setState(ctx, l, "r", st.Rev, put)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const kept = `{"status":"live","title":"u","later":{"a":[1,2]}}`
+	const kept = `{"status":"live","title":"u","broadcast":1,"later":{"a":[1,2]}}`
 	told(kept)
 	// The same change again is the same change, also when a later node has changed its fields.
-	if again, err := l.SetState(ctx, "r", st.Rev, put); err != nil || again != rev {
+	if again, err := setState(ctx, l, "r", st.Rev, put); err != nil || again != rev {
 		t.Errorf("again: %d, %v; wanted %d", again, err, rev)
 	}
 	// A field that the node knows and that is left out is removed.
-	if _, err := l.SetState(ctx, "r", rev, []byte(`{"status":"ended"}`)); err != nil {
+	if _, err := setState(ctx, l, "r", rev, []byte(`{"status":"ended"}`)); err != nil {
 		t.Fatal(err)
 	}
-	told(`{"status":"ended","later":{"a":[1,2]}}`)
+	told(`{"status":"ended","broadcast":1,"later":{"a":[1,2]}}`)
 }
 
 // What a node does not know of beside its streams is not its business.
@@ -248,7 +248,7 @@ func TestStreamOfALaterLayout(t *testing.T) {
 	if err != nil || st.Rev != 0 {
 		t.Fatalf("state %+v, %v", st, err)
 	}
-	if _, err := l.SetState(testContext(t), "r", 0, []byte(`{"title":"t"}`)); err != nil {
+	if _, err := setState(testContext(t), l, "r", 0, []byte(`{"title":"t"}`)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 10*time.Second, "the state is told", func() error {

@@ -113,14 +113,14 @@ func (l *Log) State(ctx context.Context, room string) (hub.State, error) {
 // SetState implements [hub.RoomLog]. Besides [hub.ErrConflict] its errors are
 // those of an append. A change that was done and followed by more than pastChanges others
 // cannot be told from a conflict. A state of a newer schema is not replaced: [hub.ErrUnavailable].
-func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte) (uint64, error) {
+func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte) (hub.State, error) {
 	s, err := l.usable(l.state, room)
 	if err != nil {
-		return 0, err
+		return hub.State{}, err
 	}
 	rec, err := s.leaderLast(ctx, room)
 	if err != nil {
-		return 0, unread("state", room, err)
+		return hub.State{}, unread("state", room, err)
 	}
 	id := changeID(room, rev, body)
 	if rec.revision() != rev {
@@ -128,44 +128,48 @@ func (l *Log) SetState(ctx context.Context, room string, rev uint64, body []byte
 	}
 	if err := newerState(rec); err != nil {
 		l.tellNewer(recordState, rec)
-		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, err)
+		return hub.State{}, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnavailable, err)
 	}
-	receipt, err := l.write(ctx, s, room, id, rec, body)
+	receipt, stored, err := l.write(ctx, s, room, id, rec, body)
 	if err == nil && receipt.Duplicate {
 		// Done between the two, or removed by an operator since.
 		if now, unread := s.leaderLast(ctx, room); unread == nil && now.revision() == rev {
 			id = rand.Text()
-			receipt, err = l.write(ctx, s, room, id, now, body)
+			receipt, stored, err = l.write(ctx, s, room, id, now, body)
 		}
 	}
 	if err == nil {
-		return revision(receipt.Seq, id), nil
+		return hub.State{Rev: revision(receipt.Seq, id), Body: stored}, nil
 	}
 	if _, is := errors.AsType[*sequenceError](err); !is {
-		return 0, err
+		return hub.State{}, err
 	}
 	// Another change was faster, or an earlier try of this one, which others may have
 	// followed.
 	if rec, err = s.leaderLast(ctx, room); err != nil {
-		return 0, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, err)
+		return hub.State{}, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, err)
 	}
 	return l.done(room, rec, rev, id)
 }
 
 // done looks for a change among those that have led to a state; if it is not there, it is
 // a conflict.
-func (l *Log) done(room string, rec *record, rev uint64, id string) (uint64, error) {
+func (l *Log) done(room string, rec *record, rev uint64, id string) (hub.State, error) {
 	for _, c := range rec.changes() {
-		if c.id == id {
-			return c.rev, nil
+		switch {
+		case c.id != id:
+		case c.rev == rec.revision():
+			return rec.state(), nil
+		default:
+			return hub.State{Rev: c.rev}, nil
 		}
 	}
-	return 0, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
+	return hub.State{}, fmt.Errorf("natslog: state of room %s is not at revision %d: %w", room, rev, hub.ErrConflict)
 }
 
 // write stores a state, if that before it is still the room's. It keeps the fields of the one
 // before that this node does not know.
-func (l *Log) write(ctx context.Context, s *stream, room, id string, before *record, body []byte) (hub.Receipt, error) {
+func (l *Log) write(ctx context.Context, s *stream, room, id string, before *record, body []byte) (r hub.Receipt, stored []byte, err error) {
 	h := nats.Header{headerID: {id}, nats.ExpectedLastSubjSeqHdr: {"0"}}
 	if before != nil {
 		h[nats.ExpectedLastSubjSeqHdr] = []string{strconv.FormatUint(before.seq, 10)}
@@ -175,6 +179,8 @@ func (l *Log) write(ctx context.Context, s *stream, room, id string, before *rec
 		}
 		h[headerPast] = []string{strings.Join(past[:min(len(past), pastChanges)], ",")}
 		body = protocol.MergeState(before.data, body)
+	} else {
+		body = protocol.MergeState(nil, body)
 	}
 	type outcome struct {
 		receipt hub.Receipt
@@ -185,8 +191,8 @@ func (l *Log) write(ctx context.Context, s *stream, room, id string, before *rec
 		func(r hub.Receipt, err error) { done <- outcome{r, err} })
 	select {
 	case o := <-done:
-		return o.receipt, o.err
+		return o.receipt, body, o.err
 	case <-ctx.Done():
-		return hub.Receipt{}, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, ctx.Err())
+		return hub.Receipt{}, nil, fmt.Errorf("natslog: state of room %s: %w: %w", room, hub.ErrUnknownOutcome, ctx.Err())
 	}
 }

@@ -18,7 +18,7 @@ func TestStreamDeletedAndMadeAnew(t *testing.T) {
 	ctx := testContext(t)
 	o, _ := followRoom(t, l, "r", 10)
 	mustAppend(t, l, "r", "a")
-	if _, err := l.SetState(ctx, "r", 0, []byte(`{"title":"t"}`)); err != nil {
+	if _, err := setState(ctx, l, "r", 0, []byte(`{"title":"t"}`)); err != nil {
 		t.Fatal(err)
 	}
 	waitEvents(t, o, 5*time.Second, "a")
@@ -57,7 +57,7 @@ func TestStreamDeletedAndMadeAnew(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := l.SetState(ctx, "r", 0, []byte(`{"title":"new"}`)); err != nil {
+	if _, err := setState(ctx, l, "r", 0, []byte(`{"title":"new"}`)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 5*time.Second, "the state is back", func() error {

@@ -21,7 +21,7 @@ import (
 type noPresence struct{}
 
 func (noPresence) Open(string, func(hub.Counts)) hub.Membership { return noPresence{} }
-func (noPresence) Join(string)                                  {}
+func (noPresence) Join(hub.Member)                              {}
 func (noPresence) Leave(string)                                 {}
 func (noPresence) Close()                                       {}
 
@@ -446,3 +446,7 @@ func TestNewestCommentIsErased(t *testing.T) {
 		}
 	}
 }
+
+func (noPresence) Broadcast(int64) {}
+
+func (noPresence) First(string) (time.Time, bool) { return time.Time{}, false }

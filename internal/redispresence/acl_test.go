@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/kansei-live/kansei/internal/health"
+
+	"github.com/kansei-live/kansei/hub"
 )
 
 // grants are the rules for a user of Redis that docs/OPERATING.md has: those that a node
@@ -124,7 +126,11 @@ func TestRedisUserOfTheDocument(t *testing.T) {
 func lifeOfPresences(t *testing.T, s *server) {
 	t.Helper()
 	ctx := context.Background()
-	one := func(c *Config) { c.Buckets, c.Pins = 1, []Pin{authPin("same")} }
+	one := func(c *Config) {
+		c.Buckets, c.Pins, c.FirstSeen, c.DistinctExact = 1, []Pin{authPin("same")}, 200, 100
+		c.Publish = func(context.Context, string, string, []byte) error { return nil }
+		c.LeaveWait = -1
+	}
 	a, b := s.node(t, one), s.node(t, one)
 	here, there := a.open("room"), b.open("room")
 	for _, u := range users(600) {
@@ -133,6 +139,9 @@ func lifeOfPresences(t *testing.T, s *server) {
 	}
 	here.want(t, "both have joined", 1200, 1200)
 	there.Leave(users(1)[0] + "b")
+	for _, v := range []*view{here, there} {
+		v.Broadcast(1)
+	}
 	brief := b.open("brief")
 	brief.Join("ann")
 	brief.Join("bob")
@@ -140,6 +149,38 @@ func lifeOfPresences(t *testing.T, s *server) {
 	brief.Close()
 	here.want(t, "one has left", 1199, 1199)
 	eventually(t, "ready", func() error { return errors.Join(a.Ready(), b.Ready()) })
+
+	eventually(t, "the broadcast is counted", func() error {
+		d, err := a.Distinct(ctx, "room", 1)
+		if err == nil && d.Users < 1100 {
+			err = fmt.Errorf("%+v", d)
+		}
+		return err
+	})
+	var listed, rooms int
+	for cursor := ""; ; {
+		page, err := a.Members(ctx, hub.MembersQuery{Room: "room", Cursor: cursor, Limit: 500, Leaving: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if listed, cursor = listed+len(page.Users), page.Cursor; cursor == "" {
+			break
+		}
+	}
+	of, err := b.RoomsOf(ctx, "ann", "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, among := range [][]string{nil, {"room", "none"}} {
+		hottest, err := b.Rooms(ctx, hub.RoomsQuery{Limit: 10, Among: among})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rooms += len(hottest.Rooms)
+	}
+	if listed < 1199 || len(of.Rooms) > 1 || rooms < 2 {
+		t.Errorf("listed are %d users, %v, %d rooms", listed, of.Rooms, rooms)
+	}
 
 	// Lost keys, all of them, and an older state.
 	k := a.buckets[0].keys
@@ -204,8 +245,9 @@ func resynced(reason string, nodes ...*node) error {
 // TestGrantsAreMinimal: what the document grants is what is used.
 func TestGrantsAreMinimal(t *testing.T) {
 	t.Parallel()
-	used := map[string]bool{"~kansei:*": true, "+eval": true, "+evalsha": true, "+get": true, "+set": true, "+hkeys": true}
-	for _, script := range []string{tickLua, sweepLua, reapLua, renewLua, nodesLua} {
+	used := map[string]bool{"~kansei:*": true, "+eval": true, "+evalsha": true, "+get": true, "+set": true,
+		"+hmget": true, "+hscan": true, "+pfcount": true, "+scard": true}
+	for _, script := range []string{tickLua, sweepLua, reapLua, renewLua, nodesLua, listLua, feedLua} {
 		for _, m := range regexp.MustCompile(`redis\.call\('([A-Z]+)'`).FindAllStringSubmatch(script, -1) {
 			used["+"+strings.ToLower(m[1])] = true
 		}

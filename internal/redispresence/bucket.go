@@ -15,6 +15,7 @@ type bucket struct {
 
 	// What viewers and the schedule touch.
 	mu         sync.Mutex
+	feeding    bool // the bucket is in Presence.feeds, or its feed is being published
 	rooms      map[string]*room
 	list       []*room // the same
 	dirty      []*room // rooms with something to send, each once
@@ -42,6 +43,8 @@ type bucket struct {
 	full      error      // what Redis said when it had no memory for new users; nil: it has
 	look      int        // the place in list from which rooms are looked at next
 	away      time.Time  // when this node was last cut off from the bucket
+	gen       string     // the generation of the feed, as of the last answer
+	regen     string     // the one that must not go on
 	hold      time.Time  // no reports before: other nodes are about to write themselves anew
 }
 
@@ -56,17 +59,26 @@ type previous struct {
 type room struct {
 	b       *bucket
 	name    string
+	index   bool // it is no room, but what users of the bucket are in: see [Presence.enter]
 	members []*membership
 	users   map[string]user
 	conns   int
-	changed []string // users whose coming or going is to be sent, each once
+	changed []string // users whose coming, going or record is to be sent, each once
 	place   int      // 1 + the place in bucket.dirty; 0: not in it
 	at      int      // the place in bucket.list
+
+	// Who is counted for the broadcast that the room has; see audience.go.
+	broadcast int64
+	again     bool                // it was begun before Redis has lost it
+	past      map[string]struct{} // who was there and has left, while they are counted one by one
+	marks     []string            // of those, who is to be counted again
+	sketch    string              // what Redis had of more than that
 
 	// What the incarnation has written of it, once the batches so far have arrived.
 	indexed bool  // it is in the index
 	sent    int   // connections
 	wrote   int   // users
+	shape   shape // of the share
 	gen     int64 // the room's generation as of the last answer
 	whole   bool  // it is to be written whole
 	doubt   int64 // whole: what is there, of generations up to this, is not to be believed
@@ -79,11 +91,16 @@ type room struct {
 }
 
 // user is a user's standing in a room on this node. A user is in room.changed
-// exactly when being here and being written differ.
+// exactly when being here and being written differ, or what is written is not true any more.
 type user struct {
 	conns   int32
 	place   int32 // 1 + the place in room.changed; 0: not in it
 	written bool  // Redis has the user, once the batches so far have arrived
+	stale   bool  // with another record than this one
+	role    byte
+	since   int64 // Redis's time, Unix milliseconds
+	first   int64 // when first seen in the room, Unix seconds; negative: perhaps earlier; 0: not told
+	name    string
 }
 
 // Open implements [hub.Presence]. A report that has begun when the membership is
@@ -119,43 +136,108 @@ type membership struct {
 }
 
 // Join implements [hub.Membership].
-func (m *membership) Join(name string) {
+func (m *membership) Join(u hub.Member) {
 	rm := m.room
 	rm.b.mu.Lock()
-	defer rm.b.mu.Unlock()
 	if m.closed {
+		rm.b.mu.Unlock()
 		return
 	}
-	u := rm.users[name]
-	u.conns++
-	rm.conns++
-	rm.put(name, u)
-	rm.touch()
+	came := rm.join(u.ID, u.Name, letterOf(u.Role))
+	rm.b.mu.Unlock()
+	if came {
+		rm.b.r.enter(u.ID, rm.name)
+	}
 }
 
 // Leave implements [hub.Membership]. To leave without having joined does nothing.
-func (m *membership) Leave(name string) {
+func (m *membership) Leave(id string) {
 	rm := m.room
 	rm.b.mu.Lock()
-	defer rm.b.mu.Unlock()
-	u := rm.users[name]
-	if m.closed || u.conns == 0 {
-		return
+	gone := !m.closed && rm.leave(id)
+	rm.b.mu.Unlock()
+	if gone {
+		rm.b.r.exit(id, rm.name)
+	}
+}
+
+// enter and exit keep, in the bucket of a user, which rooms the user is in on this node: as
+// members of something like a room, with the user's place. It has no counts.
+func (r *Presence) enter(user, room string) {
+	b := r.bucketOf(user)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rm := b.rooms[indexRoom]
+	if rm == nil {
+		rm = b.add(indexRoom)
+	}
+	rm.join(indexEntry(user, room), "", 'v')
+}
+
+func (r *Presence) exit(user, room string) {
+	b := r.bucketOf(user)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if rm := b.rooms[indexRoom]; rm != nil {
+		rm.leave(indexEntry(user, room))
+	}
+}
+
+// indexRoom is what the rooms of users are kept as. No room has such a name.
+const indexRoom = "@"
+
+// indexEntry is a member of it. No id of a user has a line break.
+func indexEntry(user, room string) string { return user + "\n" + room }
+
+// join counts a connection of a user, and reports whether it is the only one. What the
+// latest connection says of name and role holds.
+func (rm *room) join(id, name string, role byte) (came bool) {
+	u := rm.users[id]
+	if u.conns == 0 && !u.written {
+		u.since = rm.b.r.clock()
+	}
+	u.conns++
+	u.name, u.role = name, role
+	u.stale = u.written
+	rm.conns++
+	rm.put(id, u)
+	rm.touch()
+	return u.conns == 1
+}
+
+// leave undoes one join, and reports whether no connection is left by it.
+func (rm *room) leave(id string) (gone bool) {
+	u := rm.users[id]
+	if u.conns == 0 {
+		return false
 	}
 	u.conns--
+	u.stale = u.written
 	rm.conns--
-	rm.put(name, u)
+	if u.conns == 0 {
+		rm.remember(id)
+	}
+	rm.put(id, u)
 	rm.touch()
+	return u.conns == 0
 }
 
 // Close implements [hub.Membership]. When the last membership of a room closes,
 // whoever did not leave is taken out.
 func (m *membership) Close() {
 	rm := m.room
+	for _, id := range m.close() {
+		rm.b.r.exit(id, rm.name)
+	}
+}
+
+// close returns who was taken out.
+func (m *membership) close() (gone []string) {
+	rm := m.room
 	rm.b.mu.Lock()
 	defer rm.b.mu.Unlock()
 	if m.closed {
-		return
+		return nil
 	}
 	m.closed = true
 	for i, o := range rm.members {
@@ -165,26 +247,31 @@ func (m *membership) Close() {
 		}
 	}
 	if len(rm.members) > 0 {
-		return
+		return nil
 	}
-	for name, u := range rm.users {
+	for id, u := range rm.users {
+		if u.conns > 0 {
+			gone = append(gone, id)
+			rm.remember(id)
+		}
 		u.conns = 0
-		rm.put(name, u)
+		rm.put(id, u)
 	}
 	rm.conns = 0
 	if !rm.indexed {
 		rm.b.drop(rm) // Redis never heard of it
-		return
+		return gone
 	}
 	rm.touch()
+	return gone
 }
 
 // put stores a user's standing and enters or strikes the user in changed.
-func (rm *room) put(name string, u user) {
-	differs := (u.conns > 0) != u.written
+func (rm *room) put(id string, u user) {
+	differs := (u.conns > 0) != u.written || u.stale
 	switch {
 	case differs && u.place == 0:
-		rm.changed = append(rm.changed, name)
+		rm.changed = append(rm.changed, id)
 		u.place = int32(len(rm.changed))
 	case !differs && u.place > 0:
 		last := len(rm.changed) - 1
@@ -192,7 +279,7 @@ func (rm *room) put(name string, u user) {
 		rm.changed[u.place-1] = moved
 		rm.changed[last] = ""
 		rm.changed = rm.changed[:last]
-		if moved != name {
+		if moved != id {
 			o := rm.users[moved]
 			o.place = u.place
 			rm.users[moved] = o
@@ -200,10 +287,10 @@ func (rm *room) put(name string, u user) {
 		u.place = 0
 	}
 	if u.conns == 0 && !u.written {
-		delete(rm.users, name)
+		delete(rm.users, id)
 		return
 	}
-	rm.users[name] = u
+	rm.users[id] = u
 }
 
 // touch has the room sent with the next flush.
@@ -248,7 +335,7 @@ func (b *bucket) clean(rm *room) {
 
 // add begins to know a room.
 func (b *bucket) add(name string) *room {
-	rm := &room{b: b, name: name, users: make(map[string]user), at: len(b.list), whole: true}
+	rm := &room{b: b, name: name, index: name == indexRoom, users: make(map[string]user), at: len(b.list), whole: true}
 	b.rooms[name] = rm
 	b.list = append(b.list, rm)
 	return rm

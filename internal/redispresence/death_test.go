@@ -79,7 +79,7 @@ func TestDeathTakesLeaseAndClaim(t *testing.T) {
 	// The first to notice dies itself after one chunk.
 	for first.reaped() == 0 && !first.line.cut {
 		first.line.fault = func(c redis.Cmder) (bool, bool) {
-			if c.Name() == "hkeys" {
+			if c.Name() == "hgetall" {
 				first.line.cut = true // from the next request on
 			}
 			return false, false
@@ -116,8 +116,8 @@ func TestDeathTakesLeaseAndClaim(t *testing.T) {
 	// A late first tick of the dead one is refused for an hour.
 	late := victim.buckets[0]
 	late.mark, late.next, late.have = firstMark, 1, 1
-	late.pending = &batch{keys: []string{late.keys.users("room"), late.keys.set(late.inc, "room")},
-		looks: []any{0}, rooms: []any{1, "room", 1, 0, 0, 1, 0, "ghost"}}
+	late.pending = &batch{keys: []string{late.keys.users("room"), late.keys.shard(late.inc, "room", 1)},
+		looks: []any{0}, rooms: []any{1, "room", 1, 0, 0, 0, "0 0", 0, 1, 0, 0, 0, "", 0, 1, 0, 0, "ghost", "000000 1 0 v ghost", 1, 0, 0}}
 	w.pass(59 * time.Minute)
 	w.mustRound(second)
 	if a, err := late.send(w.ctx); err != nil || a.resync != resyncReaped {
@@ -179,13 +179,13 @@ func TestNothingStaysForEver(t *testing.T) {
 		w.pass(time.Second)
 		w.mustRound(a)
 	}
-	w.pass(keepPeak + time.Hour)
+	w.pass(DefaultKeepSeen + time.Hour)
 	for range 20 {
 		if err := b.buckets[0].sweep(w.ctx, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if left := w.mini.Keys(); !slices.Equal(left, []string{keys.base + "changes"}) {
+	if left := w.mini.Keys(); !slices.Equal(left, []string{keys.base + "changes", keys.base + "gen"}) {
 		t.Errorf("left in redis: %q", left)
 	}
 }

@@ -15,9 +15,20 @@
 //	changes            zset  room → version at which its entry in counts changed last
 //	idle               zset  room that nobody has → since when
 //	peaks              hash  the same room → its peak
-//	i:<incarnation>    hash  room → "connections generation users" of that incarnation
+//	i:<incarnation>    hash  room → "connections generation users depth split" of that incarnation
 //	u:<room>           hash  user → number of incarnations that have the user
-//	s:<incarnation>:<room>   set of users
+//	m:<incarnation>:<room>:<shard>   hash  user → "place devices since role name"
+//	heat               zset  room → users
+//	f:<room>, f:<room>:old           hash  user → when first seen (audience.go)
+//	d:<room>:<n>, h:<room>:<n>       set, HyperLogLog  users of a broadcast
+//	seen               zset  room, or "room n" → when somebody came last
+//	gen                hash  the generation of the feed, and what belongs to it (feed.go)
+//	feed               list  batches for back ends
+//	left, leaving      hash, zset  "room LF user" → record; when back ends are told
+//
+// An incarnation's share of a room is divided into shards, so that members are read in pages
+// (share.go, list.go). The rooms of the users of a bucket are the members of a room named "@",
+// which has no counts.
 //
 // The length of u:<room> is the exact number of distinct users. An incarnation is
 // one life of one node in one bucket; a node that has nothing in a bucket has none

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -37,6 +38,11 @@ func (b *bucket) flush(ctx context.Context) error {
 	}
 	if err := b.reapDead(ctx, &b.dead, until); err != nil {
 		return err
+	}
+	if b.next%tidyEvery == 1 {
+		if err := errors.Join(b.keepSketches(ctx), b.forgetSeen(ctx)); err != nil {
+			return err
+		}
 	}
 	if b.over() {
 		return b.retire(ctx)
@@ -107,6 +113,7 @@ func (b *bucket) ticks(ctx context.Context) error {
 			continue
 		}
 		more := b.pending.more
+		b.hear(&a)
 		b.confirmed()
 		b.rewriting = b.rewriting && (more || b.full != nil)
 		if b.learn(a) && mends < maxResyncs {
@@ -155,10 +162,10 @@ func (b *bucket) try(ctx context.Context, full bool) (answer, error) {
 	keys = append(append(keys, b.keys.common...), b.keys.index(b.inc))
 	look, tidy := b.next%lookEvery == 0, b.next%tidyEvery == tidyEvery/2
 	quiet := !look && !tidy && len(b.olds) == 0 && len(p.parts) == 0
-	args := make([]any, 0, 15+3*len(b.olds)+len(p.looks)+len(p.rooms))
+	args := make([]any, 0, 21+3*len(b.olds)+len(p.looks)+len(p.rooms))
 	args = append(args, b.inc, b.mark, b.nextMark(), ms(r.cfg.Lease), b.seen,
 		flag(r.now().Sub(b.away) > r.grace()), flag(quiet), flag(full), b.have,
-		ms(r.claim()), ms(keepPeak), ms(keepDead), flag(look), flag(tidy), len(b.olds))
+		ms(r.claim()), ms(keepPeak), ms(keepDead), flag(look), flag(tidy), len(b.olds), r.leaveWait(), b.regen, r.bornBefore(), ms(r.cfg.KeepSeen), max(r.cfg.FirstSeen, 0)/2, r.cfg.DistinctExact)
 	for _, old := range b.olds {
 		keys = append(keys, b.keys.index(old.inc))
 		args = append(args, old.inc, old.rooms, old.upto)
@@ -187,6 +194,9 @@ func (b *bucket) resync(reason string) {
 		b.olds = b.olds[1:]
 	}
 	b.inc, b.mark, b.next, b.seen, b.pending, b.rewriting = b.r.newInc(), firstMark, 1, -1, nil, true
+	if reason != resyncReaped {
+		b.regen = b.gen // Redis is not what it was
+	}
 	if reason == resyncLost {
 		b.hold = b.began.Add(2 * b.r.cfg.Interval)
 	}
@@ -196,6 +206,7 @@ func (b *bucket) resync(reason string) {
 // learn takes in what a tick was answered with. It returns whether Redis has lost
 // something of this node, or has dropped rooms of it, that is to be written at once.
 func (b *bucket) learn(a answer) (lost bool) {
+	b.r.ahead.Store(a.now - b.r.now().UnixMilli())
 	b.mu.Lock()
 	b.seen = a.version
 	if a.lapsed {
@@ -305,13 +316,20 @@ func same(a, b hub.Counts) bool {
 func (b *bucket) sweep(ctx context.Context, mayReap bool) error {
 	r := b.r
 	v, err := r.run(ctx, opSweep, r.scripts.sweep, b.keys.common,
-		[]any{flag(mayReap), ms(r.claim()), ms(r.cfg.Lease), ms(keepPeak), ms(keepDead)})
+		[]any{flag(mayReap), ms(r.claim()), ms(r.cfg.Lease), ms(keepPeak), ms(keepDead), r.leaveWait(), r.id})
 	if err != nil {
 		return err
 	}
 	incs, ok := texts(any(v))
 	if !ok {
 		return fmt.Errorf("%w: sweep: %.100q", errAnswer, fmt.Sprint(v))
+	}
+	if len(incs) > 0 && incs[0] == "" {
+		incs = incs[1:]
+		b.wantFeed()
+	}
+	if err := b.forgetSeen(ctx); err != nil {
+		return err
 	}
 	return b.reapDead(ctx, &incs, time.Time{})
 }
@@ -339,19 +357,56 @@ func (b *bucket) retireOlds(ctx context.Context, until time.Time) error {
 	return nil
 }
 
+// piece is a part of what an incarnation has of a room: a shard of its share, or the set of
+// an older version.
+type piece struct {
+	room, key string
+	set, last bool
+}
+
+// pieces are those of an incarnation, as its index names them.
+func (b *bucket) pieces(inc string, index map[string]string) []piece {
+	var out []piece
+	for room, text := range index {
+		at, ok := parseShape(text)
+		if !ok {
+			out = append(out, piece{room, b.keys.set(inc, room), true, true})
+			continue
+		}
+		for _, sh := range at.all() {
+			out = append(out, piece{room: room, key: b.keys.shard(inc, room, sh)})
+		}
+		out[len(out)-1].last = true
+	}
+	return out
+}
+
+// parseShape reads the shape of a share from the index; false if it is of an older version.
+func parseShape(text string) (shape, bool) {
+	var conns, gen, users, depth, split int64
+	if err := parseNumbers(text, &conns, &gen, &users, &depth, &split); err != nil || depth > maxDepth || split >= 1<<(levelBits*depth) {
+		return shape{}, false
+	}
+	return shape{uint32(depth), uint32(split)}, true
+}
+
 // reap takes an incarnation out of the bucket: one of this node, dead or not, or a
 // dead one of another.
 func (b *bucket) reap(ctx context.Context, p previous, own bool, until time.Time) (done bool, err error) {
 	r := b.r
-	var rooms []string
+	var pieces []piece
 	believed := false // what the index has is all there is
 	for until.IsZero() || r.now().Before(until) {
-		some := rooms[:min(len(rooms), reapRooms)]
+		some := pieces[:min(len(pieces), reapPieces)]
 		keys := append(append([]string(nil), b.keys.common...), b.keys.index(p.inc))
-		args := []any{p.inc, flag(own), ms(r.claim()), ms(keepDead), chunk, p.rooms, p.upto, flag(believed), len(some)}
-		for _, room := range some {
-			keys = append(keys, b.keys.users(room), b.keys.set(p.inc, room))
-			args = append(args, room)
+		args := []any{p.inc, flag(own), ms(r.claim()), ms(keepDead), chunk, p.rooms, p.upto, flag(believed), r.leaveWait(), len(some)}
+		for _, x := range some {
+			keys = append(keys, b.keys.users(x.room), x.key)
+			kind := "m"
+			if x.set {
+				kind = "s"
+			}
+			args = append(args, x.room, kind, flag(x.last))
 		}
 		v, err := r.run(ctx, opReap, r.scripts.reap, keys, args)
 		if err != nil {
@@ -374,10 +429,12 @@ func (b *bucket) reap(ctx context.Context, p previous, own bool, until time.Time
 			believed = true
 			continue
 		}
-		if rooms = rooms[finished:]; len(rooms) == 0 {
-			if rooms, err = b.fields(ctx, b.keys.index(p.inc)); err != nil {
+		if pieces = pieces[finished:]; len(pieces) == 0 {
+			index, err := b.fields(ctx, b.keys.index(p.inc))
+			if err != nil {
 				return false, err
 			}
+			pieces = b.pieces(p.inc, index)
 		}
 	}
 	return false, nil
@@ -385,18 +442,18 @@ func (b *bucket) reap(ctx context.Context, p previous, own bool, until time.Time
 
 // renew has all rooms written anew that an incarnation may have been in, which has lost
 // its index. It is done again by the node that reaps the incarnation next when it is not done
-// to the end.
+// to the end. Of a large share shards may stay that count for nothing.
 func (b *bucket) renew(ctx context.Context, inc string, upto int64) error {
 	r := b.r
-	rooms, err := b.fields(ctx, b.keys.counts())
+	counts, err := b.fields(ctx, b.keys.counts())
 	if err != nil {
 		return err
 	}
-	for part := range slices.Chunk(rooms, reapRooms) {
+	for part := range slices.Chunk(slices.Collect(maps.Keys(counts)), reapPieces) {
 		keys := append([]string(nil), b.keys.common...)
-		args := []any{upto}
+		args := []any{upto, r.leaveWait()}
 		for _, room := range part {
-			keys = append(keys, b.keys.users(room), b.keys.set(inc, room))
+			keys = append(keys, b.keys.users(room), b.keys.set(inc, room), b.keys.shard(inc, room, shape{}.shard(0)))
 			args = append(args, room)
 		}
 		if _, err := r.run(ctx, opReap, r.scripts.renew, keys, args); err != nil {
@@ -406,13 +463,13 @@ func (b *bucket) renew(ctx context.Context, inc string, upto int64) error {
 	return nil
 }
 
-// fields returns the fields of a hash.
-func (b *bucket) fields(ctx context.Context, key string) (names []string, err error) {
+// fields returns a hash.
+func (b *bucket) fields(ctx context.Context, key string) (all map[string]string, err error) {
 	err = b.r.call(ctx, opReap, func(ctx context.Context) (err error) {
-		names, err = b.r.cfg.Client.HKeys(ctx, key).Result()
+		all, err = b.r.cfg.Client.HGetAll(ctx, key).Result()
 		return err
 	})
-	return names, err
+	return all, err
 }
 
 // newInc names a new incarnation.

@@ -77,8 +77,8 @@ func (y *tally) exact(w *world) error {
 func kindOf(key string) string {
 	_, name, _ := strings.Cut(key, "}:")
 	if kind, rest, ok := strings.Cut(name, ":"); ok {
-		if kind == "s" {
-			return "s:" + rest[strings.LastIndexByte(rest, ':')+1:]
+		if kind == "m" {
+			return "m:" + strings.Split(rest, ":")[1]
 		}
 		if kind == "u" {
 			return name
@@ -178,7 +178,7 @@ func TestEveryLostKeyHeals(t *testing.T) {
 					t.Errorf("%s lost: left in redis: %q, %v", kind, left, err)
 				}
 			}
-			for _, want := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks", "i", "u:a", "s:a"} {
+			for _, want := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks", "i", "u:a", "m:a", "m:@", "heat"} {
 				if !kinds[want] {
 					t.Errorf("key %s was never lost; %v were", want, slices.Sorted(maps.Keys(kinds)))
 				}

@@ -1,17 +1,18 @@
 package redispresence
 
-// head begins every script. KEYS 1 to 7 are the same for all.
+// head begins every script. KEYS 1 to 13 are the same for all.
 //
 // A room's entry says "users connections peak generation members": members is the
 // number of incarnations that have the room in their index at that generation. An
-// incarnation's index says of a room "connections generation users": what it has
-// written, and at which generation of the room. What was written at another generation
+// incarnation's index says of a room "connections generation users depth split": what it has
+// written, at which generation of the room, and the shape of its share. What was written at another generation
 // than the entry's counts for nothing.
 //
 // Values may have further fields, which a newer version has written: they are passed over,
 // and kept where the value is somebody else's too.
 const head = `
-local LEASE, TICK, GRAVE, COUNTS, CHANGES, IDLE, PEAKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local LEASE, TICK, GRAVE, COUNTS, CHANGES, IDLE, PEAKS, HEAT = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local GEN, LEAVING, LEFT, FEED, SEEN = KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 `
@@ -37,9 +38,10 @@ local function bury(inc, due, rooms, upto)
   redis.call('ZADD', GRAVE, due, inc)
 end
 
-local known = {} -- room → its entry, as this script has left it
+-- Entries, heats and changes are written at the end, all at once: see store.
+local known, kept, hot, changed = {}, {}, {}, {} -- room → its entry, as this script has left it; what of it is to be written
 local function entry(room)
-  local s = redis.call('HGET', COUNTS, room)
+  local s = kept[room] or redis.call('HGET', COUNTS, room)
   local u, c, p, g, n, more = string.match(s or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)(.*)$')
   if not u then return nil end
   return {text = s, u = tonumber(u), c = tonumber(c), p = tonumber(p), g = tonumber(g), n = tonumber(n), more = more}
@@ -47,9 +49,9 @@ end
 
 local function written(index, room)
   local s = redis.call('HGET', index, room)
-  local c, g, u = string.match(s or '', '^(%d+) (%d+) (%d+)')
+  local c, g, u, more = string.match(s or '', '^(%d+) (%d+) (%d+)(.*)$')
   if not c then return nil end
-  return {c = tonumber(c), g = tonumber(g), u = tonumber(u)}
+  return {c = tonumber(c), g = tonumber(g), u = tonumber(u), more = more}
 end
 
 -- The peak of a room that nobody has is kept for a while, but not for every name: that
@@ -74,27 +76,142 @@ local function create(room)
   return {u = 0, c = 0, p = tonumber(peak or '0'), g = stamp(), n = 0}
 end
 
+-- What back ends are to be told (feed.go) is put into the feed at the end, with the numbers that
+-- follow the last one of the generation.
+local gen, said, spoken = nil, {}, nil
+local function say(kind, room, users)
+  if not spoken then spoken = tonumber(redis.call('HGET', GEN, 'n') or '0') end
+  spoken = spoken + 1
+  said[#said + 1] = string.format('%s %d %d %s %s\n', gen, spoken, now, kind, room) .. table.concat(users, '\n')
+end
+
+-- Begins another generation of it: the first thing in it says so.
+local function regenerate()
+  local last = redis.call('HGET', GEN, 'g')
+  -- It rises even if one of the keys that tell of the last one is lost.
+  version = math.max(version + 1, now, tonumber(last or '0') + 1)
+  stamped = true
+  redis.call('ZADD', CHANGES, version, '')
+  gen = string.format('%d', version)
+  redis.call('HSET', GEN, 'g', gen, 'n', 0, 'done', 0)
+  said, spoken = {}, 0
+  if not last then redis.call('HSET', GEN, 'born', now) end
+  redis.call('UNLINK', FEED, LEAVING, LEFT)
+  if wait >= 0 then say('reset', '` + allRooms + `', {}) end
+end
+gen = redis.call('HGET', GEN, 'g')
+if not gen then regenerate() end
+
+-- Forgets the users of a room without an entry: nobody knows who of them is there.
+local function forget(users)
+  if redis.call('UNLINK', users) > 0 then regenerate() end
+end
+
+local someleft -- whether LEFT has any; nil: it was not looked at
+
+-- Notes that a user has left a room, for a while in which nobody is told: how is "n", or "d" for
+-- one whose node has died.
+local function depart(room, user, record, how)
+  local id = room .. '\n' .. user
+  redis.call('HSET', LEFT, id, how .. record)
+  someleft = true
+  redis.call('ZADD', LEAVING, now + wait, id)
+end
+
+-- Takes a user back who has left, and returns the record that the user had, and whether somebody
+-- is listing members, who may have missed this one.
+local function back(room, user)
+  if someleft == nil then someleft = redis.call('EXISTS', LEFT) == 1 end
+  if not someleft then return nil end
+  local id = room .. '\n' .. user
+  local had = redis.call('HGET', LEFT, id)
+  if not had then return nil end
+  redis.call('HDEL', LEFT, id)
+  redis.call('ZREM', LEAVING, id)
+  return had, now < tonumber(redis.call('HGET', GEN, 'listing') or '0')
+end
+
+-- Tells of those who have been away for long enough.
+local function farewell()
+  local rooms, order = {}, {}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEAVING, '-inf', now, 'LIMIT', 0, ` + maxFarewells + `)) do
+    local had = redis.call('HGET', LEFT, id)
+    if not had then return regenerate() end
+    redis.call('HDEL', LEFT, id)
+    redis.call('ZREM', LEAVING, id)
+    local room, user = string.match(id, '^([^\n]*)\n(.*)$')
+    if not rooms[room] then
+      rooms[room] = {}
+      order[#order + 1] = room
+    end
+    table.insert(rooms[room], user .. '\t' .. had)
+  end
+  for _, room in ipairs(order) do say('left', room, rooms[room]) end
+end
+
 -- What is left when nobody has the room, or when keys of it are lost: then everybody who
 -- has it is told, and writes it anew.
-local function drop(room, users, peak)
+local function drop(room, users, peak, lost)
+  if lost then regenerate() end
   redis.call('UNLINK', users)
   redis.call('HDEL', COUNTS, room)
-  redis.call('ZADD', CHANGES, stamp(), room)
+  redis.call('ZREM', HEAT, room)
+  kept[room], hot[room], changed[room] = nil, nil, stamp()
   remember(room, peak)
   known[room] = ''
 end
 
 -- Stores an entry after its room's users have become delta more. If they are others than
--- that, the room is dropped.
+-- that, the room is dropped. The index of users' rooms has no users of its own, and nobody is
+-- told of its changes.
 local function save(room, e, users, delta, peak)
-  local u = redis.call('HLEN', users)
+  local index = room == '` + indexRoom + `'
+  local u = index and e.u + delta or redis.call('HLEN', users)
   e.p = math.max(e.p, peak, u)
-  if u ~= e.u + delta or e.n < 1 then return drop(room, users, e.p) end
+  if u ~= e.u + delta or e.n < 1 then return drop(room, users, e.p, u ~= e.u + delta or u > 0) end
+  if index then e.p = 0 end
   local s = string.format('%d %d %d %d %d', u, math.max(e.c, 0), e.p, e.g, e.n) .. (e.more or '')
   known[room] = s
   if s == e.text then return end
-  redis.call('HSET', COUNTS, room, s)
-  redis.call('ZADD', CHANGES, stamp(), room)
+  kept[room] = s
+  if index then return end
+  if u ~= e.u or not e.text then hot[room] = u end
+  changed[room] = stamp()
+end
+
+-- Gives a command all of a table: its fields and values, or the other way round.
+local function all(command, key, t, turned)
+  local args = {}
+  for field, value in pairs(t) do
+    args[#args + 1] = turned and value or field
+    args[#args + 1] = turned and field or value
+    if #args == 1000 then
+      redis.call(command, key, unpack(args))
+      args = {}
+    end
+  end
+  if #args > 0 then redis.call(command, key, unpack(args)) end
+end
+
+-- Ends a script that may have changed rooms.
+local function store()
+  all('HSET', COUNTS, kept)
+  all('ZADD', HEAT, hot, true)
+  all('ZADD', CHANGES, changed, true)
+  kept, hot, changed = {}, {}, {}
+  while #said > 0 do
+    local text = said
+    said = {}
+    redis.call('HSET', GEN, 'n', spoken)
+    if redis.call('RPUSH', FEED, unpack(text)) > ` + maxFeed + ` then regenerate() end
+  end
+end
+if #said > 0 then store() end
+
+-- Reports whether a node may publish the feed: it does already, or nobody does.
+local function feedable(node)
+  local id, till = string.match(redis.call('HGET', GEN, 'owner') or '', '^(%S+) (%d+)$')
+  return not id or id == node or tonumber(till) <= now
 end
 
 -- Declares incarnations dead whose lease has lapsed, and answers which of the dead are to be
@@ -129,6 +246,17 @@ local function tidy(lease, keep, mark)
     redis.call('ZREM', IDLE, room)
   end
   if redis.call('ZCARD', IDLE) ~= redis.call('HLEN', PEAKS) then redis.call('UNLINK', IDLE, PEAKS) end
+  -- Rooms of which only older versions have told, or a lost key.
+  local rooms = redis.call('HLEN', COUNTS) - (redis.call('HGET', COUNTS, '` + indexRoom + `') and 1 or 0)
+  if redis.call('ZCARD', HEAT) ~= rooms then
+    redis.call('UNLINK', HEAT)
+    local all = redis.call('HGETALL', COUNTS)
+    for i = 1, #all, 2 do
+      if all[i] ~= '` + indexRoom + `' then redis.call('ZADD', HEAT, string.match(all[i + 1], '^%d+') or 0, all[i]) end
+    end
+  end
+  local n, done = redis.call('HGET', GEN, 'n') or 0, redis.call('HGET', GEN, 'done') or 0
+  if redis.call('LLEN', FEED) ~= n - done or redis.call('ZCARD', LEAVING) ~= redis.call('HLEN', LEFT) then regenerate() end
   -- All changes after the oldest that stays have to stay.
   local floor = redis.call('ZREVRANGEBYSCORE', CHANGES, now - lease, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
   if floor then redis.call('ZREMRANGEBYSCORE', CHANGES, '-inf', '(' .. floor) end
@@ -143,265 +271,4 @@ local function tidy(lease, keep, mark)
     end
   end
 end
-`
-
-// tickLua: KEYS 8 the incarnation's index, then the indexes of its predecessors, then
-// of each room to look at and of each room that has changed the user hash and the
-// incarnation's set. ARGV as send and collect write them.
-//
-// A room's mode is empty when what changed is written to what is there, and otherwise a
-// version: then the room is written whole, and what is there is dropped if its generation
-// is not after that. A room with -1 connections leaves the index.
-const tickLua = head + `
-local inc, prev, tick, lease, seen = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local mayreap, quiet, full, have = ARGV[6] == '1', ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
-
--- At maxmemory Redis refuses what may need memory, unless something was written before:
--- to delete is always allowed.
-if full then redis.call('HDEL', TICK, '') end
-local cur = redis.call('HGET', TICK, inc) or '0'
-local fresh = cur ~= tick
-if fresh and cur ~= prev then
-  if cur == '0' then return {'resync', 'lost'} end
-  if cur == 'gone' or string.sub(cur, 1, 4) == 'dead' then return {'resync', 'reaped'} end
-  return {'resync', 'tick'}
-end
-local due = redis.call('ZCOUNT', LEASE, '-inf', now)
-local lapsed = 0
-local unknown = cur == '0' and redis.call('EXISTS', TICK) == 0
-if fresh then
-  if due > 0 and tonumber(redis.call('ZSCORE', LEASE, inc) or now + 1) <= now then lapsed = 1 end
-  redis.call('HSET', TICK, inc, tick)
-  redis.call('ZADD', LEASE, now + lease, inc)
-end
-if quiet and not unknown and due == 0 and redis.call('ZCOUNT', CHANGES, '(' .. ARGV[5], '+inf') == 0 then return {'ok', now, seen, 0, {}, 0, {}} end
-` + functions + `
-local claim, keep, mark = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local look, clean, nold = ARGV[13] == '1', ARGV[14] == '1', tonumber(ARGV[15])
-local index = KEYS[8]
-local rooms, told = {}, {}
-local function tell(room, own)
-  told[#told + 1] = room
-  told[#told + 1] = known[room] or redis.call('HGET', COUNTS, room) or ''
-  told[#told + 1] = own
-end
-local a, k = 16, 9 + nold
-local olds = {}
-for i = 1, nold do
-  olds[i] = {ARGV[a], ARGV[a + 1], ARGV[a + 2]}
-  a = a + 3
-end
-local nlook = tonumber(ARGV[a])
-local looks, lookkeys = a + 1, k
-a, k = a + 1 + 2 * nlook, k + 2 * nlook
--- When nothing is known of any incarnation the dead cannot be told from the living: all
--- rooms are void, and who has one writes it anew.
-if unknown then redis.call('UNLINK', COUNTS) end
-if fresh then
-  for i = 1, nold do bury(olds[i][1], now + lease, olds[i][2], olds[i][3]) end
-  for r = 1, tonumber(ARGV[a]) do
-    local room, conns, peak, mode = ARGV[a + 1], tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), ARGV[a + 4]
-    local ins, outs = tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6])
-    local users, set = KEYS[k], KEYS[k + 1]
-    a, k = a + 6, k + 2
-    local e, mine = entry(room), written(index, room)
-    local whole = mode ~= ''
-    local broken = false
-    if whole and e and (e.g <= tonumber(mode) or mine and mine.g == e.g) then
-      drop(room, users, e.p)
-      e = nil
-    end
-    local at = e and mine and mine.g == e.g
-    if whole and mine and not at then
-      redis.call('UNLINK', set)
-      mine = nil
-    end
-    if whole and conns >= 0 then
-      if not e then
-        redis.call('UNLINK', users)
-        e = create(room)
-      end
-      e.n = e.n + 1
-      mine = {c = 0, g = e.g, u = 0}
-      for i = 1, nold do
-        local o = written(KEYS[8 + i], room)
-        if o and o.g == e.g and o.c > 0 then
-          mine.c = mine.c + o.c
-          redis.call('HSET', KEYS[8 + i], room, string.format('0 %d %d', o.g, o.u))
-        end
-      end
-      at = true
-    end
-    if at then
-      local delta = 0
-      for j = a + 1, a + ins do
-        if redis.call('SADD', set, ARGV[j]) == 0 then broken = true end
-        if redis.call('HINCRBY', users, ARGV[j], 1) == 1 then delta = delta + 1 end
-      end
-      for j = a + ins + 1, a + ins + outs do
-        if redis.call('SREM', set, ARGV[j]) == 0 then broken = true end
-        local left = redis.call('HINCRBY', users, ARGV[j], -1)
-        if left <= 0 then
-          redis.call('HDEL', users, ARGV[j])
-          delta = delta - 1
-          if left < 0 then broken = true end
-        end
-      end
-      e.c = e.c + math.max(conns, 0) - mine.c
-      if conns < 0 then
-        e.n = e.n - 1
-        if redis.call('UNLINK', set) > 0 then broken = true end
-        redis.call('HDEL', index, room)
-      else
-        local s = string.format('%d %d %d', conns, e.g, mine.u + ins - outs)
-        redis.call('HSET', index, room, s)
-        rooms[room] = s
-      end
-      if broken then drop(room, users, e.p) else save(room, e, users, delta, peak) end
-    elseif conns < 0 then
-      redis.call('UNLINK', set)
-      redis.call('HDEL', index, room)
-      if not e then
-        redis.call('UNLINK', users)
-      elseif not mine and not whole then
-        drop(room, users, e.p)
-      end
-    else
-      tell(room, redis.call('HGET', index, room) or '')
-    end
-    a = a + ins + outs
-  end
-end
--- What is not urgent is looked at now and then, to keep a quiet tick cheap.
-local reap = bereave(mayreap and lapsed == 0, claim, look)
-if clean then tidy(lease, keep, mark) end
-for i = 0, nlook - 1 do
-  local room, set, users = ARGV[looks + 2 * i], KEYS[lookkeys + 2 * i + 1], KEYS[lookkeys + 2 * i]
-  local e = entry(room)
-  if not e or redis.call('SCARD', set) ~= tonumber(ARGV[looks + 2 * i + 1]) or redis.call('HLEN', users) ~= e.u then
-    local mine = written(index, room)
-    if e and mine and mine.g == e.g then
-      drop(room, users, e.p)
-    else
-      tell(room, redis.call('HGET', index, room) or '')
-    end
-  end
-end
-local all = look and redis.call('HLEN', index) ~= have
-if all or version ~= seen then
-  local changed
-  if not all then
-    local oldest = tonumber(redis.call('ZRANGE', CHANGES, 0, 0, 'WITHSCORES')[2] or '0')
-    if seen < oldest or seen > version then
-      all = true
-    else
-      changed = redis.call('ZRANGEBYSCORE', CHANGES, string.format('(%d', seen), '+inf', 'LIMIT', 0, have + 1)
-      if #changed > have then all = true end
-    end
-  end
-  if all then
-    local list = redis.call('HGETALL', index)
-    for i = 1, #list, 2 do tell(list[i], list[i + 1]) end
-  else
-    for _, room in ipairs(changed) do
-      local own = rooms[room] or redis.call('HGET', index, room)
-      if own then tell(room, own) end
-    end
-  end
-end
-return {'ok', now, version, lapsed, reap, all and 1 or 0, told}
-`
-
-// sweepLua: ARGV whether to reap, then in ms the claim, the lease, how long a peak and
-// how long the mark of a dead incarnation is kept.
-const sweepLua = head + functions + `
-redis.call('HDEL', TICK, '') -- see tickLua; what is swept needs no memory
-local reap = bereave(ARGV[1] == '1', tonumber(ARGV[2]), true)
-tidy(tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]))
-return reap
-`
-
-// reapLua: KEYS 8 the incarnation's index, then of each room the user hash and the
-// incarnation's set. ARGV the incarnation, whether its own node asks (which needs
-// no lapsed lease), the claim, how long to keep the mark (both ms), the chunk, how many
-// rooms the incarnation has and up to which version, if nobody else knows, whether its
-// index is to be believed, the number of rooms, the rooms. Answers how many of the rooms
-// are done, whether the incarnation is gone, still going, not dead at all or in doubt, as
-// its index has lost rooms, and up to which version it may have written.
-const reapLua = head + functions + `
-redis.call('HDEL', TICK, '') -- see tickLua; to reap makes room
-local inc, own, claim, keep, left = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local index = KEYS[8]
-local state = redis.call('HGET', TICK, inc) or ''
-if state == 'gone' then return {0, 'gone', 0} end
-if string.sub(state, 1, 4) ~= 'dead' then
-  if not own then return {0, 'alive', 0} end
-  bury(inc, now + claim, ARGV[6], ARGV[7])
-  state = redis.call('HGET', TICK, inc)
-else
-  redis.call('ZADD', GRAVE, now + claim, inc)
-end
-local had, upto = string.match(state, '^dead (%S+) (%d+)')
--- Without a mark an index that is not there at all is not believed.
-had, upto = tonumber(had or '') or 1, tonumber(upto or '') or version
-if ARGV[8] ~= '1' and redis.call('HLEN', index) < had then return {0, 'doubt', upto} end
-local done = 0
-for r = 1, tonumber(ARGV[9]) do
-  if left <= 0 then break end
-  local room, users, set = ARGV[9 + r], KEYS[7 + 2 * r], KEYS[8 + 2 * r]
-  local e, mine = entry(room), written(index, room)
-  if e and mine and mine.g == e.g then
-    local out = redis.call('SPOP', set, left)
-    local delta, broken = 0, false
-    for i = 1, #out do
-      local rest = redis.call('HINCRBY', users, out[i], -1)
-      if rest <= 0 then
-        redis.call('HDEL', users, out[i])
-        delta = delta - 1
-        if rest < 0 then broken = true end
-      end
-    end
-    left = left - #out
-    e.c = e.c - mine.c
-    local rest = mine.u - #out
-    if redis.call('SCARD', set) ~= rest then broken = true end
-    if rest == 0 or broken then
-      redis.call('UNLINK', set)
-      redis.call('HDEL', index, room)
-      e.n = e.n - 1
-      done = done + 1
-    else
-      redis.call('HSET', index, room, string.format('0 %d %d', mine.g, rest))
-    end
-    if broken then drop(room, users, e.p) else save(room, e, users, delta, 0) end
-  else
-    if not e then redis.call('UNLINK', users) end
-    redis.call('UNLINK', set)
-    redis.call('HDEL', index, room)
-    done = done + 1
-  end
-end
-local rest = redis.call('HLEN', index)
-if rest > 0 then
-  redis.call('HSET', TICK, inc, string.format('dead %d %d', rest, upto))
-  return {done, 'going', upto}
-end
-redis.call('HSET', TICK, inc, 'gone')
-redis.call('ZADD', GRAVE, now + keep, inc)
-return {done, 'gone', upto}
-`
-
-// renewLua: KEYS 8 on of each room the user hash and the set of an incarnation that has
-// lost its index. ARGV up to which version the incarnation may have written, the rooms.
-// Drops the rooms whose generation is not after that, for nobody knows which of them the
-// incarnation was in.
-const renewLua = head + functions + `
-local upto = tonumber(ARGV[1])
-for r = 1, #ARGV - 1 do
-  local room, users, set = ARGV[1 + r], KEYS[6 + 2 * r], KEYS[7 + 2 * r]
-  redis.call('UNLINK', set) -- also makes way at maxmemory; see tickLua
-  local e = entry(room)
-  if e and e.g <= upto then drop(room, users, e.p) end
-end
-return {}
 `

@@ -12,6 +12,8 @@ const (
 	opSweep = "sweep" // looks after a bucket in which this node has nothing
 	opPin   = "pin"   // compares the number of buckets with that of the other nodes
 	opNodes = "nodes" // renews the record of the node
+	opList  = "list"  // reads who is where
+	opFeed  = "feed"  // takes what back ends are to be told
 )
 
 // Why a node wrote itself anew: the values of the label reason.
@@ -37,6 +39,8 @@ type Metrics struct {
 	seconds prometheus.Histogram
 	resyncs *prometheus.CounterVec
 	reaped  prometheus.Counter
+
+	feedBatches, feedErrors prometheus.Counter
 }
 
 // NewMetrics registers the metrics with reg; with nil they are kept but not
@@ -66,7 +70,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Incarnations of dead nodes that this node took out of a bucket.",
 		}),
 	}
-	for _, op := range []string{opTick, opReap, opSweep, opPin, opNodes} {
+	m.feedBatches = f.NewCounter(prometheus.CounterOpts{
+		Name: "kansei_presence_events_total",
+		Help: "Batches of joins and leaves that this node published for back ends.",
+	})
+	m.feedErrors = f.NewCounter(prometheus.CounterOpts{
+		Name: "kansei_presence_event_errors_total",
+		Help: "Times that batches of joins and leaves could not be taken from Redis or published; they are tried again.",
+	})
+	for _, op := range []string{opTick, opReap, opSweep, opPin, opNodes, opList, opFeed} {
 		m.errors.WithLabelValues(op)
 	}
 	for _, reason := range []string{resyncLost, resyncReaped, resyncTick, resyncKeys} {

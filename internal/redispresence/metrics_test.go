@@ -20,7 +20,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"kansei_redis_up":              1,
-		"kansei_redis_errors_total":    5,
+		"kansei_redis_errors_total":    7,
 		"kansei_redis_request_seconds": 1,
 		"kansei_roster_resyncs_total":  4,
 		"kansei_roster_reaped_total":   1,

@@ -28,6 +28,11 @@ const (
 	DefaultInterval = time.Second
 	DefaultLease    = 6 * time.Second
 	DefaultTimeout  = time.Second
+
+	DefaultLeaveWait     = 10 * time.Second
+	DefaultFirstSeen     = 100_000
+	DefaultKeepSeen      = 30 * 24 * time.Hour
+	DefaultDistinctExact = 10_000
 )
 
 const (
@@ -59,6 +64,24 @@ type Config struct {
 	Lease    time.Duration // how long a silent node's viewers count; at least three intervals
 	Timeout  time.Duration // of one request
 
+	// Publish gives a batch of joins and leaves of a room to back ends: once, by its id. An
+	// error has it called again later. nil: nobody is told, and nothing is kept for it.
+	Publish func(ctx context.Context, room, id string, body []byte) error
+	// LeaveWait is how long a user has been away when back ends are told; 10 s by default, none
+	// when negative.
+	LeaveWait time.Duration
+	// FirstSeen is of how many users of a room it is kept when they were first seen there: of
+	// half as many at least; 100,000 by default, none when negative. It is kept for KeepSeen
+	// after the last of them came; 30 days by default.
+	FirstSeen int
+	KeepSeen  time.Duration
+	// LogBegan is since when the room log is kept; the zero time when that is not known. When
+	// presence is younger than the log it has lost what was before, and nobody is new.
+	LogBegan func() time.Time
+	// DistinctExact is how many distinct users of a broadcast are counted one by one; 10,000
+	// by default. More are estimated.
+	DistinctExact int
+
 	// Pins are what all nodes must agree about; see [Presence.SetPins].
 	Pins []Pin
 	// Tell returns what other nodes are to know of this one, without blanks, and whether this
@@ -80,9 +103,11 @@ type Presence struct {
 	began   time.Time
 	id      string // of this life of the node
 	incs    atomic.Uint64
+	ahead   atomic.Int64 // how far Redis's clock is ahead of this node's, milliseconds
 	buckets []*bucket
 
 	due, sick chan *bucket // buckets whose flush is due; sick: the last one failed
+	feeds     chan *bucket // buckets whose feed this node is to publish
 	cancel    context.CancelFunc
 	done      chan struct{} // closed when all goroutines have ended
 	closing   atomic.Bool
@@ -120,6 +145,7 @@ func New(cfg Config) *Presence {
 	}
 	wg.Go(func() { r.sweep(ctx) })
 	wg.Go(func() { r.attend(ctx) })
+	wg.Go(func() { r.publish(ctx) })
 	// Ends after the others; Close waits for it.
 	go func() {
 		wg.Wait()
@@ -147,6 +173,22 @@ func newPresence(cfg Config) *Presence {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.LeaveWait == 0 {
+		cfg.LeaveWait = DefaultLeaveWait
+	}
+	cfg.LeaveWait = max(cfg.LeaveWait, 0)
+	if cfg.FirstSeen == 0 {
+		cfg.FirstSeen = DefaultFirstSeen
+	}
+	if cfg.KeepSeen <= 0 {
+		cfg.KeepSeen = DefaultKeepSeen
+	}
+	if cfg.DistinctExact <= 0 {
+		cfg.DistinctExact = DefaultDistinctExact
+	}
+	if cfg.LogBegan == nil {
+		cfg.LogBegan = func() time.Time { return time.Time{} }
+	}
 	if cfg.Tell == nil {
 		cfg.Tell = func() (string, bool) { return "", false }
 	}
@@ -166,6 +208,7 @@ func newPresence(cfg Config) *Presence {
 		id:      strings.ToLower(rand.Text()[:13]), // 65 random bits
 		due:     make(chan *bucket, cfg.Buckets),
 		sick:    make(chan *bucket, cfg.Buckets),
+		feeds:   make(chan *bucket, cfg.Buckets),
 		done:    make(chan struct{}),
 		buckets: make([]*bucket, cfg.Buckets),
 	}
@@ -183,6 +226,9 @@ func (r *Presence) bucketOf(room string) *bucket {
 	_, _ = h.Write([]byte(room)) // never fails
 	return r.buckets[h.Sum32()%uint32(len(r.buckets))]
 }
+
+// clock is Redis's time, as far as this node knows it, in Unix milliseconds.
+func (r *Presence) clock() int64 { return r.now().UnixMilli() + r.ahead.Load() }
 
 var (
 	errNoAnswer = errors.New("redis: no answer yet")

@@ -95,7 +95,17 @@ func TestKilledNodeIsGone(t *testing.T) {
 		here.want(t, "after the lease", 1, 1)
 		// A bucket in which no survivor has a room is swept.
 		eventually(t, "nothing of it left", func() error {
-			left, err := s.keys(victim.keysOf("nobody-else-is-here"), "i:", "u:", "s:", "lease")
+			k := victim.keysOf("nobody-else-is-here")
+			left, err := s.keys(k, "i:"+victim.id, "m:"+victim.id, "u:")
+			if err != nil {
+				return err
+			}
+			leases, err := s.raw.ZRange(context.Background(), k.base+"lease", 0, -1).Result()
+			for _, inc := range leases {
+				if strings.HasPrefix(inc, victim.id) {
+					left = append(left, inc)
+				}
+			}
 			if err == nil && len(left) > 0 {
 				err = fmt.Errorf("%q", left)
 			}

@@ -72,14 +72,14 @@ func TestResyncDoesNotDip(t *testing.T) {
 	if r := v.reports.Load(); r != before {
 		t.Errorf("%d reports of no change", r-before)
 	}
-	if left, err := w.keys(base, "i:"+first, "s:"+first); err != nil || len(left) > 0 {
+	if left, err := w.keys(base, "i:"+first, "m:"+first); err != nil || len(left) > 0 {
 		t.Errorf("left of the old incarnation: %q, %v", left, err)
 	}
 	if state := w.mini.HGet(base.base+"tick", first); state != "gone" {
 		t.Errorf("the old incarnation is %q, want gone", state)
 	}
 	for _, room := range []string{"room", "small"} {
-		if n := w.raw.SCard(w.ctx, base.set(b.inc, room)).Val(); n == 0 {
+		if left, err := w.keys(base, "m:"+b.inc+":"+room); err != nil || len(left) == 0 {
 			t.Errorf("nothing was written of %s", room)
 		}
 	}

@@ -14,9 +14,15 @@ import (
 )
 
 const (
+	maxFeed      = "10000" // batches that wait to be published in a bucket; with more of them back ends begin anew
+	chunkText    = "500"   // chunk, as scripts say it
+	depthText    = "9"     // maxDepth
+	digitsText   = "6"     // placeDigits
+	maxFarewells = "200"   // users of whom one script tells that they have left
+
 	chunk      = 500            // users that one script adds or takes out; 25,000 block Redis for 62 ms
 	chunkRooms = 500            // rooms that one tick names
-	reapRooms  = 100            // rooms that one reaping script names
+	reapPieces = 100            // shards that one reaping script names
 	keepDead   = time.Hour      // how long the mark of a dead incarnation stays
 	keepPeak   = 24 * time.Hour // how long the peak of a room that nobody has stays
 	maxPeaks   = "1000"         // such peaks in a bucket, about 150 bytes each
@@ -27,7 +33,7 @@ const (
 	maxLook   = 100 // rooms that one look takes, for a fraction of a millisecond of Redis
 )
 
-type scripts struct{ tick, sweep, reap, renew, nodes *redis.Script }
+type scripts struct{ tick, sweep, reap, renew, nodes, list, feed *redis.Script }
 
 func newScripts() scripts {
 	return scripts{
@@ -36,13 +42,15 @@ func newScripts() scripts {
 		reap:  redis.NewScript(reapLua),
 		renew: redis.NewScript(renewLua),
 		nodes: redis.NewScript(nodesLua),
+		list:  redis.NewScript(listLua),
+		feed:  redis.NewScript(feedLua),
 	}
 }
 
 // layout is the version of what the keys are and what is in them. Keys, and fields at the end
 // of values, can be added without a new one: nodes pass over what they do not know. With
 // readsKey a version says that nodes of an older layout must not write any more.
-const layout = 2
+const layout = 3
 
 // keySpace is in the names of all keys, so that no key of before is met. It stays: nodes of
 // versions with another one would count apart.
@@ -57,7 +65,7 @@ type keys struct {
 func newKeys(prefix string, bucket int) keys {
 	base := fmt.Sprintf("%s:%d:{p%d}:", prefix, keySpace, bucket)
 	k := keys{base: base}
-	for _, name := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks"} {
+	for _, name := range []string{"lease", "tick", "grave", "counts", "changes", "idle", "peaks", "heat", "gen", "leaving", "left", "feed", "seen"} {
 		k.common = append(k.common, base+name)
 	}
 	return k
@@ -66,8 +74,28 @@ func newKeys(prefix string, bucket int) keys {
 // counts is the key of the entries of all rooms.
 func (k keys) counts() string { return k.base + "counts" }
 
-func (k keys) index(inc string) string     { return k.base + "i:" + inc }
-func (k keys) users(room string) string    { return k.base + "u:" + room }
+func (k keys) index(inc string) string  { return k.base + "i:" + inc }
+func (k keys) users(room string) string { return k.base + "u:" + room }
+
+// shard is the key of a piece of an incarnation's share of a room.
+func (k keys) shard(inc, room string, s shard) string {
+	return k.base + "m:" + inc + ":" + room + ":" + s.suffix()
+}
+
+// first are the keys of when users were first seen in a room: what is written to, and what was
+// there when that became full.
+func (k keys) first(room string) [2]string {
+	return [2]string{k.base + "f:" + room, k.base + "f:" + room + ":old"}
+}
+
+// broadcast are the keys of who was there in a broadcast: a set, a sketch, and scratch.
+func (k keys) broadcast(room string, n int64) [3]string {
+	id := room + ":" + strconv.FormatInt(n, 10)
+	return [3]string{k.base + "d:" + id, k.base + "h:" + id, k.base + "h:" + id + ":in"}
+}
+
+// set is where versions before layout 3 kept the users of an incarnation in a room, without
+// their records.
 func (k keys) set(inc, room string) string { return k.base + "s:" + inc + ":" + room }
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
@@ -92,6 +120,9 @@ type answer struct {
 	reap    []string // dead incarnations that this node is to take out
 	all     bool     // rooms are all that the incarnation's index has
 	rooms   []roomAnswer
+	gen     string // of the feed
+	feed    bool   // this node is to publish the feed
+	firsts  []string
 }
 
 // roomAnswer is what Redis holds of a room.
@@ -117,7 +148,7 @@ func parseAnswer(v []any) (answer, error) {
 			return a, nil
 		}
 	}
-	if len(v) != 7 || v[0] != "ok" {
+	if len(v) != 9 || v[0] != "ok" {
 		return a, fmt.Errorf("%w: tick: %.100q", errAnswer, fmt.Sprint(v))
 	}
 	var ok [5]bool
@@ -128,10 +159,17 @@ func parseAnswer(v []any) (answer, error) {
 	a.reap, ok[3] = texts(v[4])
 	all, ok[4] = v[5].(int64)
 	rooms, good := texts(v[6])
-	if !good || ok != [5]bool{true, true, true, true, true} || len(rooms)%3 != 0 {
+	said, fine := v[7].(string)
+	var told bool
+	a.firsts, told = texts(v[8])
+	if !good || !fine || !told || ok != [5]bool{true, true, true, true, true} || len(rooms)%3 != 0 {
 		return a, fmt.Errorf("%w: tick: %.100q", errAnswer, fmt.Sprint(v))
 	}
 	a.lapsed, a.all = lapsed == 1, all == 1
+	if said != "" {
+		gen, feed, _ := strings.Cut(said, " ")
+		a.gen, a.feed = gen, feed == "1"
+	}
 	a.rooms = make([]roomAnswer, 0, len(rooms)/3)
 	for ; len(rooms) > 0; rooms = rooms[3:] {
 		ra := roomAnswer{room: rooms[0]}

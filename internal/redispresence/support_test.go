@@ -260,6 +260,9 @@ func (n *node) open(room string) *view {
 	return v
 }
 
+// Join counts a connection of a user who has the id for a name.
+func (v *view) Join(id string) { v.Membership.Join(hub.Member{ID: id, Name: id}) }
+
 // is reports whether the last report had these users and connections.
 func (v *view) is(users, conns int) error {
 	c := v.last.Load()
@@ -312,7 +315,7 @@ func (l *line) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 func (l *line) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		switch cmd.Name() {
-		case "eval", "evalsha", "hkeys":
+		case "eval", "evalsha", "hgetall":
 		default:
 			return next(ctx, cmd)
 		}

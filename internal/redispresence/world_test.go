@@ -13,6 +13,9 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // world is a Redis and some nodes on one made-up clock, whose flushes the test does.
@@ -66,6 +69,8 @@ func (w *world) mustRound(nodes ...*node) {
 	}
 }
 
+type listValue []string
+
 // snapshot returns all that Redis holds, restore makes it hold that again.
 func (w *world) snapshot() map[string]any {
 	w.t.Helper()
@@ -79,6 +84,10 @@ func (w *world) snapshot() map[string]any {
 			out[k], err = w.raw.SMembers(w.ctx, k).Result()
 		case "zset":
 			out[k], err = w.raw.ZRangeWithScores(w.ctx, k, 0, -1).Result()
+		case "list":
+			var list listValue
+			list, err = w.raw.LRange(w.ctx, k, 0, -1).Result()
+			out[k] = list
 		case "string":
 			out[k], err = w.raw.Get(w.ctx, k).Result()
 		default:
@@ -99,6 +108,8 @@ func (w *world) restore(keys map[string]any) {
 		switch v := v.(type) {
 		case map[string]string:
 			err = w.raw.HSet(w.ctx, k, v).Err()
+		case listValue:
+			err = w.raw.RPush(w.ctx, k, []string(v)).Err()
 		case []string:
 			err = w.raw.SAdd(w.ctx, k, v).Err()
 		case []redis.Z:
@@ -115,9 +126,11 @@ func (w *world) restore(keys map[string]any) {
 // actor is a node in the random test, with what is true of it.
 type actor struct {
 	*node
+	err    error     // of the last flush
 	frozen time.Time // it does nothing until then
 	views  map[string]*view
-	conns  map[string]map[string]int // room → user → connections
+	conns  map[string]map[string]int    // room → user → connections
+	names  map[string]map[string]string // room → user → what the latest of them said
 }
 
 type lateCommand struct {
@@ -151,12 +164,24 @@ func randomFaults(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	w := newWorld(t)
 	w.rooms = []string{"a", "b", "c", "d"}
+	most := 40
+	if seed%2 == 1 {
+		most = 150 // shares are divided
+	}
 	var actors []*actor
 	var late []lateCommand
 	happened := make(map[string]int)
 	lossy, full := true, false
+	backEnd := &consumer{t: t, gens: map[string]string{}, rooms: map[string]map[string]bool{}, ids: map[string]bool{}}
+	backEnd.reader = w.node()
 	add := func() {
-		a := &actor{node: w.node(), views: map[string]*view{}, conns: map[string]map[string]int{}}
+		a := &actor{node: w.node(), views: map[string]*view{}, conns: map[string]map[string]int{}, names: map[string]map[string]string{}}
+		a.cfg.Publish = func(_ context.Context, _, id string, body []byte) error {
+			if lossy && rng.IntN(10) == 0 {
+				return errFault
+			}
+			return backEnd.hear(id, body)
+		}
 		a.line.fault = func(cmd redis.Cmder) (before, after bool) {
 			if !lossy {
 				return false, false
@@ -196,18 +221,19 @@ func randomFaults(t *testing.T, seed uint64) {
 		if w.now.Before(a.frozen) {
 			return
 		}
-		if err := w.flush(a.node); err != nil {
+		if a.err = w.flush(a.node); a.err != nil {
 			happened["flushes failed"]++
 		}
 		if !a.buckets[0].live {
 			_ = a.buckets[0].sweep(w.ctx, true)
 		}
+		w.publish(a.node)
 	}
 	for range 3 {
 		add()
 	}
 	var saved map[string]any
-	for range 600 {
+	for range 15 * most {
 		w.pass(time.Duration(rng.IntN(200)) * time.Millisecond)
 		deliver()
 		a := actors[rng.IntN(len(actors))]
@@ -217,10 +243,12 @@ func randomFaults(t *testing.T, seed uint64) {
 		case x < 520:
 			if a.views[room] == nil {
 				a.views[room] = a.open(room)
-				a.conns[room] = map[string]int{}
+				a.conns[room], a.names[room] = map[string]int{}, map[string]string{}
 			}
-			u := "u" + strconv.Itoa(rng.IntN(40))
-			a.views[room].Join(u)
+			u := "u" + strconv.Itoa(rng.IntN(most))
+			name := fmt.Sprint("name ", rng.IntN(3))
+			a.views[room].Membership.Join(hub.Member{ID: u, Name: name, Role: protocol.RoleModerator})
+			a.names[room][u] = name
 			a.conns[room][u]++
 		case x < 900:
 			all := slices.Sorted(maps.Keys(a.conns[room]))
@@ -273,7 +301,7 @@ func randomFaults(t *testing.T, seed uint64) {
 		}
 	}
 	lossy, full = false, false
-	for range 100 {
+	for range 160 {
 		w.pass(200 * time.Millisecond)
 		deliver()
 		for _, a := range actors {
@@ -282,7 +310,24 @@ func randomFaults(t *testing.T, seed uint64) {
 		}
 	}
 	t.Log(happened)
+	for i, a := range actors {
+		if a.err != nil {
+			t.Errorf("node %d of %d fails to the end: %v", i, len(actors), a.err)
+		}
+	}
 	base := newKeys(DefaultPrefix, 0)
+	w.listsAreTrue(actors)
+	for _, room := range w.rooms {
+		truth := map[string]bool{}
+		for _, a := range actors {
+			for u := range a.conns[room] {
+				truth[u] = true
+			}
+		}
+		if got := backEnd.rooms[room]; !maps.Equal(got, truth) && len(got)+len(truth) > 0 {
+			t.Errorf("room %s: a back end that was told of joins and leaves takes %v to be there, true are %v", room, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(truth)))
+		}
+	}
 	for _, room := range w.rooms {
 		truth, conns := make(map[string]string), 0
 		for _, a := range actors {

@@ -251,7 +251,7 @@ func API[T any](ctx context.Context, c *Conn, op, subject string, request any, w
 		wait *time.Timer // set by the first answer, if it is weak
 	)
 	err := c.Ask(ctx, op, subject, body, apiAnswers, func(m *nats.Msg) bool {
-		got, said = decodeAnswer[T](m.Data)
+		got, said = Decode[T](m.Data)
 		if !IsCode(said, CodeClusterNotAvailable) && (said != nil || weak == nil || !weak(got)) {
 			return false
 		}
@@ -275,7 +275,9 @@ func API[T any](ctx context.Context, c *Conn, op, subject string, request any, w
 	return got, said
 }
 
-func decodeAnswer[T any](data []byte) (*T, error) {
+// Decode reads an answer of the JetStream API: its error is an [*APIError] if that is what the
+// answer is.
+func Decode[T any](data []byte) (*T, error) {
 	var refusal struct {
 		Error *APIError `json:"error"`
 	}
