@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,7 +38,10 @@ type fakeServer struct {
 	state    protocol.State
 	puts     []string      // Authorization of each PUT
 	saving   chan struct{} // holds up each PUT until it is closed; nil: none
-	stopped  int           // times that the demo was stopped
+	members  []protocol.Member
+	lists    int // times that a page of members was asked for
+	noList   int // HTTP status in place of one; 0: none
+	stopped  int // times that the demo was stopped
 	seq      int
 }
 
@@ -73,6 +77,7 @@ func newFakeServer(t *testing.T, cfg Config) *fakeServer {
 		s.serve(ctx, w, r)
 	})
 	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
+	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.getViewers)
 	mux.HandleFunc("OPTIONS /v1/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Access-Control-Allow-Headers", "Authorization")
@@ -276,4 +281,22 @@ func (s *fakeServer) putRoom(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	s.send(&in)
 	_ = json.NewEncoder(w).Encode(in)
+}
+
+// getViewers answers with all members, two to a page.
+func (s *fakeServer) getViewers(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lists++
+	if s.noList != 0 {
+		w.WriteHeader(s.noList)
+		return
+	}
+	from, _ := strconv.Atoi(r.URL.Query().Get("cursor")) // none: 0
+	to := min(from+2, len(s.members))
+	page := protocol.Members{Users: s.members[from:to]}
+	if to < len(s.members) {
+		page.Cursor = strconv.Itoa(to)
+	}
+	_ = json.NewEncoder(w).Encode(page)
 }

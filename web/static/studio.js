@@ -5,6 +5,7 @@ import { connect } from "../sdk/kansei.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
+import { People } from "./people.js";
 import { $, config, disable, isDisabled, keepToken, lastSession, number, remembered, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
 const SECONDS = 60; // of the line of comments per second
@@ -42,6 +43,12 @@ $("token-form").addEventListener("submit", (e) => {
   remembered.set(`session.${config.room}`, undefined);
   location.reload();
 });
+
+// --- who is here
+
+const people = new People(token);
+room.on("welcome", () => people.start());
+room.on("status", (s) => { if (s.state === "closed") people.stop(); });
 
 // --- the numbers
 
@@ -89,6 +96,7 @@ const statusOf = () => new FormData($("settings")).get("status");
 function load(state) {
   rev = state.rev ?? 0;
   $("room-title").value = state.title ?? "";
+  $("members").checked = state.members === true;
   const choice = $("settings").querySelector(`input[name=status][value=${CSS.escape(state.status)}]`);
   if (choice) choice.checked = true;
 }
@@ -121,7 +129,7 @@ function ask(init) {
 // save puts the form's state in place of the one it is based on, and returns what
 // to say about it.
 async function save() {
-  const state = { rev, status: statusOf(), title: $("room-title").value.trim() };
+  const state = { rev, status: statusOf(), title: $("room-title").value.trim(), members: $("members").checked || undefined };
   const saved = edits;
   const res = await ask({ method: "PUT", headers: { ...authorization, "Content-Type": "application/json" }, body: JSON.stringify(state) });
   if (res.ok) {

@@ -4,9 +4,11 @@ import { Stage, connect } from "../sdk/stage.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
+import { People } from "./people.js";
 import { $, config, disable, isDisabled, keepToken, lastSession, number, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
-const room = connect({ url: root, room: config.room, token: takeToken(), session: lastSession() });
+const token = takeToken();
+const room = connect({ url: root, room: config.room, token, session: lastSession() });
 const phone = matchMedia("(max-width: 640px)").matches;
 const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
 const list = new List();
@@ -53,6 +55,20 @@ toggle("show-list", true, (on) => {
   list.follow();
 });
 toggle("read-aloud", false, (on) => { list.readAloud = on; });
+
+// --- who is here, where the room says that its audience may know
+
+const people = new People(token);
+room.on("state", (s) => {
+  $("people-open").hidden = s.members !== true;
+  if (s.members !== true) $("people").close();
+});
+$("people-open").addEventListener("click", () => {
+  $("people").showModal();
+  people.start();
+});
+$("people-close").addEventListener("click", () => $("people").close());
+$("people").addEventListener("close", () => people.stop());
 
 // --- the five lines
 

@@ -1,0 +1,103 @@
+// Who is here: a list with a search, read again while it can be seen.
+
+import { config, make, number, root, say, setText, $ } from "./page.js";
+
+const AGAIN = 10_000; // ms
+const PAGE = 1000;
+const MOST = 5000; // users that are kept; with more the rest is only counted as "more"
+const SHOWN = 500; // lines; a search finds the others
+const RANKS = ["broadcaster", "moderator", "monitor"];
+
+const arrivals = new Intl.DateTimeFormat(config.lang, { hour: "2-digit", minute: "2-digit" });
+
+/** People keeps the list of the page up to date from start to stop. */
+export class People {
+  #headers;
+  #timer = 0;
+  #running = false;
+  #users = [];
+  #more = false;
+
+  constructor(token) {
+    this.#headers = token ? { Authorization: `Bearer ${token}` } : {};
+    $("people-search").addEventListener("input", () => this.#draw());
+    document.addEventListener("visibilitychange", () => { if (this.#running && !document.hidden) this.#again(0); });
+  }
+
+  start() {
+    if (this.#running) return;
+    this.#running = true;
+    this.#again(0);
+  }
+
+  stop() {
+    this.#running = false;
+    clearTimeout(this.#timer);
+  }
+
+  #again(after) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#load(), after);
+  }
+
+  #loading = false;
+  async #load() {
+    if (this.#loading || !this.#running || document.hidden) return;
+    this.#loading = true;
+    try {
+      setText($("people-note"), await this.#read());
+    } catch {
+      setText($("people-note"), say("people_failed"));
+    }
+    this.#loading = false;
+    this.#draw();
+    if (this.#running) this.#again(AGAIN);
+  }
+
+  // read reads all pages, and returns what is to be said about it.
+  async #read() {
+    const users = [];
+    let cursor = "";
+    let note = "";
+    do {
+      const res = await fetch(`${root}v1/rooms/${encodeURIComponent(config.room)}/viewers?limit=${PAGE}&cursor=${encodeURIComponent(cursor)}`, {
+        cache: "no-store", headers: this.#headers, signal: AbortSignal.timeout(15_000),
+      });
+      if (!res.ok) return say(res.status === 401 || res.status === 403 ? "people_forbidden" : "people_failed");
+      const page = await res.json();
+      if (page.stale) note = say("people_stale", { n: Math.round((page.age_ms ?? 0) / 1000) });
+      for (const u of page.users ?? []) if (typeof u?.id === "string") users.push(u);
+      cursor = page.cursor ?? "";
+    } while (cursor && users.length < MOST);
+    const rank = (u) => (RANKS.includes(u.role) ? RANKS.indexOf(u.role) : RANKS.length);
+    this.#users = users.sort((a, b) => rank(a) - rank(b) || nameOf(a).localeCompare(nameOf(b), config.lang));
+    this.#more = cursor !== "";
+    return note;
+  }
+
+  #draw() {
+    const wanted = fold($("people-search").value.trim());
+    const found = this.#users.filter((u) => fold(nameOf(u)).includes(wanted) || fold(u.id).includes(wanted));
+    $("people-list").replaceChildren(...found.slice(0, SHOWN).map(personLine));
+    setText($("people-n"), number(this.#users.length) + (this.#more ? "+" : ""));
+    const more = found.length - SHOWN;
+    setText($("people-more"), found.length === 0 ? say(wanted ? "people_none" : "people_empty") : more > 0 ? say("people_more", { n: more }) : "");
+  }
+}
+
+const nameOf = (u) => (typeof u.name === "string" && u.name ? u.name : u.id);
+const fold = (s) => s.normalize("NFKC").toLocaleLowerCase();
+
+function personLine(u) {
+  const e = make("li", "person");
+  const name = make("span", "person-name", nameOf(u));
+  name.dir = "auto";
+  name.title = u.id;
+  e.append(name);
+  if (RANKS.includes(u.role)) e.append(make("span", "badge", say(`role_${u.role}`)));
+  const facts = [];
+  if (Number.isFinite(u.since)) facts.push(say("people_since", { time: arrivals.format(u.since) }));
+  if (u.devices > 1) facts.push(say("people_devices", { n: u.devices }));
+  e.append(make("span", "person-facts", facts.join(" · ")));
+  return e;
+}
