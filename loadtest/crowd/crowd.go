@@ -168,6 +168,20 @@ func (c *Crowd) Counts() (now map[string]Counts, told map[string][]Counts) {
 	return now, told
 }
 
+// Here tells who is connected now, by room, in order.
+func (c *Crowd) Here() map[string][]string {
+	here := map[string][]string{}
+	for _, m := range c.members() {
+		if connected, _ := m.state(); connected {
+			here[m.room] = append(here[m.room], m.name)
+		}
+	}
+	for _, names := range here {
+		slices.Sort(names)
+	}
+	return here
+}
+
 // Behind tells how many viewers have not received what their room was sent last, and is
 // the serial of last.
 func (c *Crowd) Behind(last map[string]audit.Serial) (behind int) {

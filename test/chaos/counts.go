@@ -15,8 +15,8 @@ import (
 	"github.com/kansei-live/kansei/test/localcluster"
 )
 
-// counted waits until every node tells of every room exactly who is connected, and
-// everybody in it has been told the same. It returns how long that took, or what is still
+// counted waits until every node tells of every room exactly how many are connected, everybody
+// in it has been told the same, and the lists of members are exact. It returns how long that took, or what is still
 // wrong when it has taken too long.
 func (l *lab) counted(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
@@ -43,6 +43,7 @@ func (l *lab) countsExact(ctx context.Context) error {
 	}
 	wg.Wait()
 	there, told := l.crowd.Counts()
+	here := l.crowd.Here()
 	for i, got := range counts {
 		edge, room := l.cluster.Edges[i/len(rooms)], rooms[i%len(rooms)]
 		switch {
@@ -52,6 +53,11 @@ func (l *lab) countsExact(ctx context.Context) error {
 			return fmt.Errorf("%s counts %+v in %s, where %+v are", edge.Name(), got, room, there[room])
 		case len(told[room]) != 1 || told[room][0] != there[room]:
 			return fmt.Errorf("in %s there are %+v, who were told last that there are %+v", room, there[room], told[room])
+		}
+	}
+	for i, room := range rooms {
+		if err := l.membersExact(ctx, l.cluster.Edges[i%len(l.cluster.Edges)], room, here[room]); err != nil {
+			return err
 		}
 	}
 	return nil

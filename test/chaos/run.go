@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,6 +60,8 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	backEnd := l.follow()
+	defer backEnd.close()
 	talk := l.crowd.Publish()
 	if err := sleep(ctx, rest); err != nil {
 		return nil, err
@@ -109,6 +112,10 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	r.Behind = l.crowd.Behind(last)
 	if r.CountsWrong == nil { // what was exact because nobody had looked is not exact for long
 		_, r.CountsWrong = l.counted(ctx)
+	}
+	if !slices.ContainsFunc(plan, func(f fault) bool { return f.name == "restore" || f.name == "upgrade" }) {
+		// A log that was put back has lost what was told; an older version tells nothing.
+		r.CountsWrong = errors.Join(r.CountsWrong, backEnd.knows(ctx))
 	}
 	history, cancel := context.WithTimeout(ctx, settleTime)
 	r.History = l.crowd.History(history, cursors, last)
