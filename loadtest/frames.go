@@ -76,7 +76,7 @@ func (f *frames) add(hash uint64, raw []byte, fr *frame) (left *frame) {
 	return left
 }
 
-// parsed is a comments message as far as it matters here.
+// parsed is what matters here of a comments message.
 type parsed struct {
 	items    []received
 	history  bool

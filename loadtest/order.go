@@ -165,7 +165,7 @@ func (o *order) follow(i, j int32) (wrong int64) {
 }
 
 // move puts i behind j, and takes along the guesses that were received behind i;
-// moved are those that have been moved already.
+// moved are the entries that have been moved already.
 func (o *order) move(i, j int32, moved map[int32]bool) (wrong int64) {
 	moved[i] = true
 	o.remove(i)

@@ -140,7 +140,7 @@ func (r *run) join(ctx, life context.Context) (time.Duration, error) {
 	return time.Since(began), nil
 }
 
-// settle waits until every viewer has received what it has to, and returns how
+// settle waits until every viewer has received all that it should, and returns how
 // long that took; the longest time allowed if they never do.
 func (r *run) settle() time.Duration {
 	began := time.Now()

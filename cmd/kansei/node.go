@@ -274,6 +274,10 @@ func (n *node) startPresence(reg *prometheus.Registry, roomLog *natslog.Log, tel
 			return nil, err
 		}
 	}
+	reads, err := n.replicas()
+	if err != nil {
+		return nil, err
+	}
 	n.onStop("the connection to Redis", func(context.Context) error { return client.Close() })
 	var events func(ctx context.Context, room, id string, body []byte) error
 	if n.cfg.PresenceEvents {
@@ -282,13 +286,28 @@ func (n *node) startPresence(reg *prometheus.Registry, roomLog *natslog.Log, tel
 	r := redispresence.New(redispresence.Config{
 		Publish: events, LeaveWait: orNone(n.cfg.PresenceWait), LogBegan: roomLog.Began,
 		FirstSeen: orNone(n.cfg.PresenceSeen), KeepSeen: n.cfg.PresenceKeep, DistinctExact: n.cfg.PresenceExact,
-		Client: client, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
+		Client: client, Reads: reads, Buckets: n.cfg.Buckets(), Lease: n.cfg.PresenceLease, Prefix: n.cfg.Prefix, Tell: tell,
 		Pins:    pins(n.secrets.given.tokens, n.secrets.given.guests),
 		Metrics: redispresence.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the presence", r.Close)
 	n.secrets.onChange = func(tokens, guests [][]byte) { r.SetPins(pins(tokens, guests)...) }
 	return r, nil
+}
+
+// replicas connects to those of Redis, if lists are to be read there; nil: they are not.
+func (n *node) replicas() (redis.UniversalClient, error) {
+	if !n.cfg.RedisReplicaReads || n.cfg.Redis == "" {
+		return nil, nil
+	}
+	access := n.access()
+	access.Replicas = true
+	c, err := access.Connect(n.cfg.Redis)
+	if err != nil {
+		return nil, fmt.Errorf("--redis-replica-reads: %w", err)
+	}
+	n.onStop("the connection to replicas of Redis", func(context.Context) error { return c.Close() })
+	return c, nil
 }
 
 // pins are the secrets that all nodes must have. Those that this node has made for itself are
@@ -364,7 +383,7 @@ func onLoopback(l net.Listener) bool {
 	return ok && addr.IP.IsLoopback()
 }
 
-// names are those that a listener answers to: the host that it was told to listen on is
+// names are the host names that a listener answers to: the host that it was told to listen on is
 // one of them.
 func names(configured []string, listen string) []string {
 	return append(slices.Clone(configured), listen)

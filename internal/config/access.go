@@ -31,6 +31,7 @@ type RedisAccess struct {
 	RedisSentinelUser         string `group:"engine" name:"redis-sentinel-user" placeholder:"NAME" help:"User of the node at Sentinel, which is not that of Redis."`
 	RedisSentinelPassword     Secret `group:"engine" name:"redis-sentinel-password" placeholder:"SECRET" help:"Password of Sentinel, which is not that of Redis, better as a variable or in a file."`
 	RedisSentinelPasswordFile string `group:"engine" name:"redis-sentinel-password-file" placeholder:"FILE" help:"File with the password of Sentinel."`
+	RedisReplicaReads         bool   `group:"engine" name:"redis-replica-reads" help:"Read the lists of members from replicas, of Sentinel or a Cluster, Redis 7 or later; what they lack is read from the primary."`
 	RedisCA                   string `group:"engine" name:"redis-ca" placeholder:"FILE" help:"Authorities that sign the certificates of Redis and Sentinel, PEM, in the place of the machine's; --redis begins with rediss."`
 	RedisCert                 string `group:"engine" name:"redis-cert" placeholder:"FILE" help:"Certificate that the node shows to Redis and Sentinel, PEM; with --redis-key; --redis begins with rediss."`
 	RedisKey                  string `group:"engine" name:"redis-key" placeholder:"FILE" help:"Private key of that certificate, PEM."`

@@ -23,6 +23,9 @@ type Access struct {
 	// and the certificate to show to them, nil for none. It does not by itself make a
 	// connection one with TLS.
 	TLS func() (*x509.CertPool, *tls.Certificate)
+	// Replicas has the client read from replicas, and write nothing. Sentinels or a cluster
+	// name them.
+	Replicas bool
 }
 
 // user is User as go-redis wants it; nil when there is none.

@@ -2,6 +2,7 @@ package redispresence
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
@@ -31,21 +32,22 @@ type bucket struct {
 	lastChange time.Time // start of the last flush that carried changes
 
 	// What belongs to the flush under way.
-	inc       string     // the incarnation; empty: none
-	olds      []previous // its predecessors, to be retired once it is written whole
-	dead      []string   // incarnations of others that this node is to take out
-	rewriting bool       // it is not yet written whole
-	mark      string     // of the last tick that Redis has confirmed
-	next      int64      // the number of the one that follows
-	have      int        // rooms in the incarnation's index, once the batches so far have arrived
-	seen      int64      // the version of the last answer; -1: all counts are wanted
-	pending   *batch     // what the next tick carries, until it is answered
-	full      error      // what Redis said when it had no memory for new users; nil: it has
-	look      int        // the place in list from which rooms are looked at next
-	away      time.Time  // when this node was last cut off from the bucket
-	gen       string     // the generation of the feed, as of the last answer
-	regen     string     // the one that must not go on
-	hold      time.Time  // no reports before: other nodes are about to write themselves anew
+	inc       string       // the incarnation; empty: none
+	olds      []previous   // its predecessors, to be retired once it is written whole
+	dead      []string     // incarnations of others that this node is to take out
+	rewriting bool         // it is not yet written whole
+	mark      string       // of the last tick that Redis has confirmed
+	next      int64        // the number of the one that follows
+	have      int          // rooms in the incarnation's index, once the batches so far have arrived
+	seen      int64        // the version of the last answer; -1: all counts are wanted
+	pending   *batch       // what the next tick carries, until it is answered
+	full      error        // what Redis said when it had no memory for new users; nil: it has
+	look      int          // the place in list from which rooms are looked at next
+	away      time.Time    // when this node was last cut off from the bucket
+	newest    atomic.Int64 // the latest version that this node has seen: what is read must not be older
+	gen       string       // the generation of the feed, as of the last answer
+	regen     string       // the one that must not go on
+	hold      time.Time    // no reports before: other nodes are about to write themselves anew
 }
 
 // previous is an incarnation that this node has given up.

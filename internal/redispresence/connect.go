@@ -180,6 +180,9 @@ func split(urls string) (*url.URL, []string, error) {
 }
 
 func (a Access) single(u *url.URL) (redis.UniversalClient, error) {
+	if a.Replicas {
+		return nil, errors.New("replicas are those that sentinels or a cluster name: the setting names one server")
+	}
 	o, err := redis.ParseURL(u.String())
 	if err != nil {
 		return nil, plain(err)
@@ -223,6 +226,7 @@ func (a Access) failover(u *url.URL) (redis.UniversalClient, error) {
 	o.CredentialsProviderContext = a.user()
 	o.Dialer = a.dialer(o.TLSConfig, o.DialTimeout, true)
 	o.DisableIdentity = true
+	o.ReplicaOnly = a.Replicas
 	return redis.NewFailoverClient(o), nil
 }
 
@@ -245,6 +249,7 @@ func (a Access) cluster(u *url.URL) (redis.UniversalClient, error) {
 	o.Dialer = a.dialer(o.TLSConfig, o.DialTimeout, true)
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	o.ReadOnly = a.Replicas
 	return redis.NewClusterClient(o), nil
 }
 

@@ -43,6 +43,18 @@ func listedAs(n *node, room string, want []string) error {
 	return nil
 }
 
+// knowsReplica waits until a sentinel knows the replica of its server.
+func knowsReplica(t *testing.T, sentinel *server) {
+	t.Helper()
+	eventually(t, "the sentinel knows the replica", func() error {
+		s, err := sentinel.raw.Do(t.Context(), "SENTINEL", "REPLICAS", "main").Slice()
+		if err == nil && (len(s) != 1 || !strings.Contains(fmt.Sprint(s[0]), "master-link-status ok")) {
+			err = fmt.Errorf("%v", s)
+		}
+		return err
+	})
+}
+
 func TestMembersAfterAFailover(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -50,13 +62,7 @@ func TestMembersAfterAFailover(t *testing.T) {
 	startProcess(t, first)
 	startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first))
 	sentinel := startSentinel(t, first)
-	eventually(t, "the sentinel knows the replica", func() error {
-		s, err := sentinel.raw.Do(ctx, "SENTINEL", "REPLICAS", "main").Slice()
-		if err == nil && len(s) != 1 {
-			err = fmt.Errorf("%d replicas", len(s))
-		}
-		return err
-	})
+	knowsReplica(t, sentinel)
 	s := &server{url: strings.Replace(sentinel.url, "redis://", "redis+sentinel://", 1) + "/0"}
 	client := func() redis.UniversalClient {
 		c, err := Connect(s.url + "?master_name=main&read_timeout=60s")
@@ -249,5 +255,75 @@ func TestMembersOverBothProtocols(t *testing.T) {
 		}
 		n.shut(t)
 		_ = c.Close()
+	}
+}
+
+// Lists are read from a replica, unless it is behind what its reader has seen.
+func TestMembersFromReplicas(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	first, second := freePort(t), freePort(t)
+	startProcess(t, first)
+	replica := dial(t, startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first)))
+	sentinel := startSentinel(t, first)
+	knowsReplica(t, sentinel)
+	url := strings.Replace(sentinel.url, "redis://", "redis+sentinel://", 1) + "/0?master_name=main&read_timeout=60s"
+	connect := func(a Access) redis.UniversalClient {
+		c, err := a.Connect(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	n := &node{line: &line{}, metrics: NewMetrics(nil)}
+	n.Presence = New(Config{Client: connect(Access{}), Reads: connect(Access{Replicas: true}), Buckets: 1,
+		Interval: testInterval, Lease: testLease, Timeout: patience, Metrics: n.metrics})
+	t.Cleanup(func() { n.shut(t) })
+	v := n.open("room")
+	want := users(200)
+	for _, u := range want {
+		v.Join(u)
+	}
+	v.want(t, "all are there", 200, 200)
+	asked := func() int {
+		stats, err := replica.raw.InfoMap(ctx, "commandstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := 0
+		for name, text := range stats["Commandstats"] {
+			if strings.HasPrefix(name, "cmdstat_eval") {
+				var n int
+				_, _ = fmt.Sscanf(text, "calls=%d", &n)
+				calls += n
+			}
+		}
+		return calls
+	}
+	eventually(t, "the replica is asked, and has all", func() error {
+		if err := listedAs(n, "room", want); err != nil {
+			return err
+		}
+		if asked() < 4 {
+			return fmt.Errorf("%d calls", asked())
+		}
+		return nil
+	})
+	// It gets nothing new any more: nobody who has come since may be missing.
+	if err := replica.raw.Do(ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		u := fmt.Sprint("late-", i)
+		v.Join(u)
+		want = append(want, u)
+		v.want(t, "one more is there", len(want), len(want))
+		if err := listedAs(n, "room", want); err != nil {
+			t.Fatalf("from a replica that is behind: %v", err)
+		}
+	}
+	if _, err := (Access{Replicas: true}).Connect("redis://127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "names one server") {
+		t.Errorf("replicas of a single server: %v", err)
 	}
 }

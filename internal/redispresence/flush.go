@@ -207,6 +207,7 @@ func (b *bucket) resync(reason string) {
 // something of this node, or has dropped rooms of it, that is to be written at once.
 func (b *bucket) learn(a answer) (lost bool) {
 	b.r.ahead.Store(a.now - b.r.now().UnixMilli())
+	b.note(a.version)
 	b.mu.Lock()
 	b.seen = a.version
 	if a.lapsed {

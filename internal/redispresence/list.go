@@ -30,19 +30,20 @@ const (
 
 var errChanging = errors.New("redis: the room changes faster than it can be read")
 
-// listLua: KEYS 1 the counts, 2 the ticks, 3 the generation, then the index of each incarnation, then the shards to
+// listLua: KEYS 1 the counts, 2 the ticks, 3 the generation, 4 the changes, then the index of each incarnation, then the shards to
 // be read. ARGV the room, the number of indexes, and for each shard "m", or "s" for the set of an
 // older version. Answers Redis's time, the room's entry, all ticks, what the indexes say of the
-// room, what is in the shards, and the generation.
+// room, what is in the shards, the generation, and the version of the last change.
 const listLua = `
 local clock = redis.call('TIME')
 local out = {tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000), redis.call('HGET', KEYS[1], ARGV[1]) or '', redis.call('HGETALL', KEYS[2])}
 local said, shards, n = {}, {}, tonumber(ARGV[2])
-for i = 1, n do said[i] = redis.call('HGET', KEYS[3 + i], ARGV[1]) or '' end
-for i = 1, #KEYS - 3 - n do
-  shards[i] = redis.call(ARGV[2 + i] == 's' and 'SMEMBERS' or 'HGETALL', KEYS[3 + n + i])
+for i = 1, n do said[i] = redis.call('HGET', KEYS[4 + i], ARGV[1]) or '' end
+for i = 1, #KEYS - 4 - n do
+  shards[i] = redis.call(ARGV[2 + i] == 's' and 'SMEMBERS' or 'HGETALL', KEYS[4 + n + i])
 end
 out[4], out[5], out[6] = said, shards, redis.call('HGET', KEYS[3], 'g') or ''
+out[7] = tonumber(redis.call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or '0')
 return out
 `
 
@@ -56,12 +57,13 @@ type share struct {
 
 // kept is how a room is kept, and when that was so.
 type kept struct {
-	now    int64
-	gen    string // of the feed
-	users  int
-	incs   []string
-	said   []string // by the index of each of incs
-	shares []share
+	now     int64
+	version int64  // of the last change in the bucket
+	gen     string // of the feed
+	users   int
+	incs    []string
+	said    []string // by the index of each of incs
+	shares  []share
 }
 
 // same reports whether shards that were chosen by one are those of the other.
@@ -70,8 +72,8 @@ func (l *kept) same(o *kept) bool {
 }
 
 // read reads shards of a room, and how its members are kept. Both are of one moment.
-func (b *bucket) read(ctx context.Context, room string, incs []string, pieces []piece) (l kept, found [][]string, err error) {
-	keys := []string{b.keys.counts(), b.keys.base + "tick", b.keys.base + "gen"}
+func (b *bucket) read(ctx context.Context, s source, room string, incs []string, pieces []piece) (l kept, found [][]string, err error) {
+	keys := []string{b.keys.counts(), b.keys.base + "tick", b.keys.base + "gen", b.keys.base + "changes"}
 	args := []any{room, len(incs)}
 	for _, inc := range incs {
 		keys = append(keys, b.keys.index(inc))
@@ -83,14 +85,14 @@ func (b *bucket) read(ctx context.Context, room string, incs []string, pieces []
 		}
 		keys, args = append(keys, p.key), append(args, kind)
 	}
-	v, err := b.r.run(ctx, opList, b.r.scripts.list, keys, args)
+	v, err := b.r.read(ctx, s, keys, args)
 	if err != nil {
 		return l, nil, err
 	}
-	if len(v) != 6 {
+	if len(v) != 7 {
 		return l, nil, fmt.Errorf("%w: list: %.100q", errAnswer, fmt.Sprint(v))
 	}
-	var ok [6]bool
+	var ok [7]bool
 	var entry string
 	var ticks []string
 	var shards []any
@@ -100,7 +102,8 @@ func (b *bucket) read(ctx context.Context, room string, incs []string, pieces []
 	l.said, ok[3] = texts(v[3])
 	shards, ok[4] = v[4].([]any)
 	l.gen, ok[5] = v[5].(string)
-	if ok != [6]bool{true, true, true, true, true, true} || len(ticks)%2 != 0 || len(l.said) != len(incs) || len(shards) != len(pieces) {
+	l.version, ok[6] = v[6].(int64)
+	if ok != [7]bool{true, true, true, true, true, true, true} || len(ticks)%2 != 0 || len(l.said) != len(incs) || len(shards) != len(pieces) {
 		return l, nil, fmt.Errorf("%w: list: %.100q", errAnswer, fmt.Sprint(v))
 	}
 	for ; len(ticks) > 0; ticks = ticks[2:] {
@@ -125,10 +128,10 @@ func (b *bucket) read(ctx context.Context, room string, incs []string, pieces []
 		at, ok := parseShape(text)
 		l.shares = append(l.shares, share{incs[i], at, !ok, c == 0})
 	}
-	for _, s := range shards {
-		list, ok := texts(s)
+	for _, one := range shards {
+		list, ok := texts(one)
 		if !ok {
-			return l, nil, fmt.Errorf("%w: list: %.100q", errAnswer, fmt.Sprint(s))
+			return l, nil, fmt.Errorf("%w: list: %.100q", errAnswer, fmt.Sprint(one))
 		}
 		found = append(found, list)
 	}
@@ -136,10 +139,10 @@ func (b *bucket) read(ctx context.Context, room string, incs []string, pieces []
 }
 
 // lookUp finds out how the members of a room are kept.
-func (b *bucket) lookUp(ctx context.Context, room string) (kept, error) {
+func (b *bucket) lookUp(ctx context.Context, s source, room string) (kept, error) {
 	var incs []string
 	for range listTries {
-		l, _, err := b.read(ctx, room, incs, nil)
+		l, _, err := b.read(ctx, s, room, incs, nil)
 		if err != nil || slices.Equal(l.incs, incs) {
 			return l, err
 		}
@@ -161,7 +164,7 @@ func byPlace(a, b listed) int {
 
 // span reads the members of a room whose places are in a range, in order. It returns false when
 // the room is kept in another way than l says.
-func (b *bucket) span(ctx context.Context, room string, l *kept, from, to uint32) (members []listed, ok bool, err error) {
+func (b *bucket) span(ctx context.Context, src source, room string, l *kept, from, to uint32) (members []listed, ok bool, err error) {
 	var pieces []piece
 	var of []share
 	for _, s := range l.shares {
@@ -173,7 +176,7 @@ func (b *bucket) span(ctx context.Context, room string, l *kept, from, to uint32
 			pieces, of = append(pieces, piece{key: b.keys.shard(s.inc, room, sh)}), append(of, s)
 		}
 	}
-	now, found, err := b.read(ctx, room, l.incs, pieces)
+	now, found, err := b.read(ctx, src, room, l.incs, pieces)
 	if err != nil || !now.same(l) {
 		return nil, false, err
 	}
@@ -224,18 +227,62 @@ func merge(a, b listed) listed {
 	return b
 }
 
-// page reads up to limit members of a room behind a cursor, with a place of at most last.
-func (b *bucket) page(ctx context.Context, room, behind string, limit int, last uint32) (members []listed, more bool, gen string, err error) {
+// source is where a page is read: from replicas, if there are any that are not older than a
+// version, or from the primary.
+type source struct {
+	least   int64
+	primary bool
+}
+
+// read runs listLua where a source says.
+func (r *Presence) read(ctx context.Context, s source, keys []string, args []any) ([]any, error) {
+	if r.cfg.Reads != nil && !s.primary {
+		var v []any
+		err := r.call(ctx, opList, func(ctx context.Context) (err error) {
+			v, err = r.scripts.list.RunRO(ctx, r.cfg.Reads, keys, args...).Slice()
+			return err
+		})
+		if err == nil && len(v) == 7 {
+			if version, ok := v[6].(int64); ok && version >= s.least {
+				return v, nil
+			}
+		}
+	}
+	return r.run(ctx, opList, r.scripts.list, keys, args)
+}
+
+// note takes in a version that the bucket has had.
+func (b *bucket) note(version int64) {
+	for {
+		had := b.newest.Load()
+		if version <= had || b.newest.CompareAndSwap(had, version) {
+			return
+		}
+	}
+}
+
+// page is part of a list, in order.
+type page struct {
+	listed []listed
+	more   bool
+	kept
+}
+
+// page reads up to limit members of a room behind a cursor, with a place of at most last. What a
+// node or the reader has seen already is never taken back.
+func (b *bucket) page(ctx context.Context, src source, room, behind string, limit int, last uint32) (page, error) {
+	src.least = max(src.least, b.newest.Load())
 	from := uint32(0)
 	after := listed{id: behind}
 	if behind != "" {
 		after.place = placeIn(room, behind)
 		from = after.place
 	}
-	for range listTries {
-		var l kept
-		if l, err = b.lookUp(ctx, room); err != nil {
-			return nil, false, "", err
+	for try := range listTries {
+		src.primary = src.primary || try > listTries/2 // replicas may be of several minds
+		l, err := b.lookUp(ctx, src, room)
+		if err != nil {
+			return page{}, err
 		}
 		at, out := from, []listed(nil)
 		for at <= last && len(out) <= limit {
@@ -244,9 +291,9 @@ func (b *bucket) page(ctx context.Context, room, behind string, limit int, last 
 				width := uint64(limit+listMore) << placeBits / uint64(max(l.users, 1))
 				to = uint32(min(uint64(at)+width+1, uint64(to)))
 			}
-			some, ok, err := b.span(ctx, room, &l, at, to)
+			some, ok, err := b.span(ctx, src, room, &l, at, to)
 			if err != nil {
-				return nil, false, "", err
+				return page{}, err
 			}
 			if !ok {
 				out = nil
@@ -260,10 +307,11 @@ func (b *bucket) page(ctx context.Context, room, behind string, limit int, last 
 			at = to
 		}
 		if at > last || len(out) > limit {
-			return out[:min(len(out), limit)], len(out) > limit, l.gen, nil
+			b.note(l.version)
+			return page{out[:min(len(out), limit)], len(out) > limit, l}, nil
 		}
 	}
-	return nil, false, "", errChanging
+	return page{}, errChanging
 }
 
 // Cursors are what a page ended with, so that they stay good whatever changes.
@@ -296,17 +344,25 @@ func (r *Presence) Members(ctx context.Context, q hub.MembersQuery) (out protoco
 	if scan, leaving := strings.CutPrefix(behind, "\n"); leaving {
 		return b.leavers(ctx, q.Room, scan, q.Limit)
 	}
-	found, more, gen, err := b.page(ctx, q.Room, behind, q.Limit, 1<<placeBits-1)
+	// A cursor says which version its page was of, and where it ended.
+	version, id, _ := strings.Cut(behind, " ")
+	src := source{primary: q.Leaving}
+	if behind != "" {
+		if src.least, err = strconv.ParseInt(version, 36, 64); err != nil {
+			return out, hub.ErrCursor
+		}
+	}
+	p, err := b.page(ctx, src, q.Room, id, q.Limit, 1<<placeBits-1)
 	if err != nil {
 		return out, err
 	}
-	out.Users, out.Generation = make([]protocol.Member, 0, len(found)), gen
-	for _, e := range found {
+	out.Users, out.Generation = make([]protocol.Member, 0, len(p.listed)), p.gen
+	for _, e := range p.listed {
 		out.Users = append(out.Users, e.Member)
 	}
 	switch {
-	case more:
-		out.Cursor = cursorOf(found[len(found)-1].id)
+	case p.more:
+		out.Cursor = cursorOf(strconv.FormatInt(p.version, 36) + " " + p.listed[len(p.listed)-1].id)
 	case q.Leaving:
 		out.Cursor = cursorOf("\n0")
 	}
@@ -411,12 +467,12 @@ func (r *Presence) RoomsOf(ctx context.Context, user, cursor string, limit int) 
 	if !strings.HasPrefix(behind, user+"\n") {
 		return protocol.UserRooms{}, hub.ErrCursor
 	}
-	found, _, _, err := r.bucketOf(user).page(ctx, indexRoom, behind, 1<<30, place(user))
+	p, err := r.bucketOf(user).page(ctx, source{primary: true}, indexRoom, behind, 1<<30, place(user))
 	if err != nil {
 		return protocol.UserRooms{}, err
 	}
 	out := protocol.UserRooms{Rooms: []protocol.UserRoom{}}
-	for _, e := range found {
+	for _, e := range p.listed {
 		id, room, _ := strings.Cut(e.id, "\n")
 		switch {
 		case id != user:

@@ -55,6 +55,10 @@ type Config struct {
 	// presence. It must not retry by itself; [Connect] makes such a client.
 	Client redis.UniversalClient
 
+	// Reads, if set, reads the lists of members: a client of replicas, which may be behind.
+	// What they lack is read from Client.
+	Reads redis.UniversalClient
+
 	// Prefix begins the name of every key. Prefix and Buckets must be the same on
 	// all nodes.
 	Prefix  string

@@ -195,7 +195,7 @@ func (v *Viewer) Received(items []Item) {
 // any goroutine.
 func (v *Viewer) Last() Serial { return Serial(v.last.Load()) }
 
-// name holds each comment to one id, and each id of a room to one comment.
+// name checks that a comment always comes under one id, and an id of a room with one comment.
 func (j *Journal) name(room string, items []Item) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -57,7 +57,7 @@ func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
 	return false
 }
 
-// checkIDs holds the ids that senders were told to what they may be.
+// checkIDs checks the ids that senders were told.
 func (j *Journal) checkIDs(v *Verdict) {
 	for _, c := range j.clashes {
 		if c.serial > 0 && j.storedAgain(c.serial) {

@@ -85,7 +85,7 @@ func number(v float64) string {
 // OK reports whether the bound is met, or there is none.
 func (r *Row) OK() bool { return r.Bound == nil || r.Value <= *r.Bound }
 
-// add adds a figure with what it is the median of.
+// add adds a figure, and the values of which it is the median.
 func (r *Report) add(row Row) {
 	if len(row.Values) == 0 {
 		row.Values = Spread{row.Value}

@@ -41,7 +41,7 @@ func (t *texts) comment(s audit.Serial) protocol.CommentRequest {
 	return req
 }
 
-// talker is who can say something; what it answers is for the journal.
+// talker is a publisher. Its answers go to the journal.
 type talker interface {
 	author() string
 	once() bool // it does not ask again
@@ -217,7 +217,7 @@ func (c *Crowd) Flood(room string, n int) {
 	sending.Wait()
 }
 
-// Mark says one last thing in each room, and returns what. When somebody has received
+// Mark sends a last comment to each room, and returns their serials. When a viewer has received
 // it, nothing else is to come.
 func (c *Crowd) Mark(ctx context.Context) (map[string]audit.Serial, error) {
 	last := map[string]audit.Serial{}

@@ -34,7 +34,7 @@ func (s *strike) lasts(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * s.cfg.Pace)
 }
 
-// wait waits for a time as it is in a run of full length.
+// wait waits for a time, shortened as the run is.
 func (s *strike) wait(ctx context.Context, d time.Duration) error {
 	return sleep(ctx, s.lasts(d))
 }

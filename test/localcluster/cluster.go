@@ -53,8 +53,8 @@ type Config struct {
 	// Front has HAProxy stand before the nodes: one address for all, which leads to those
 	// that are ready.
 	Front bool
-	// Link, if set, is asked where from is to find to: both are names of processes, address
-	// is where to listens. So something can stand between them. NATS servers then tell
+	// Link, if set, returns the address at which process from finds process to, which listens
+	// at address. So something can stand between them. NATS servers then tell
 	// nobody of each other, and of two of them the one that was named later connects.
 	Link func(from, to, address string) (string, error)
 

@@ -1,4 +1,4 @@
-// Clock prints what it takes the time to be, and how long it takes a short wait to be.
+// Clock prints the time, and how long a short wait took, both by its own clock.
 package main
 
 import (
