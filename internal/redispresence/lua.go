@@ -5,8 +5,8 @@ package redispresence
 // A room's entry says "users connections peak generation members": members is the
 // number of incarnations that have the room in their index at that generation. An
 // incarnation's index says of a room "connections generation users depth split": what it has
-// written, at which generation of the room, and the shape of its share. What was written at another generation
-// than the entry's counts for nothing.
+// written, at which generation of the room, and the shape of its share. What was written at
+// another generation than the entry's counts for nothing.
 //
 // Values may have further fields, which a newer version has written: they are passed over,
 // and kept where the value is somebody else's too.
@@ -39,7 +39,8 @@ local function bury(inc, due, rooms, upto)
 end
 
 -- Entries, heats and changes are written at the end, all at once: see store.
-local known, kept, hot, changed = {}, {}, {}, {} -- room → its entry, as this script has left it; what of it is to be written
+local kept, hot, changed = {}, {}, {}
+local known = {} -- room → its entry, as this script has left it
 local function entry(room)
   local s = kept[room] or redis.call('HGET', COUNTS, room)
   local u, c, p, g, n, more = string.match(s or '', '^(%d+) (%d+) (%d+) (%d+) (%d+)(.*)$')

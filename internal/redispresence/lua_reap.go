@@ -20,9 +20,10 @@ return reap
 // incarnation, whether its own node asks (which needs no lapsed lease), the claim, how long to
 // keep the mark (both ms), how many users to take out, how many rooms the incarnation has and up
 // to which version, if nobody else knows, whether its index is to be believed, how long a leave
-// waits, the number of pieces, and of each the room, "m" or "s", and whether it is the room's last. Answers how many
-// of the pieces are done, whether the incarnation is gone, still going, not dead at all or in
-// doubt, as its index has lost rooms, and up to which version it may have written.
+// waits, the number of pieces, and of each the room, "m" or "s", and whether it is the room's
+// last. Answers how many of the pieces are done, whether the incarnation is gone, still going,
+// not dead at all or in doubt, as its index has lost rooms, and up to which version it may have
+// written.
 const reapLua = head + `
 local wait = tonumber(ARGV[9])
 redis.call('HDEL', TICK, '') -- see tickLua; to reap makes room
