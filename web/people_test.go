@@ -41,6 +41,7 @@ func TestPeople(t *testing.T) {
 		if title := eval[string](p, `document.title`); strings.Contains(title, "owned") || eval[bool](p, `document.querySelector(".people img") !== null`) {
 			t.Error("a name was taken for markup")
 		}
+		p.shoot("studio people")
 		if n := eval[string](p, `document.getElementById("people-n").textContent`); n != "5" {
 			t.Errorf("the number is %q", n)
 		}

@@ -31,7 +31,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"loadtest/crowd": {"protocol", "client", "loadtest", "loadtest/audit"},
 		"loadtest/bench": {"protocol", "loadtest"},
 		"internal/demo":  {"protocol", "client", "loadtest"},
-		"internal/edge":  slices.Concat([]string{"protocol", "hub"}, adapters, tools),
+
+		"docs/examples/presence": {"protocol"}, // as a back end of somebody else's
+		"internal/edge":          slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
 		"internal/credentials":      {"internal/config", "internal/private"},
 		"internal/natslog/natsconn": {"internal/quiet", "internal/redact"},

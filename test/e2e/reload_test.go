@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
@@ -258,6 +260,11 @@ func TestReload(t *testing.T) {
 
 	// The passwords of NATS and Redis: connections that are there stay.
 	put("nats", "nats-2\n")
+	change := goredis.NewClient(&goredis.Options{Addr: net.JoinHostPort("127.0.0.1", redisPort), Password: "redis-1"})
+	if err := change.ConfigSet(t.Context(), "requirepass", "redis-2").Err(); err != nil {
+		t.Fatal(err)
+	}
+	_ = change.Close()
 	put("redis", "redis-2\n")
 	before := read("ok")
 	becomes("the passwords are read", func() bool { return read("ok") > before })
