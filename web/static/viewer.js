@@ -42,11 +42,13 @@ function toggle(id, initial, change) {
   });
 }
 
-toggle("pause", false, (on) => { stage.paused = on; });
+const pauses = () => { stage.paused = $("stage-panel").hidden || $("pause").getAttribute("aria-pressed") === "true"; };
+toggle("pause", false, pauses);
 toggle("show-stage", true, (on) => {
   $("stage-panel").hidden = !on;
   $("room").classList.toggle("no-stage", !on);
-  if (on) stage.clear();
+  stage.clear();
+  pauses(); // nothing is laid on a stage that is not there, even before its size is noticed
   list.follow();
 });
 toggle("show-list", true, (on) => {
