@@ -152,7 +152,13 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 	if !ok || !s.mayList(w, userOf(name, who.id), who) {
 		return
 	}
-	state, known := s.stateOf(r.Context(), name)
+	room, ok := s.readRoom(w, name)
+	if !ok {
+		return
+	}
+	defer room.Release()
+	known := room.Ready(r.Context())
+	state, _ := room.Status()
 	if !who.role.Staff() && !s.cfg.Members && !state.Members {
 		why := "only the staff of this room may list who is in it"
 		if !known {
@@ -174,19 +180,6 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 		}
 		return page, err
 	})
-}
-
-// stateOf is the state of a room, and whether it could be read. Nothing is known of a room that
-// could not.
-func (s *Server) stateOf(ctx context.Context, room string) (protocol.State, bool) {
-	if state, ok := s.cfg.Hub.Status(room); ok {
-		return state, true
-	}
-	state, err := s.cfg.Log.State(ctx, room)
-	if err != nil {
-		return protocol.State{}, false
-	}
-	return hub.DecodeState(state), true
 }
 
 // mayList counts a request for a list against the rate of its user's messages; it has answered

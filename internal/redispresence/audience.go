@@ -124,12 +124,15 @@ func (b *bucket) hear(a *answer) {
 		if p.room.index {
 			continue
 		}
+		here := b.rooms[p.room.name] == p.room // otherwise it was left meanwhile
 		for _, g := range p.groups {
 			for _, id := range g.ins {
 				if len(told) == 0 {
-					return // the tick was sent again, or Redis did not take it for the room's
+					return // the tick was sent again
 				}
-				p.room.learn(id, told[0])
+				if here {
+					p.room.learn(id, told[0])
+				}
 				told = told[1:]
 			}
 		}
@@ -161,10 +164,11 @@ func (rm *room) learn(id, text string) {
 func (b *bucket) keepSketches(ctx context.Context) error {
 	const most = 50 // of 12 KiB each
 	var rooms []*room
+	var casts []int64
 	b.mu.Lock()
 	for _, rm := range b.list {
 		if rm.broadcast > 0 && rm.conns > 0 && len(rooms) < most {
-			rooms = append(rooms, rm)
+			rooms, casts = append(rooms, rm), append(casts, rm.broadcast)
 		}
 	}
 	b.mu.Unlock()
@@ -175,7 +179,7 @@ func (b *bucket) keepSketches(ctx context.Context) error {
 	err := b.r.call(ctx, opList, func(ctx context.Context) error {
 		p := b.r.cfg.Client.Pipeline()
 		for i, rm := range rooms {
-			found[i] = p.Get(ctx, b.keys.broadcast(rm.name, rm.broadcast)[1])
+			found[i] = p.Get(ctx, b.keys.broadcast(rm.name, casts[i])[1])
 		}
 		// There may be none, or an engine that does not give them away.
 		if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !answers(err) {
@@ -189,7 +193,7 @@ func (b *bucket) keepSketches(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i, rm := range rooms {
-		if text, err := found[i].Result(); err == nil && text != "" {
+		if text, err := found[i].Result(); err == nil && text != "" && rm.broadcast == casts[i] {
 			rm.sketch, rm.past = text, nil
 		}
 	}

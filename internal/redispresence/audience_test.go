@@ -201,3 +201,42 @@ func TestDistinctUsersAreMergedAgain(t *testing.T) {
 // The members of the crew who are in no count are in no list and no broadcast: the hub does not
 // tell of them. What it tells of goes everywhere.
 var _ hub.Roster = (*Presence)(nil)
+
+// What is told of the users of one room is not taken for that of another, which Redis has lost.
+func TestFirstSeenOfTheRightUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	began := w.now
+	n := w.node()
+	n.cfg.LogBegan = func() time.Time { return began }
+	lost, kept := n.open("lost"), n.open("kept")
+	lost.Join("ann")
+	kept.Join("ann")
+	kept.Join("bob")
+	w.mustRound(n)
+	kept.Leave("bob")
+	w.pass(time.Second)
+	w.mustRound(n)
+	w.pass(time.Hour)
+	for range 3 {
+		w.mustRound(n)
+		w.pass(time.Second)
+	}
+	b := n.buckets[0]
+	w.mini.HDel(b.keys.index(b.inc), "lost")
+	lost.Join("new")
+	kept.Join("bob")
+	b.pending = b.collect()
+	a, err := b.send(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.hear(&a)
+	b.confirmed()
+	if at, known := kept.First("bob"); !known || at.Sub(began) > time.Minute {
+		t.Errorf("bob was first seen %v, %v; want an hour before %v", at, known, w.now)
+	}
+	if at, known := lost.First("new"); known {
+		t.Errorf("a user whose room Redis has lost was first seen %v", at)
+	}
+}

@@ -220,6 +220,9 @@ if fresh then
     end
     local delta, left, joined = 0, {}, {}
     if at and not counted then delta = nins - nouts end
+    if counted and not at then
+      for _ = 1, nins do firsts[#firsts + 1] = '' end
+    end
     if at and counted then
       local seen = nins > 0 and maxseen > 0 and acquaint(room, first, ins, nins)
       if broadcast ~= '0' and nmarks + nins + nups > 0 then

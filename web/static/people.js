@@ -2,23 +2,24 @@
 
 import { config, make, number, root, say, setText, $ } from "./page.js";
 
-const AGAIN = 10_000; // ms
 const PAGE = 1000;
-const MOST = 5000; // users that are kept; with more the rest is only counted as "more"
 const SHOWN = 500; // lines; a search finds the others
 const RANKS = ["broadcaster", "moderator", "monitor"];
 
 const arrivals = new Intl.DateTimeFormat(config.lang, { hour: "2-digit", minute: "2-digit" });
 
-/** People keeps the list of the page up to date from start to stop. */
+/** People keeps the list of the page up to date from start to stop: most users of it, read again after some milliseconds. */
 export class People {
   #headers;
+  #most;
+  #pause;
   #timer = 0;
   #running = false;
   #users = [];
   #more = false;
 
-  constructor(token) {
+  constructor(token, { most, again }) {
+    [this.#most, this.#pause] = [most, again];
     this.#headers = token ? { Authorization: `Bearer ${token}` } : {};
     $("people-search").addEventListener("input", () => this.#draw());
     document.addEventListener("visibilitychange", () => { if (this.#running && !document.hidden) this.#again(0); });
@@ -51,7 +52,7 @@ export class People {
     }
     this.#loading = false;
     this.#draw();
-    if (this.#running) this.#again(AGAIN);
+    if (this.#running) this.#again(this.#pause);
   }
 
   // read reads all pages, and returns what is to be said about it.
@@ -68,7 +69,7 @@ export class People {
       if (page.stale) note = say("people_stale", { n: Math.round((page.age_ms ?? 0) / 1000) });
       for (const u of page.users ?? []) if (typeof u?.id === "string") users.push(u);
       cursor = page.cursor ?? "";
-    } while (cursor && users.length < MOST);
+    } while (cursor && users.length < this.#most);
     const rank = (u) => (RANKS.includes(u.role) ? RANKS.indexOf(u.role) : RANKS.length);
     this.#users = users.sort((a, b) => rank(a) - rank(b) || nameOf(a).localeCompare(nameOf(b), config.lang));
     this.#more = cursor !== "";

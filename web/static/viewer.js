@@ -58,9 +58,9 @@ toggle("show-list", true, (on) => {
 });
 toggle("read-aloud", false, (on) => { list.readAloud = on; });
 
-// --- who is here, where the room says that its audience may know
+// --- who is here, where the room says that its audience may know. A whole audience may look.
 
-const people = new People(token);
+const people = new People(token, { most: 1000, again: 30_000 });
 room.on("state", (s) => {
   $("people-open").hidden = s.members !== true;
   if (s.members !== true) $("people").close();
