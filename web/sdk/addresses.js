@@ -21,7 +21,7 @@ export class Addresses {
   }
 
   /** The address of the room at the node whose turn it is. */
-  get room() { return this.#all[this.#current].room; }
+  get room() { return this.#all[Math.max(this.#current, 0)].room; }
 
   /** next turns to the next node that may be asked, and returns 0; or how long it is until one may. */
   next(now) {

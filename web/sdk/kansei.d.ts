@@ -206,8 +206,44 @@ export interface Connection {
    * server would take is refused at once, by the code that the server has for it.
    */
   comment(text: string, options?: CommentOptions | null): Promise<{ id: string; ref: string; held: boolean }>;
+  /**
+   * Reads a page of who is in the room, for those who may know; rejects with a KanseiError otherwise (`forbidden`), or when it
+   * cannot be read. Go on with `cursor` until there is none. Who stays meanwhile is in exactly one page.
+   */
+  members(options?: MembersOptions | null): Promise<MembersPage>;
   /** Leaves for good. */
   close(): void;
+}
+
+export interface MembersOptions {
+  /** Users of a page, 1 to 1000; 100 if left out. */
+  limit?: number;
+  /** Of the page before. */
+  cursor?: string;
+  signal?: AbortSignal;
+}
+
+export interface MembersPage {
+  users: Member[];
+  /** Of the next page; undefined on the last one. */
+  cursor: string | undefined;
+  /** The list cannot be read now, and this one is `ageMs` old. */
+  stale: boolean;
+  ageMs: number;
+}
+
+/** Who is in a room. */
+export interface Member {
+  id: string;
+  /** May be empty. Show it as text. */
+  name: string;
+  role: string;
+  /** Unix milliseconds. */
+  since: number;
+  /** Connections. */
+  devices: number;
+  /** When the user was first here, Unix milliseconds; undefined: not known. */
+  firstSeen: number | undefined;
 }
 
 /** What becomes of a comment: see `measure`. */

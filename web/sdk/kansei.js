@@ -14,6 +14,7 @@
 // has a limit; the types are in kansei.d.ts.
 
 import { Addresses } from "./addresses.js";
+import { members } from "./members.js";
 import { Outbox } from "./outbox.js";
 import { browser, steadyClock } from "./platform.js";
 import { KanseiError, asToken, commentRequest, whole } from "./request.js";
@@ -128,6 +129,11 @@ class Connection {
     if (timeoutMs != null && !(timeoutMs >= 0)) throw new TypeError(`kansei: timeoutMs must be milliseconds, not ${timeoutMs}`);
     if (this.#over) throw new KanseiError("closed", "the connection is closed");
     return this.#outbox.add(request, timeoutMs ?? undefined);
+  }
+
+  async members(options) {
+    if (this.#token === undefined && this.#o.getToken) this.#token = await this.#o.getToken();
+    return members(this.#p, this.#addresses.room, this.#token == null ? undefined : asToken(this.#token), options ?? {});
   }
 
   close() { this.#end("closed"); }

@@ -1,6 +1,6 @@
 // Who is here: a list with a search, read again while it can be seen.
 
-import { config, make, number, root, say, setText, $ } from "./page.js";
+import { $, config, make, number, say, setText } from "./page.js";
 
 const PAGE = 1000;
 const SHOWN = 500; // lines; a search finds the others
@@ -10,7 +10,7 @@ const arrivals = new Intl.DateTimeFormat(config.lang, { hour: "2-digit", minute:
 
 /** People keeps the list of the page up to date from start to stop: most users of it, read again after some milliseconds. */
 export class People {
-  #headers;
+  #room;
   #most;
   #pause;
   #timer = 0;
@@ -18,9 +18,9 @@ export class People {
   #users = [];
   #more = false;
 
-  constructor(token, { most, again }) {
+  constructor(room, { most, again }) {
     [this.#most, this.#pause] = [most, again];
-    this.#headers = token ? { Authorization: `Bearer ${token}` } : {};
+    this.#room = room;
     $("people-search").addEventListener("input", () => this.#draw());
     document.addEventListener("visibilitychange", () => { if (this.#running && !document.hidden) this.#again(0); });
   }
@@ -47,8 +47,8 @@ export class People {
     this.#loading = true;
     try {
       setText($("people-note"), await this.#read());
-    } catch {
-      setText($("people-note"), say("people_failed"));
+    } catch (err) {
+      setText($("people-note"), say(err.code === "forbidden" || err.code === "unauthorized" ? "people_forbidden" : "people_failed"));
     }
     this.#loading = false;
     this.#draw();
@@ -58,22 +58,15 @@ export class People {
   // read reads all pages, and returns what is to be said about it.
   async #read() {
     const users = [];
-    let cursor = "";
-    let note = "";
+    let page = { cursor: undefined };
     do {
-      const res = await fetch(`${root}v1/rooms/${encodeURIComponent(config.room)}/viewers?limit=${PAGE}&cursor=${encodeURIComponent(cursor)}`, {
-        cache: "no-store", headers: this.#headers, signal: AbortSignal.timeout(15_000),
-      });
-      if (!res.ok) return say(res.status === 401 || res.status === 403 ? "people_forbidden" : "people_failed");
-      const page = await res.json();
-      if (page.stale) note = say("people_stale", { n: Math.round((page.age_ms ?? 0) / 1000) });
-      for (const u of page.users ?? []) if (typeof u?.id === "string") users.push(u);
-      cursor = page.cursor ?? "";
-    } while (cursor && users.length < this.#most);
+      page = await this.#room.members({ limit: PAGE, cursor: page.cursor });
+      users.push(...page.users);
+    } while (page.cursor && users.length < this.#most);
     const rank = (u) => (RANKS.includes(u.role) ? RANKS.indexOf(u.role) : RANKS.length);
     this.#users = users.sort((a, b) => rank(a) - rank(b) || nameOf(a).localeCompare(nameOf(b), config.lang));
-    this.#more = cursor !== "";
-    return note;
+    this.#more = page.cursor !== undefined;
+    return page.stale ? say("people_stale", { n: Math.round(page.ageMs / 1000) }) : "";
   }
 
   #draw() {
@@ -86,7 +79,7 @@ export class People {
   }
 }
 
-const nameOf = (u) => (typeof u.name === "string" && u.name ? u.name : u.id);
+const nameOf = (u) => u.name || u.id;
 const fold = (s) => s.normalize("NFKC").toLocaleLowerCase();
 
 function personLine(u) {
@@ -97,7 +90,7 @@ function personLine(u) {
   e.append(name);
   if (RANKS.includes(u.role)) e.append(make("span", "badge", say(`role_${u.role}`)));
   const facts = [];
-  if (Number.isFinite(u.since)) facts.push(say("people_since", { time: arrivals.format(u.since) }));
+  if (u.since > 0) facts.push(say("people_since", { time: arrivals.format(u.since) }));
   if (u.devices > 1) facts.push(say("people_devices", { n: u.devices }));
   e.append(make("span", "person-facts", facts.join(" · ")));
   return e;

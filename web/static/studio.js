@@ -46,7 +46,7 @@ $("token-form").addEventListener("submit", (e) => {
 
 // --- who is here
 
-const people = new People(token, { most: 5000, again: 10_000 });
+const people = new People(room, { most: 5000, again: 10_000 });
 room.on("welcome", () => people.start());
 room.on("status", (s) => { if (s.state === "closed") people.stop(); });
 

@@ -7,8 +7,7 @@ import { List } from "./list.js";
 import { People } from "./people.js";
 import { $, config, disable, isDisabled, keepToken, lastSession, number, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
-const token = takeToken();
-const room = connect({ url: root, room: config.room, token, session: lastSession() });
+const room = connect({ url: root, room: config.room, token: takeToken(), session: lastSession() });
 const phone = matchMedia("(max-width: 640px)").matches;
 const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
 const list = new List();
@@ -60,7 +59,7 @@ toggle("read-aloud", false, (on) => { list.readAloud = on; });
 
 // --- who is here, where the room says that its audience may know. A whole audience may look.
 
-const people = new People(token, { most: 1000, again: 30_000 });
+const people = new People(room, { most: 1000, again: 30_000 });
 room.on("state", (s) => {
   $("people-open").hidden = s.members !== true;
   if (s.members !== true) $("people").close();
