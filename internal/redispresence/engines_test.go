@@ -261,13 +261,55 @@ func TestMembersOverBothProtocols(t *testing.T) {
 // Lists are read from a replica, unless it is behind what its reader has seen.
 func TestMembersFromReplicas(t *testing.T) {
 	t.Parallel()
+	t.Run("sentinel", func(t *testing.T) {
+		t.Parallel()
+		first, second := freePort(t), freePort(t)
+		startProcess(t, first)
+		replica := dial(t, startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first)))
+		sentinel := startSentinel(t, first)
+		knowsReplica(t, sentinel)
+		membersFrom(t, replica, strings.Replace(sentinel.url, "redis://", "redis+sentinel://", 1)+"/0?master_name=main&read_timeout=60s", func() error {
+			return replica.raw.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err()
+		})
+	})
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		s, primaries := clusterOf(t, 1)
+		replica := dial(t, startProcess(t, freePort(t), "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t))))
+		host, port, _ := net.SplitHostPort(strings.TrimPrefix(replica.url, "redis://"))
+		bus := replica.raw.ConfigGet(t.Context(), "cluster-port").Val()["cluster-port"]
+		if err := primaries[0].Do(t.Context(), "CLUSTER", "MEET", host, port, bus).Err(); err != nil {
+			t.Fatal(err)
+		}
+		id := primaries[0].Do(t.Context(), "CLUSTER", "MYID").Val()
+		eventually(t, "the replica follows", func() error { return replica.raw.Do(t.Context(), "CLUSTER", "REPLICATE", id).Err() })
+		eventually(t, "it has all", func() error {
+			info, err := replica.raw.Info(t.Context(), "replication").Result()
+			if err == nil && !strings.Contains(info, "master_link_status:up") {
+				err = errors.New(info)
+			}
+			return err
+		})
+		eventually(t, "the cluster names it", func() error {
+			slots, err := primaries[0].ClusterSlots(t.Context()).Result()
+			if err == nil && (len(slots) == 0 || len(slots[0].Nodes) != 2) {
+				err = fmt.Errorf("%+v", slots)
+			}
+			return err
+		})
+		membersFrom(t, replica, s.url+"?read_timeout=60s", func() error { // it does not get in again
+			return errors.Join(replica.raw.ConfigSet(t.Context(), "masterauth", "wrong").Err(), replica.raw.Do(t.Context(), "CLIENT", "KILL", "TYPE", "MASTER").Err())
+		})
+	})
+	if _, err := (Access{Replicas: true}).Connect("redis://127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "names one server") {
+		t.Errorf("replicas of a single server: %v", err)
+	}
+}
+
+// membersFrom reads lists with a replica of the server at url, which cut cuts off.
+func membersFrom(t *testing.T, replica *server, url string, cut func() error) {
+	t.Helper()
 	ctx := t.Context()
-	first, second := freePort(t), freePort(t)
-	startProcess(t, first)
-	replica := dial(t, startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first)))
-	sentinel := startSentinel(t, first)
-	knowsReplica(t, sentinel)
-	url := strings.Replace(sentinel.url, "redis://", "redis+sentinel://", 1) + "/0?master_name=main&read_timeout=60s"
 	connect := func(a Access) redis.UniversalClient {
 		c, err := a.Connect(url)
 		if err != nil {
@@ -311,7 +353,7 @@ func TestMembersFromReplicas(t *testing.T) {
 		return nil
 	})
 	// It gets nothing new any more: nobody who has come since may be missing.
-	if err := replica.raw.Do(ctx, "REPLICAOF", "NO", "ONE").Err(); err != nil {
+	if err := cut(); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {
@@ -322,8 +364,5 @@ func TestMembersFromReplicas(t *testing.T) {
 		if err := listedAs(n, "room", want); err != nil {
 			t.Fatalf("from a replica that is behind: %v", err)
 		}
-	}
-	if _, err := (Access{Replicas: true}).Connect("redis://127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "names one server") {
-		t.Errorf("replicas of a single server: %v", err)
 	}
 }
