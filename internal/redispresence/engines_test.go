@@ -291,9 +291,9 @@ func TestMembersFromReplicas(t *testing.T) {
 			return err
 		})
 		eventually(t, "the cluster names it", func() error {
-			slots, err := primaries[0].ClusterSlots(t.Context()).Result()
-			if err == nil && (len(slots) == 0 || len(slots[0].Nodes) != 2) {
-				err = fmt.Errorf("%+v", slots)
+			shards, err := primaries[0].ClusterShards(t.Context()).Result()
+			if err == nil && (len(shards) != 1 || len(shards[0].Nodes) != 2) {
+				err = fmt.Errorf("%+v", shards)
 			}
 			return err
 		})
