@@ -142,32 +142,34 @@ func (s *stream) bind(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return s.info(ctx)
 }
 
-// accept takes the stream for what it says it is, if it is what it should be.
-func (s *stream) accept(info *jetstream.StreamInfo) error {
+// accept takes the stream for what it says it is, if it is what it should be. It reports
+// whether that is another stream than before.
+func (s *stream) accept(info *jetstream.StreamInfo) (other bool, err error) {
 	differences := s.compare(info.Config)
 	mismatch := s.mismatch(differences)
 	id := identity{info.Config.Metadata[metaEpoch], info.Created}
 	s.tellDifferences(differences)
 	s.tellReplicas(info)
 	if err := checkLeader(info); err != nil {
-		return s.refuse(fmt.Errorf("stream %s: %w", s.name, err))
+		return false, s.refuse(fmt.Errorf("stream %s: %w", s.name, err))
 	}
 
 	s.mu.Lock()
 	if !survivable(differences) {
 		s.usable = false
 		s.mu.Unlock()
-		return mismatch
+		return false, mismatch
 	}
 	// A server that was paused may tell of the stream that was there before.
 	if s.id.epoch != "" && s.id.epoch != id.epoch && id.created.Before(s.id.created) && s.denials < 3 {
 		s.denials++
 		s.mu.Unlock()
-		return fmt.Errorf("stream %s: an answer about one that is older", s.name)
+		return false, fmt.Errorf("stream %s: an answer about one that is older", s.name)
 	}
 	s.denials = 0
 	s.replicated.Store(info.Config.Replicas > 1)
-	first, other := !s.usable, s.id.epoch != id.epoch
+	first := !s.usable
+	other = s.id.epoch != id.epoch
 	if other && s.id.epoch != "" {
 		s.l.log.Warn("a stream of the room log was replaced by another one: its rooms begin anew, their viewers get a gap and what the new one has",
 			"stream", s.name, "epoch", id.epoch, "before", s.id.epoch)
@@ -193,7 +195,7 @@ func (s *stream) accept(info *jetstream.StreamInfo) error {
 			}
 		}
 	}
-	return nil
+	return other, nil
 }
 
 // refuse has the stream not be used until it is accepted again; it returns the reason.

@@ -394,8 +394,12 @@ func (s *stream) examine(ctx context.Context) error {
 	if at := info.TimeStamp; !at.IsZero() {
 		s.ahead.Store(int64(time.Until(at)))
 	}
-	if err := s.accept(info); err != nil {
+	other, err := s.accept(info)
+	if err != nil {
 		return err
+	}
+	if other { // what is known is of the one before
+		had, high = nil, hub.Position{}
 	}
 	if err := s.compareEnds(ctx, info, had, high); err != nil {
 		return err

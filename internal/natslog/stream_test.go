@@ -73,6 +73,10 @@ func TestStreamDeletedAndMadeAnew(t *testing.T) {
 			t.Errorf("%d resets, wanted 2", o.resets)
 		}
 	})
+	// A new stream is shorter than the old one; it has not lost its end.
+	if n := counter(t, l.metrics.lostEnds); n != 0 {
+		t.Errorf("%v ends were lost, wanted none", n)
+	}
 }
 
 func TestServerStartsLaterAndRestarts(t *testing.T) {

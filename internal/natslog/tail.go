@@ -12,11 +12,14 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// positions are where the follows of the open rooms are.
+// positions are where the follows of the open rooms are. One that is about to begin anew
+// is in a past of the log, not in the log.
 func (s *stream) positions() map[*follow]uint64 {
 	had := make(map[*follow]uint64)
 	for _, f := range s.follows() {
-		had[f] = f.position(s)
+		if s.isState() || f.pasts.Load() == f.told.Load() {
+			had[f] = f.position(s)
+		}
 	}
 	return had
 }
