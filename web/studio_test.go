@@ -83,7 +83,7 @@ func TestStudioPage(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		p.wait(`Number(document.getElementById("rate").textContent.replace(/\D/g, "")) > 0`)
-		p.do(chromedp.SendKeys(chromedp.ID("say"), "始めます\r"))
+		p.say("始めます")
 		p.wait(`document.querySelector("#list .own.staff .text")?.textContent === "始めます"`)
 		if got := eval[string](p, `document.querySelector("#list .own .role").textContent`); got != "配信者" {
 			t.Errorf("the badge says %q", got)

@@ -90,7 +90,7 @@ func testComposer(t *testing.T, view func(*fakeServer, view) *tab) {
 	p.click("style-picker")
 	p.do(chromedp.Click(chromedp.CSS(`input[name=position][value=top]`)), chromedp.Click(chromedp.CSS(`input[value="#ffff00"]`)))
 	p.shoot("style-picker")
-	p.do(chromedp.SendKeys(chromedp.ID("say"), "hello\r"))
+	p.say("hello")
 	p.wait(`document.querySelector("#list .own .text")?.textContent === "hello"`)
 	p.wait(`document.getElementById("say").value === ""`)
 	s.set(func(s *fakeServer) {
@@ -99,7 +99,7 @@ func testComposer(t *testing.T, view func(*fakeServer, view) *tab) {
 		}
 	})
 	// Nothing but space is nothing.
-	p.do(chromedp.SendKeys(chromedp.ID("say"), "   \r"))
+	p.say("   ")
 	// The counter counts code points after NFC: this is one, twice 100 times.
 	count := func(text string) string {
 		return eval[string](p, fmt.Sprintf(`(() => { const e = document.getElementById("say"); e.value = %s; e.dispatchEvent(new Event("input")); return document.getElementById("counter").textContent; })()`, text))
@@ -170,6 +170,13 @@ func testInputMethod(t *testing.T, view func(*fakeServer, view) *tab) {
 	p.clean()
 }
 
+// say types a comment and sends it.
+func (p *tab) say(text string) {
+	p.t.Helper()
+	p.do(chromedp.SendKeys(chromedp.ID("say"), text))
+	p.enter()
+}
+
 // enter presses Enter as a browser does, key and character in one: chromedp.SendKeys
 // sends two events, between which the page may have had the answer and take text again.
 func (p *tab) enter() {
@@ -234,7 +241,7 @@ func testReconnect(t *testing.T, view func(*fakeServer, view) *tab) {
 	}
 	p.shoot("reconnecting")
 	// What one says meanwhile is not lost.
-	p.do(chromedp.SendKeys(chromedp.ID("say"), "meanwhile\r"))
+	p.say("meanwhile")
 	p.wait(`document.getElementById("say-note").textContent === "Not sent yet: waiting for the connection…"`)
 	p.wait(live)
 	p.wait(`document.querySelectorAll("#list .item").length === 2 && document.querySelector("#list .own .text").textContent === "meanwhile"`)
@@ -281,7 +288,7 @@ func testMoved(t *testing.T, view func(*fakeServer, view) *tab) {
 	})
 	s.say(protocol.Comment{Text: "after"})
 	p.wait(`document.querySelectorAll("#list .item").length === 2`)
-	p.do(chromedp.SendKeys(chromedp.ID("say"), "still here\r"))
+	p.say("still here")
 	p.wait(`document.querySelectorAll("#list .item").length === 3`)
 	if got := eval[string](p, `[...seen].join()`); got != "" && got != "live" {
 		t.Errorf("the page said that it was %s", got)
