@@ -5,10 +5,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
@@ -90,7 +92,8 @@ func TestTokenCheck(t *testing.T) {
 		mac.Write([]byte(text))
 		return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 	}
-	const good = `{"sub":"u1","name":"Ann","role":"moderator","rooms":["r","s"],"exp":9999999999}`
+	end := fmt.Sprintf(`"exp":%d`, time.Now().Add(time.Hour).Unix())
+	good := `{"sub":"u1","name":"Ann","role":"moderator","rooms":["r","s"],` + end + `}`
 	for name, tt := range map[string]struct {
 		token, room string
 		status      int
@@ -101,12 +104,12 @@ func TestTokenCheck(t *testing.T) {
 		"for another room": {sign(testSecret, good), "t", 1, []string{"not for this room"}},
 		"another secret":   {sign(testSecret+"x", good), "", 1, []string{"not made with the secret of", "u1 (Ann)", "its signature does not match"}},
 		"both wrong":       {sign("x", `{"sub":"u","rooms":["r"],"exp":1790000000000}`), "", 1, []string{"signature does not match", "exp looks like milliseconds"}},
-		"a wrong role":     {sign(testSecret, `{"sub":"u","role":"teacher","rooms":["r"],"exp":9999999999}`), "", 1, []string{`role is "teacher"`}},
-		"no sub":           {sign(testSecret, `{"rooms":["r"],"exp":9999999999}`), "", 1, []string{"sub: the user id is missing"}},
+		"a wrong role":     {sign(testSecret, `{"sub":"u","role":"teacher","rooms":["r"],`+end+`}`), "", 1, []string{`role is "teacher"`}},
+		"no sub":           {sign(testSecret, `{"rooms":["r"],`+end+`}`), "", 1, []string{"sub: the user id is missing"}},
 		"expired":          {sign(testSecret, `{"sub":"u","rooms":["r"],"exp":1}`), "", 1, []string{"expired"}},
 		"another algorithm": {"eyJhbGciOiJSUzI1NiJ9." + strings.SplitN(sign(testSecret, good), ".", 2)[1], "", 1,
-			[]string{"not signed with HS256, but with RS256"}},
-		"steering a terminal": {sign(testSecret, `{"sub":"u","rooms":["\u001b[2J"],"exp":9999999999,"x":"`+"\x7f"+`"}`), "", 0, []string{"take it"}},
+			[]string{`not signed with HS256, but with "RS256"`}},
+		"steering a terminal": {sign(testSecret, `{"sub":"u","rooms":["\u001b[2J"],`+end+`,"x":"`+"\x7f"+`"}`), "", 0, []string{"take it"}},
 		"nothing":             {"no token", "", 1, []string{"not three parts"}},
 		"too long":            {strings.Repeat("x", 5000), "", 1, []string{"5000 bytes"}},
 	} {

@@ -122,7 +122,7 @@ func TestNamesThatListen(t *testing.T) {
 		":8081":               {"node1.internal": 421, "127.0.0.1": 200},
 		"0.0.0.0:8081":        {"node1.internal": 421},
 	} {
-		h := edge.Hosts{Names: names([]string{"more.internal"}, listen), Flag: "ops-host", Log: quiet.New(slog.New(slog.DiscardHandler))}.
+		h := edge.Hosts{Names: hostNames([]string{"more.internal"}, listen), Flag: "ops-host", Log: quiet.New(slog.New(slog.DiscardHandler))}.
 			Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		status["more.internal"] = 200
 		for host, want := range status {

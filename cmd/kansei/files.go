@@ -73,7 +73,7 @@ type secrets struct {
 	log    *slog.Logger
 	tokens *auth.Verifier // nil before the first load
 	guests *auth.Guests
-	signs  atomic.Pointer[[]byte] // the secret that this node signs tokens with
+	signs  atomic.Pointer[auth.Signer] // of the tokens that this node makes
 
 	// onChange is told the secrets that were given to this node whenever they were loaded
 	// again; nil for nobody. Those that the node has made for itself are not among them.
@@ -92,19 +92,23 @@ var _ reload.Source = (*secrets)(nil)
 // names are the settings that have files.
 func (s *secrets) names() string {
 	var names []string
-	for _, f := range []struct{ name, path string }{
-		{"--auth-secret-file", s.cfg.AuthSecretFile}, {"--node-secret-file", s.cfg.NodeSecretFile}, {"--config", s.cfg.Config},
+	for _, f := range []struct {
+		name string
+		is   bool
+	}{
+		{"--auth-secret-file", s.cfg.AuthSecretFile != ""}, {"--jwks, --issuers", len(issuerFiles(s.cfg.Auth)) > 0},
+		{"--node-secret-file", s.cfg.NodeSecretFile != ""}, {"--config", s.cfg.Config != ""},
 	} {
-		if f.path != "" {
+		if f.is {
 			names = append(names, f.name)
 		}
 	}
 	return strings.Join(names, ", ")
 }
 
-// Files returns the files of secrets and that of the settings.
+// Files returns the files of secrets and keys, and that of the settings.
 func (s *secrets) Files() []string {
-	return []string{s.cfg.AuthSecretFile, s.cfg.NodeSecretFile, s.cfg.Config}
+	return append(issuerFiles(s.cfg.Auth), s.cfg.AuthSecretFile, s.cfg.NodeSecretFile, s.cfg.Config)
 }
 
 // Load reads the secrets.
@@ -134,20 +138,22 @@ func (s *secrets) Load() (apply func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	issuers, err := issuersOf(cfg.Auth, now.tokens)
+	if err != nil {
+		return nil, err
+	}
 	first := s.tokens == nil
 	if first {
-		if s.tokens, err = auth.NewVerifier(now.tokens...); err != nil {
-			return nil, err
-		}
+		s.tokens = &auth.Verifier{MaxAge: cfg.MaxTokenAge}
 	}
-	applyTokens, err := s.tokens.Prepare(now.tokens...)
+	applyTokens, err := s.tokens.PrepareIssuers(issuers...)
 	if err != nil {
 		return nil, err
 	}
 	return func() {
 		applyTokens()
 		applyGuests()
-		s.signs.Store(&now.tokens[0])
+		s.signs.Store(signerOf(cfg.Auth, now.tokens))
 		s.cfg, s.given = cfg, given
 		if len(others) > 0 {
 			s.log.Warn("settings have changed that count from the next start on", "settings", strings.Join(others, ", "), "file", cfg.Config)
@@ -200,7 +206,7 @@ func (s *secrets) make(given pair) error {
 		return [][]byte{secret}, nil
 	}
 	var err error
-	if given.tokens == nil && s.made.tokens == nil {
+	if given.tokens == nil && s.made.tokens == nil && s.cfg.Embedded() {
 		if s.made.tokens, err = load(auth.SecretFile); err != nil {
 			return err
 		}
@@ -213,7 +219,7 @@ func (s *secrets) make(given pair) error {
 
 // sign makes a token with the secret that is in use.
 func (s *secrets) sign(c auth.Claims, ttl time.Duration) (string, error) {
-	return auth.Mint(*s.signs.Load(), c, ttl)
+	return s.signs.Load().Mint(c, ttl)
 }
 
 // authSecrets returns the secrets of tokens that the settings give, or their file; nil without.
@@ -251,6 +257,12 @@ func tokenCommandLine(c config.Serve, room string) string {
 		args = append(args, "--data-dir", c.DataDir)
 	case c.Config != "": // which may hold it
 		args = append(args, "--config", c.Config)
+	}
+	if c.Issuer != "" {
+		args = append(args, "--issuer", c.Issuer)
+	}
+	if len(c.Audience) > 0 {
+		args = append(args, "--audience", c.Audience[0])
 	}
 	for i, a := range args {
 		if strings.ContainsFunc(a, needsQuotes) {

@@ -36,6 +36,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/edge":          slices.Concat([]string{"protocol", "hub"}, adapters, tools),
 
 		"internal/credentials":      {"internal/config", "internal/private"},
+		"internal/jwks":             {"internal/auth"},
 		"internal/natslog/natsconn": {"internal/quiet", "internal/redact"},
 	}
 	for _, a := range adapters {

@@ -69,8 +69,16 @@ type testNode struct {
 	logs *syncBuffer
 }
 
-// run starts a node in this process, which ends with the test.
+// runNode starts a node in this process, which ends with the test.
 func runNode(t testing.TB, args ...string) *testNode {
+	t.Helper()
+	n := runUnready(t, args...)
+	n.ready()
+	return n
+}
+
+// runUnready does not wait for it to be ready.
+func runUnready(t testing.TB, args ...string) *testNode {
 	t.Helper()
 	logs := new(syncBuffer)
 	n, err := start(context.Background(), parse(t, args...), slog.New(slog.NewTextHandler(logs, nil)))
@@ -87,9 +95,7 @@ func runNode(t testing.TB, args ...string) *testNode {
 			t.Logf("the node's log:\n%s", logs)
 		}
 	})
-	tn := &testNode{n, t, logs}
-	tn.ready()
-	return tn
+	return &testNode{n, t, logs}
 }
 
 // ready waits until the node says that it is.

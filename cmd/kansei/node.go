@@ -189,7 +189,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	var pages http.Handler = mux
 	if n.cfg.Embedded() && onLoopback(public) { // where every page in a browser here could reach it by a name of its own
-		pages = edge.Hosts{Names: names(n.cfg.Hosts(), n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
+		pages = edge.Hosts{Names: hostNames(n.cfg.Hosts(), n.cfg.Listen), Flag: "host", Log: n.quiet, Refused: metrics.RefusedHosts()}.Handler(mux)
 	}
 	shut := n.edge.Noticed()
 	if n.cfg.Embedded() { // there is no other node: 503 with Retry-After tells more than silence
@@ -202,11 +202,16 @@ func (n *node) start(ctx context.Context) error {
 		{Name: "nats", Ready: func() error { return judge.Ready(presence.Others()) }},
 		{Name: "redis", Ready: presence.Ready},
 	}
-	checker := health.Start(parts, health.NewMetrics(reg, "edge", "nats", "redis"), n.log)
+	parts = append(parts, n.fetchKeys(reg)...)
+	names := make([]string, len(parts))
+	for i, p := range parts {
+		names[i] = p.Name
+	}
+	checker := health.Start(parts, health.NewMetrics(reg, names...), n.log)
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
 	operators := edge.Ops(reg, parts, n.drain)
 	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
-		edge.Hosts{Names: names(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
+		edge.Hosts{Names: hostNames(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
 	// Viewers are told to reconnect elsewhere before anything is stopped.
 	n.onStop("the viewers", func(ctx context.Context) error {
 		ctx, cancel := sparing(ctx, viewersReserve)
@@ -383,9 +388,9 @@ func onLoopback(l net.Listener) bool {
 	return ok && addr.IP.IsLoopback()
 }
 
-// names are the host names that a listener answers to: the host that it was told to listen on is
+// hostNames are the host names that a listener answers to: the host that it was told to listen on is
 // one of them.
-func names(configured []string, listen string) []string {
+func hostNames(configured []string, listen string) []string {
 	return append(slices.Clone(configured), listen)
 }
 

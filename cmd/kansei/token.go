@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +64,10 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 	if name == "" {
 		name = c.User
 	}
-	token, err := auth.Mint(secrets[0], auth.Claims{
+	if len(secrets) == 0 {
+		return errors.New("a token is made with a secret, and there is none: give the --auth-secret or --auth-secret-file of the nodes; what others sign, they make")
+	}
+	token, err := signerOf(c.Auth, secrets).Mint(auth.Claims{
 		Subject: c.User, Name: name, Role: protocol.Role(c.Role), Rooms: c.Room, Can: c.Can,
 	}, c.TTL)
 	if err != nil {
@@ -74,8 +78,8 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 	return err
 }
 
-// secret returns the one or two secrets of tokens, the first of which signs, and where they are
-// from. It makes none: no node would know it.
+// secret returns the secrets of tokens, the first of which signs, and where they are
+// from. It makes none: no node would know it. There are none where others sign all tokens.
 func (c *tokenCommand) secret() (secrets [][]byte, where string, err error) {
 	given, err := authSecrets(c.Auth)
 	switch {
@@ -88,6 +92,9 @@ func (c *tokenCommand) secret() (secrets [][]byte, where string, err error) {
 	}
 	secret, err := auth.LoadSecret(c.DataDir, auth.SecretFile)
 	if errors.Is(err, fs.ErrNotExist) {
+		if c.JWKS != "" || len(c.Issuers.List) > 0 {
+			return nil, "the keys of its issuer", nil
+		}
 		return nil, "", fmt.Errorf("there is no secret in %s: give the --auth-secret or --auth-secret-file of the nodes, or the --data-dir of a node that made its own",
 			filepath.Join(c.DataDir, auth.SecretFile))
 	}
@@ -109,7 +116,7 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secrets [][]byte, w
 		token = string(p)
 	}
 	token = strings.TrimSpace(token)
-	verifier, err := auth.NewVerifier(secrets...)
+	verifier, err := c.verifier(secrets)
 	if err != nil {
 		return err
 	}
@@ -135,6 +142,9 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secrets [][]byte, w
 			line("can", "%s", printable(strings.Join(said.Can, ", ")))
 		}
 		line("rooms", "%s", printable(strings.Join(said.Rooms, ", ")))
+		if said.Member {
+			line("member", "yes")
+		}
 		line("ends", "%s, in %v", said.Expires.UTC().Format(time.RFC3339), time.Until(said.Expires).Round(time.Second))
 	}
 	if !e.Signed && e.ClaimsErr != nil {
@@ -145,6 +155,21 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secrets [][]byte, w
 	}
 	line("verdict", "nodes with this secret take it")
 	return nil
+}
+
+// verifier checks tokens as a node with the same settings does.
+func (c *tokenCommand) verifier(secrets [][]byte) (*auth.Verifier, error) {
+	issuers, err := issuersOf(c.Auth, secrets)
+	if err != nil {
+		return nil, err
+	}
+	v := &auth.Verifier{MaxAge: c.MaxTokenAge}
+	apply, err := v.PrepareIssuers(issuers...)
+	if err != nil {
+		return nil, err
+	}
+	apply()
+	return v, fetchOnce(context.Background(), c.Auth, v)
 }
 
 // printable is s without what could steer a terminal.

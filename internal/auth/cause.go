@@ -1,13 +1,9 @@
 package auth
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // Cause is why a token is refused, in one word: for metrics.
@@ -16,8 +12,10 @@ type Cause string
 // The causes.
 const (
 	CauseMalformed Cause = "malformed" // it is no token, or has a header that is not taken
-	CauseAlgorithm Cause = "algorithm" // it is not signed with HS256
-	CauseSignature Cause = "signature" // it is signed with another secret
+	CauseAlgorithm Cause = "algorithm" // it is signed with an algorithm that does not count
+	CauseIssuer    Cause = "issuer"    // it is of an issuer that is not known
+	CauseKey       Cause = "key"       // it names a key that is not known
+	CauseSignature Cause = "signature" // it is signed with another secret or key
 	CauseClaim     Cause = "claim"     // a claim is missing or wrong: see [ClaimsError]
 	CauseExpired   Cause = "expired"
 	CauseEarly     Cause = "early" // it is not valid yet
@@ -26,15 +24,25 @@ const (
 
 // Causes are all there are.
 func Causes() []Cause {
-	return []Cause{CauseMalformed, CauseAlgorithm, CauseSignature, CauseClaim, CauseExpired, CauseEarly, CauseRoom}
+	return []Cause{CauseMalformed, CauseAlgorithm, CauseIssuer, CauseKey, CauseSignature, CauseClaim, CauseExpired, CauseEarly, CauseRoom}
 }
 
-// Two causes of [ErrInvalid]; an error that is neither of them nor a [ClaimsError] says
+// Causes of [ErrInvalid]; an error that is none of them and no [ClaimsError] says
 // that it is no token.
 var (
-	errAlgorithm = errors.New("it is not signed with HS256")
+	errAlgorithm = errors.New("it is not signed with")
+	errIssuer    = errors.New("its issuer is not known")
+	errKey       = errors.New("it names a key (kid) that is not known")
 	errSignature = errors.New("its signature does not match")
 )
+
+// notSignedWith is errAlgorithm for a token that says to be signed with another one.
+func notSignedWith(known []string, alg string) error {
+	if len(known) == 0 { // they were not fetched yet
+		return errKey
+	}
+	return fmt.Errorf("%w %s, but with %.20q", errAlgorithm, strings.Join(known, " or "), alg)
+}
 
 // CauseOf returns the cause of an error of [Verifier.Verify].
 func CauseOf(err error) Cause {
@@ -46,42 +54,11 @@ func CauseOf(err error) Cause {
 		cause Cause
 	}{
 		{ErrExpired, CauseExpired}, {ErrNotYet, CauseEarly}, {ErrRoom, CauseRoom},
-		{errAlgorithm, CauseAlgorithm}, {errSignature, CauseSignature},
+		{errAlgorithm, CauseAlgorithm}, {errIssuer, CauseIssuer}, {errKey, CauseKey}, {errSignature, CauseSignature},
 	} {
 		if errors.Is(err, known.err) {
 			return known.cause
 		}
 	}
 	return CauseMalformed
-}
-
-// whyUnsigned says more of a token that the library has refused with err, whose text may
-// be of any length.
-func whyUnsigned(token string, err error) error {
-	if token == "" {
-		return errors.New("it is empty")
-	}
-	segments := strings.Split(token, ".")
-	if len(segments) != 3 {
-		return errors.New("it is not three parts with a dot between them")
-	}
-	p, e := base64.RawURLEncoding.DecodeString(segments[0])
-	var header struct {
-		Alg any `json:"alg"`
-	}
-	if e != nil || json.Unmarshal(p, &header) != nil {
-		return errors.New("its header is not a JSON object in base64url")
-	}
-	if header.Alg != jwt.SigningMethodHS256.Alg() {
-		return fmt.Errorf("%w, but with %.20s", errAlgorithm, fmt.Sprint(header.Alg))
-	}
-	for i, name := range []string{"", "claims", "signature"} {
-		if _, e := base64.RawURLEncoding.DecodeString(segments[i]); e != nil {
-			return fmt.Errorf("its %s is not base64url without padding", name)
-		}
-	}
-	if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
-		return errSignature
-	}
-	return err
 }

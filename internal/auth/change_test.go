@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -134,7 +135,7 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 	g := guests(t, oldSecret)
 	id := idOf(g, "a session of the guest's own")
-	for _, secrets := range [][][]byte{{}, {newSecret, []byte("short")}, {oldSecret, newSecret, oldSecret}, {newSecret}} {
+	for _, secrets := range [][][]byte{{}, {newSecret, []byte("short")}, slices.Repeat([][]byte{oldSecret}, MaxSecrets+1), {newSecret}} {
 		_, errTokens := v.Prepare(secrets...)
 		_, errGuests := g.Prepare(secrets...)
 		good := len(secrets) == 1
@@ -197,7 +198,7 @@ func TestReadSecrets(t *testing.T) {
 		{one + " \n", ":1: there are blanks around", nil},
 		{"\ufeff" + one, ":1: it is not UTF-8 text without a mark", nil},
 		{strings.Repeat("\xff", 40), ":1: it is not UTF-8", nil},
-		{one + "\n" + two + "\n" + one + "\n", "there are 3 secrets in it", nil},
+		{strings.Repeat(one+"\n", MaxSecrets+1), "there are 9 secrets in it", nil},
 		{strings.Repeat("1", 5000), "it is too large", nil},
 	} {
 		path := filepath.Join(t.TempDir(), "secret")

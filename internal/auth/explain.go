@@ -31,7 +31,7 @@ func (v *Verifier) Explain(token, room string) Explanation {
 		e.Err = nil
 	}
 	switch CauseOf(e.Err) {
-	case CauseMalformed, CauseAlgorithm, CauseSignature:
+	case CauseMalformed, CauseAlgorithm, CauseIssuer, CauseKey, CauseSignature:
 		e.Signed = e.Err == nil
 	default:
 		e.Signed = true
@@ -46,7 +46,11 @@ func (v *Verifier) Explain(token, room string) Explanation {
 	if err != nil {
 		return e
 	}
-	said, err := readClaims(claims, time.Now())
+	i := v.keys.Load().issuerOf(claims)
+	if i == nil {
+		return e
+	}
+	said, err := readClaims(claims, i, time.Now(), v.MaxAge)
 	switch {
 	case err != nil:
 		e.ClaimsErr = err
@@ -65,7 +69,7 @@ func Can(role protocol.Role) string {
 	case protocol.RoleMonitor:
 		return "sees what the staff sees, and says nothing"
 	case protocol.RoleModerator, protocol.RoleBroadcaster:
-		return "may comment, change the room's state, and publish as others"
+		return "may comment, and change the room's state"
 	}
 	return fmt.Sprintf("%.20q is no role", string(role))
 }

@@ -63,7 +63,7 @@ func NewGuests(secrets ...[]byte) (*Guests, error) {
 // Prepare checks secrets and returns what puts them in the place of those that g has. Its
 // error is [ErrSecret], or that there are too many.
 func (g *Guests) Prepare(secrets ...[]byte) (apply func(), err error) {
-	if err := checkSecrets(secrets); err != nil {
+	if err := checkSecrets(secrets, MaxNodeSecrets); err != nil {
 		return nil, fmt.Errorf("guests: %w", err)
 	}
 	known := make([]*guestKey, len(secrets))

@@ -42,12 +42,14 @@ func TestSecretSettings(t *testing.T) {
 		{[]string{"--auth-secret= " + one + " "}, ""}, // as it is
 		{[]string{"--auth-secret-file=/x", "--node-secret-file=/y"}, ""},
 		{[]string{"--auth-secret-file=/x", "--nats=n:1", "--redis=redis://r:1", "--guests=watch", "--node-secret-file=/y"}, ""},
-		{[]string{"--auth-secret=" + one + "," + two[1:]}, "--auth-secret: must have at least 32 bytes, each of two, not 31"},
-		{[]string{"--auth-secret=" + one + "," + two + "," + three}, "--auth-secret: must be one secret, or two with a comma between them, not 3"},
+		{[]string{"--auth-secret=" + one + "," + two[1:]}, "--auth-secret: must have at least 32 bytes each, not 31"},
+		{[]string{"--auth-secret=" + one + "," + two + "," + three}, ""},
+		{[]string{"--auth-secret=" + strings.Repeat(one+",", 9)}, "--auth-secret: must be one secret, or up to 8 with commas between them, not 9"},
 		{[]string{"--auth-secret=,"}, "--auth-secret: must be one secret"},
 		{[]string{"--auth-secret=" + one, "--auth-secret-file=/x"}, "--auth-secret-file: must not be given together with --auth-secret"},
 		{[]string{"--node-secret=" + one, "--node-secret-file=/x"}, "--node-secret-file: must not be given together with --node-secret"},
 		{[]string{"--nats=n:1", "--redis=redis://r:1"}, "--auth-secret: is needed with --nats or --redis"},
+		{[]string{"--nats=n:1", "--redis=redis://r:1", "--jwks=https://login.example/jwks"}, ""},
 	} {
 		_, _, err := parse(t, append([]string{"serve"}, c.args...), nil, "")
 		if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {

@@ -128,9 +128,16 @@ type File struct {
 // Auth is the settings of commands that make or check tokens.
 type Auth struct {
 	DataDir    string `group:"engine" default:"${data_dir}" placeholder:"DIR" help:"Directory of the embedded log and of generated secrets (the user's state directory)."`
-	AuthSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable or in --auth-secret-file; two with a comma between them while one replaces the other (embedded: made once, in --data-dir)."`
+	AuthSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that signs tokens, at least 32 bytes, better as a variable or in --auth-secret-file; several with commas between them while one replaces another, the first signs (embedded: made once, in --data-dir)."`
 	// AuthSecretFile holds what AuthSecret does, one secret a line.
-	AuthSecretFile string `group:"access" placeholder:"FILE" help:"File with the secret that signs tokens, in the place of --auth-secret, read again when it changes; two, one a line, while one replaces the other."`
+	AuthSecretFile string `group:"access" placeholder:"FILE" help:"File with the secret that signs tokens, in the place of --auth-secret, read again when it changes; several, one a line, while one replaces another."`
+
+	JWKS        string        `group:"access" name:"jwks" placeholder:"FILE|URL" help:"Public keys of whoever signs tokens: a JWK Set or PEM, in a file, read again when it changes, or at an https address, fetched every few minutes."`
+	Issuer      string        `group:"access" placeholder:"ISS" help:"What tokens say of who has signed them, their claim iss; empty for whatever they say."`
+	Audience    []string      `group:"access" placeholder:"AUD" help:"For whom tokens are, their claim aud: one of these; empty for whomever."`
+	DefaultRole string        `group:"access" default:"viewer" help:"Role of tokens that name none: viewer, monitor, moderator or broadcaster."`
+	MaxTokenAge time.Duration `group:"access" default:"744h" help:"How long a token may hold, and a revocation is kept, 1m to 8784h."`
+	Issuers     Issuers       `group:"access" placeholder:"YAML" help:"More issuers of tokens, a list; best in the file of settings."`
 }
 
 // Log is the settings of a command's own log.
@@ -195,7 +202,7 @@ func (s *Serve) Buckets() int {
 	return 64
 }
 
-// AuthSecrets returns the one or two secrets of --auth-secret; tokens are made with the
+// AuthSecrets returns the secrets of --auth-secret; tokens are made with the
 // first. What has no comma in it is the secret as it is.
 func (a *Auth) AuthSecrets() [][]byte {
 	if a.AuthSecret != "" && !strings.Contains(string(a.AuthSecret), ",") {

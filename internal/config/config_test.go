@@ -77,7 +77,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Serve{
 		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:8081", ForwardedHeader: "x-forwarded-for", Prefix: "kansei",
-		Auth:          Auth{DataDir: "/home/u/.local/state/kansei"},
+		Auth:          Auth{DataDir: "/home/u/.local/state/kansei", DefaultRole: "viewer", MaxTokenAge: 744 * time.Hour},
 		LogPartitions: 1, LogCreate: "auto", LogMaxAge: 168 * time.Hour, LogSync: LogSync(time.Second), AppendTimeout: 12 * time.Second, LiveBuffer: 8192,
 		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, RateGuests: 50, BurstGuests: 200, MaxMessage: 8192,
 		MaxViewers: 50000, MaxReadRooms: 1000, MaxPerUser: 32, MaxPerAddress: 4000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,

@@ -52,8 +52,8 @@ func (s *Serve) Validate() error {
 	s.validateNetwork(&p)
 	s.Auth.validate(&p)
 	s.Log.validate(&p)
-	if !s.Embedded() && !s.givesAuthSecret() {
-		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes; or --auth-secret-file")
+	if !s.Embedded() && !s.givesKeys() {
+		p.add("auth-secret", "is needed with --nats or --redis, the same on all nodes; or --auth-secret-file, --jwks or --issuers")
 	}
 	s.validateNodeSecret(&p)
 	s.NATSAccess.validate(&p, s.NATS)
@@ -61,7 +61,7 @@ func (s *Serve) Validate() error {
 	if !isPrefix.MatchString(s.Prefix) {
 		p.add("prefix", "must be 1 to 32 of a-z, 0-9, _ and -, not %q", s.Prefix)
 	}
-	if s.DataDir == "" && (s.NATS == "" || !s.givesAuthSecret()) {
+	if s.DataDir == "" && (s.NATS == "" || !s.givesKeys()) {
 		p.add("data-dir", "is needed: there is no home directory to take for it")
 	}
 	oneOf(&p, "guests", s.Guests, "", string(protocol.GuestsNone), string(protocol.GuestsWatch), string(protocol.GuestsComment))
@@ -156,23 +156,23 @@ func (s *Serve) validateNodeSecret(p *Problems) {
 	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.GuestMode() != protocol.GuestsNone {
 		p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
 	}
-	validateSecrets(p, "node-secret", s.NodeSecret, s.NodeSecrets(), s.NodeSecretFile)
+	validateSecrets(p, "node-secret", s.NodeSecret, s.NodeSecrets(), s.NodeSecretFile, maxNodeSecrets)
 }
 
-// validateSecrets checks a setting that holds one or two secrets, or the file that does.
-func validateSecrets(p *Problems, name string, value Secret, secrets [][]byte, file string) {
+// validateSecrets checks a setting that holds secrets, or the file that does.
+func validateSecrets(p *Problems, name string, value Secret, secrets [][]byte, file string, most int) {
 	if value == "" {
 		return
 	}
 	if file != "" {
 		p.add(name+"-file", "must not be given together with --%s: they may differ", name)
 	}
-	if n := len(secrets); n < 1 || n > 2 {
-		p.add(name, "must be one secret, or two with a comma between them, not %d", n)
+	if n := len(secrets); n < 1 || n > most {
+		p.add(name, "must be one secret, or up to %d with commas between them, not %d", most, n)
 	}
 	for _, one := range secrets {
 		if n := len(one); n < private.MinSecret {
-			p.add(name, "must have at least %d bytes, each of two, not %d; openssl rand -hex 32 makes one", private.MinSecret, n)
+			p.add(name, "must have at least %d bytes each, not %d; openssl rand -hex 32 makes one", private.MinSecret, n)
 		}
 	}
 }
@@ -185,7 +185,19 @@ func (a *Auth) Validate() error {
 }
 
 func (a *Auth) validate(p *Problems) {
-	validateSecrets(p, "auth-secret", a.AuthSecret, a.AuthSecrets(), a.AuthSecretFile)
+	validateSecrets(p, "auth-secret", a.AuthSecret, a.AuthSecrets(), a.AuthSecretFile, maxAuthSecrets)
+	a.validateIssuers(p)
+}
+
+// maxAuthSecrets and maxNodeSecrets are how many secrets of a kind count at a time.
+const (
+	maxAuthSecrets = 8
+	maxNodeSecrets = 2
+)
+
+// givesKeys reports whether the settings hold or name anything that tokens are checked with.
+func (a *Auth) givesKeys() bool {
+	return a.givesAuthSecret() || a.JWKS != "" || len(a.Issuers.List) > 0
 }
 
 // givesAuthSecret reports whether the settings hold the secret of tokens, or name its file.

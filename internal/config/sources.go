@@ -226,6 +226,10 @@ func isUnset(n *yaml.Node, f *kong.Flag) bool {
 // plain returns the value of a node as it would stand on the command line, if it is
 // of a type that f can have.
 func plain(n *yaml.Node, f *kong.Flag) (string, error) {
+	if f.Target.Type() == reflect.TypeFor[Issuers]() {
+		text, err := yaml.Marshal(n)
+		return string(text), err
+	}
 	if n.Kind != yaml.SequenceNode || !takesList(f) {
 		return scalar(n, f.IsSlice() || f.Target.Kind() == reflect.String)
 	}

@@ -23,7 +23,7 @@ const (
 
 // endOf is the last second in which a token lets somebody stay. Clocks differ as much
 // then as when it let them in.
-func endOf(c auth.Claims) int64 { return c.Expires.Add(auth.Leeway).Unix() }
+func endOf(c auth.Claims) int64 { return c.Until.Unix() }
 
 // expiry has the sessions whose tokens end. The lock that run is given guards it.
 //

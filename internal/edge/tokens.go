@@ -60,7 +60,10 @@ func (s *Server) refuseToken(room string, err error) *refusal {
 			"claim", claim, "error", quiet.Cut(wrong.Error(), maxShown), "room", room)
 	case auth.CauseSignature:
 		why += ": its signature does not match"
-		s.tokens.Log(slog.LevelWarn, "refused a token whose signature does not match: have all nodes and all who make tokens the same --auth-secret?", "", "room", room)
+		s.tokens.Log(slog.LevelWarn, "refused a token whose signature does not match: have all nodes and all who make tokens the same --auth-secret, or keys that belong together?", "", "room", room)
+	case auth.CauseIssuer, auth.CauseKey:
+		why += ": " + quiet.Cut(said, maxShown)
+		s.tokens.Log(slog.LevelWarn, "refused a token of an issuer or with a key that is not known: compare its iss and kid with --issuer, --issuers and --jwks", string(cause), "error", quiet.Cut(said, maxShown), "room", room)
 	case auth.CauseAlgorithm, auth.CauseMalformed:
 		why += ": " + quiet.Cut(said, maxShown)
 		s.tokens.Log(slog.LevelWarn, "refused what is no token of ours: try it with kansei token --check", string(cause), "error", quiet.Cut(said, maxShown), "room", room)
