@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +19,10 @@ type Config struct {
 	// when its node is leaving. Clients that are given the same order are all at one node.
 	URLs []string
 	Room string
-	// Token is asked for the JWT to come with, before the first connection and
-	// whenever the server says that the last one is not valid any more; nil: the
-	// client comes as a guest. See [StaticToken].
+	// Token is asked for the JWT to come with: before the first connection, for a fresh one
+	// before that ends, which goes over the open connection, and whenever the server says that
+	// the last one is not valid any more; nil: the client comes as a guest. It is called by one
+	// goroutine at a time. See [StaticToken].
 	Token func(ctx context.Context) (string, error)
 	// Since and Session are a cursor and a session that an earlier client left, to
 	// go on from there.
@@ -72,6 +72,8 @@ type Handler struct {
 	State    func(*protocol.State)
 	// Gap tells of comments that this client was not sent.
 	Gap func(*protocol.Gap)
+	// You is told that what the user is, may do, or is limited to has changed.
+	You func(*protocol.YouNow)
 	// Error is told of a refusal that answers no comment being waited for.
 	Error func(*protocol.Error)
 }
@@ -100,6 +102,10 @@ type Client struct {
 	refusal   error  // and what it said
 	refusals  int    // in a row
 
+	running  context.Context // of Run; set before anything is read
+	renewing sync.WaitGroup  // of fetches of fresh tokens
+	fetching chan struct{}   // holds one place, for who calls Token
+
 	woken chan struct{} // holds one place: Wake was called, and there is no connection
 
 	mu         sync.Mutex
@@ -113,6 +119,7 @@ type Client struct {
 	pending    map[string]chan protocol.Message
 	attemptAt  time.Time // when the last attempt to connect began
 	abandon    func()    // ends it, while it is under way
+	fresh      string    // a token that was fetched while there was a connection
 	awakeUntil time.Time // set by Wake: a loss before finds the device just woken
 }
 
@@ -153,6 +160,7 @@ func New(cfg Config) (*Client, error) {
 		cfg:       cfg,
 		addresses: newAddresses(len(cfg.URLs)),
 		woken:     make(chan struct{}, 1),
+		fetching:  make(chan struct{}, 1),
 		session:   cfg.Session,
 		changed:   make(chan struct{}),
 		pending:   make(map[string]chan protocol.Message),
@@ -197,6 +205,10 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 func (c *Client) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer c.renewing.Wait()
+	defer cancel()
+	c.running = ctx
 	for {
 		l, end := c.connect(ctx)
 		for l != nil {
@@ -257,13 +269,13 @@ func (c *Client) connect(ctx context.Context) (*link, ending) {
 // dial opens a connection to the address whose turn it is, with a token if there is a
 // source of them.
 func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
+	if fresh := c.takeFresh(); fresh != "" {
+		c.token, c.haveToken = fresh, true
+	}
 	if c.cfg.Token != nil && !c.haveToken {
-		token, err := c.cfg.Token(ctx)
+		token, err := c.fetch(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("client: token: %w", err)
-		}
-		if token = strings.TrimSpace(token); token == "" {
-			return nil, errNoToken
+			return nil, err
 		}
 		if token == c.refused && c.refusal != nil {
 			return nil, fmt.Errorf("%w: %w", ErrStaleToken, c.refusal)
@@ -331,6 +343,15 @@ func (c *Client) handle(l *link, raw []byte) error {
 		err = tell(raw, func(m *protocol.Error) {
 			if !c.answer(m.Ref, m) && h.Error != nil {
 				h.Error(m)
+			}
+		})
+	case protocol.TypeRenew:
+		c.renewal(l)
+	case protocol.TypeYou:
+		err = tell(raw, func(m *protocol.YouNow) {
+			l.limit(m.Limits)
+			if h.You != nil {
+				h.You(m)
 			}
 		})
 	case protocol.TypeReconnect:

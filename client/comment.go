@@ -82,7 +82,7 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 		if m.sent() && (l.session != m.session || since(m.since) > refWindow) {
 			return "", m.unknown("it cannot be repeated any more")
 		}
-		if err := fits(m.req, l.limits); err != nil {
+		if err := fits(m.req, l.within()); err != nil {
 			if m.sent() {
 				return "", m.unknown("this server does not take it")
 			}

@@ -26,8 +26,8 @@ type link struct {
 	mover func()          // goes elsewhere; set before anything is read
 
 	session string          // of the welcome; set before the link is shared
-	limits  protocol.Limits // the same
-	pace    *rate.Limiter   // of comments that have waited for the link; the same
+	limits  protocol.Limits // the same; mu guards later ones
+	pace    *rate.Limiter   // of comments that have waited for the link; set with session
 	behind  atomic.Int64    // comments that wait for pace
 
 	// turn holds one place, for the goroutine that may take in messages and owns the cursor:
@@ -94,6 +94,24 @@ func (l *link) welcome(w *protocol.Welcome) bool {
 		l.beat = l.after(l.every/2+jitter(l.every/2), l.sendBeat)
 	}
 	return true
+}
+
+// limit takes limits that have changed.
+func (l *link) limit(limits protocol.Limits) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = limits
+	if l.pace != nil {
+		l.pace.SetLimit(rate.Limit(cmp.Or(max(limits.PerS, 0), 1)))
+		l.pace.SetBurst(max(limits.Burst, 1))
+	}
+}
+
+// within are the limits that count.
+func (l *link) within() protocol.Limits {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limits
 }
 
 // lasted is how long ago the welcome was; 0 if there was none.

@@ -17,6 +17,12 @@ func Encode(m Message) []byte {
 			c.You.Can = []string{}
 			m = &c
 		}
+	case *YouNow:
+		if v.Can == nil {
+			c := *v
+			c.Can = []string{}
+			m = &c
+		}
 	case *Comments:
 		if v.Items == nil {
 			c := *v
@@ -88,6 +94,10 @@ func Decode(p []byte) (Message, error) {
 		m = new(Beat)
 	case TypeReconnect:
 		m = new(Reconnect)
+	case TypeYou:
+		m = new(YouNow)
+	case TypeRenew:
+		m = new(Renew)
 	default:
 		if !json.Valid(p) {
 			return nil, fmt.Errorf("protocol: decode %s: not JSON", typ)

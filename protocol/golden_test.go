@@ -38,6 +38,17 @@ var serverMessages = map[string]Message{
 		V: Version, Room: "r", Session: "c2Vzc2lvbi1vbmUtMQ", You: You{ID: "g-1f3", Role: RoleViewer},
 		Now: 1767225600123, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 0.5, Burst: 1},
 	},
+	"welcome_token": &Welcome{
+		V: Version, Room: "lesson-7", Session: "c2Vzc2lvbi1vbmUtMQ",
+		You: You{ID: "u42", Name: "さくら", Role: RoleViewer, Can: []string{CanComment}, Ends: 1767229200000},
+		Now: 1767225600123, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 1, Burst: 5},
+	},
+	"renew": &Renew{Ends: 1767229200000},
+	"you": &YouNow{
+		You:    You{ID: "u42", Name: "さくら", Role: RoleViewer, Can: []string{CanComment}, Ends: 1767232800000},
+		Limits: Limits{Text: 200, PerS: 1, Burst: 5},
+	},
+	"you_may_nothing": &YouNow{You: You{ID: "u42", Role: RoleMonitor, Can: []string{}}, Limits: Limits{Text: 200, PerS: 1, Burst: 5}},
 	"comments": &Comments{Cursor: cursor, Items: []Comment{
 		{ID: "1c", At: 1767225600200, User: User{ID: "u42", Name: "さくら"}, Text: "うぽつ"},
 	}},
@@ -117,6 +128,7 @@ var clientRequests = map[string]Request{
 	"comment_markup":      &CommentRequest{Ref: "c-8", Text: `<b>"no" & 'markup'</b> \ / ` + "\u2028"},
 	"comment_empty":       &CommentRequest{Ref: "c-9"}, // answered "empty"
 	"comment_ref_longest": &CommentRequest{Ref: strings.Repeat("名", MaxRef), Text: "x"},
+	"auth":                &AuthRequest{Ref: "t1", Token: "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"},
 	"beat":                &BeatRequest{},
 	"beat_visible":        &BeatRequest{Visible: ptr(true), MediaMS: ptr(int64(61000))},
 	"beat_hidden":         &BeatRequest{Visible: ptr(false)},

@@ -13,10 +13,12 @@ const (
 	TypeGap       = "gap"
 	TypeBeat      = "beat"
 	TypeReconnect = "reconnect"
+	TypeYou       = "you"
+	TypeRenew     = "renew"
 )
 
 // Message is what a server sends: one of *Welcome, *Comments, *Viewers, *State,
-// *OK, *Error, *Gap, *Beat and *Reconnect.
+// *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow and *Renew.
 type Message interface{ messageType() string }
 
 // Welcome is the first message of a connection. It is the only personal one
@@ -40,6 +42,18 @@ type You struct {
 	Name string   `json:"name"`
 	Role Role     `json:"role"`
 	Can  []string `json:"can"`
+	Ends int64    `json:"ends,omitempty"` // when the token ends, Unix milliseconds; 0: there is none
+}
+
+// YouNow says who the server takes the viewer for now, when that or its limits have changed.
+type YouNow struct {
+	You
+	Limits Limits `json:"limits"`
+}
+
+// Renew asks for a fresh token, by [AuthRequest], before the one that counts ends.
+type Renew struct {
+	Ends int64 `json:"ends"` // when that is, Unix milliseconds
 }
 
 // Limits are those of this viewer in this room.
@@ -152,7 +166,8 @@ type Beat struct {
 	Now int64 `json:"now"` // the server's clock, Unix milliseconds
 }
 
-// Reconnect says that this node is leaving: come back after that time.
+// Reconnect asks to come back after that time: this node is leaving, or what the viewer is has
+// changed.
 type Reconnect struct {
 	AfterMS int64 `json:"after_ms"` // milliseconds
 }
@@ -166,3 +181,5 @@ func (*Error) messageType() string     { return TypeError }
 func (*Gap) messageType() string       { return TypeGap }
 func (*Beat) messageType() string      { return TypeBeat }
 func (*Reconnect) messageType() string { return TypeReconnect }
+func (*YouNow) messageType() string    { return TypeYou }
+func (*Renew) messageType() string     { return TypeRenew }

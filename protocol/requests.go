@@ -10,9 +10,10 @@ import (
 // for later.
 const (
 	TypeComment = "comment"
+	TypeAuth    = "auth"
 )
 
-// Request is what a viewer sends: one of *CommentRequest, *BeatRequest and, when
+// Request is what a viewer sends: one of *CommentRequest, *BeatRequest, *AuthRequest and, when
 // decoded, *UnknownRequest.
 type Request interface{ requestType() string }
 
@@ -30,6 +31,12 @@ type BeatRequest struct {
 	MediaMS *int64 `json:"media_ms,omitempty"` // position in the programme, milliseconds
 }
 
+// AuthRequest brings a fresh token of the same user.
+type AuthRequest struct {
+	Ref   string `json:"ref,omitempty"`
+	Token string `json:"token"`
+}
+
 // UnknownRequest is a message of a type that this version does not know. It is
 // answered with [CodeUnsupported] if it has a ref, and ignored otherwise.
 type UnknownRequest struct {
@@ -39,6 +46,7 @@ type UnknownRequest struct {
 
 func (*CommentRequest) requestType() string   { return TypeComment }
 func (*BeatRequest) requestType() string      { return TypeBeat }
+func (*AuthRequest) requestType() string      { return TypeAuth }
 func (r *UnknownRequest) requestType() string { return r.Type }
 
 // EncodeRequest encodes a message for a server.
@@ -87,6 +95,15 @@ func decodeAs(p []byte, ref string) (Request, *Error) {
 			return nil, err
 		}
 		return b, checkMedia(b.MediaMS)
+	case TypeAuth:
+		a := &AuthRequest{Ref: ref}
+		if err := readFields(p, "", field{name: "token", into: &a.Token, want: wantString}); err != nil {
+			return nil, err
+		}
+		if a.Token == "" {
+			return nil, bad("token is missing")
+		}
+		return a, nil
 	}
 	return &UnknownRequest{Type: typ, Ref: ref}, nil
 }

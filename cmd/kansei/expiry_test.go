@@ -42,8 +42,11 @@ func TestTokenEndsOnAnOpenConnection(t *testing.T) {
 	c, err := client.New(client.Config{
 		URLs: []string{n.url}, Room: "r",
 		Token: func(context.Context) (string, error) {
-			if tokens++; tokens == 1 {
+			switch tokens++; tokens {
+			case 1:
 				return endingToken(t, "renewing", protocol.RoleViewer, stay), nil
+			case 2: // the server asks for a fresh one before, and there is none
+				return "", errors.New("the back end is away")
 			}
 			return n.token("renewing", protocol.RoleViewer, "r"), nil
 		},

@@ -188,8 +188,9 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 			v.conn.Start(v)
 		}
 	}
+	v.apart = v.aside && query.Get("count") == "0"
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
-		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.aside && query.Get("count") == "0",
+		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.apart,
 		Socket: v.conn, Since: since, Wait: begin, Welcome: v.welcome,
 	})
 	begin() // the answer to the handshake and all that Join has to say leave together

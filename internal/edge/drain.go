@@ -224,6 +224,7 @@ func (v *session) tell(after time.Duration) {
 func (v *session) settle() {
 	v.settled.Store(true)
 	v.tellNow()
+	v.askNow()
 }
 
 // tellNow tells v what tell left to be told, once.

@@ -7,7 +7,7 @@
 // tells the others. What a viewer sends comes to its session; a comment goes through publish.go,
 // the one way into the room log, which POST uses too. registry.go holds what belongs to a user
 // of a room, or to an address, rather than to a connection. expiry.go ends sessions with their
-// tokens; drain.go empties a node, and lag.go keeps the counts true meanwhile.
+// tokens, renew.go takes fresh ones before that; drain.go empties a node, and lag.go keeps the counts true meanwhile.
 //
 // rest.go has the HTTP entrances, comments.go the one that reads comments, members.go those that
 // list who is where, and ops.go those of the operators. In front of both listeners door.go bounds their connections, accept.go goes on
@@ -116,7 +116,7 @@ func New(cfg Config) *Server {
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
 		noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
-	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).expire) }) // ends with quit; Close waits for it
+	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).ask, (*session).expire) }) // ends with quit; Close waits for it
 	return s
 }
 
@@ -178,6 +178,7 @@ func (s *Server) enroll(v *session) bool {
 		return false
 	}
 	s.sessions[v] = struct{}{}
+	v.due = scheduleOf(&v.token, time.Now())
 	s.expiry.add(v)
 	s.cfg.Metrics.connections.Inc()
 	return true

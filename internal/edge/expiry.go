@@ -6,14 +6,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
 )
 
 // A token lets somebody in, and stay, until it ends: somebody who may no longer run a room is
-// out of it then. Sessions hang in buckets by the end of their token, and a
-// node has one ticker for all. A bucket is closed when its last second is over, so that a
-// session is closed within expiryWidth and expiryTick of the end: in less than 10 s.
+// out of it then. Before that its bearer is asked for a fresh one (renew.go). Sessions hang in
+// buckets by what is due next, and a node has one ticker for all. A bucket is due when its last
+// second is over, so that a session is closed within expiryWidth and expiryTick of the end: in less
+// than 10 s.
 const (
 	expiryWidth = 8 // seconds
 	expiryTick  = time.Second
@@ -21,25 +21,44 @@ const (
 	renewSpread = 3 * time.Second
 )
 
-// endOf is the last second in which a token lets somebody stay. Clocks differ as much
-// then as when it let them in.
-func endOf(c auth.Claims) int64 { return c.Until.Unix() }
+// schedule is when something is due for a session, in Unix seconds.
+type schedule struct {
+	at    int64 // 0: never
+	until int64 // it is closed then; before, it is asked for a fresh token
+	moved bool  // it was told to come back, and is closed because it has not
+}
 
-// expiry has the sessions whose tokens end. The lock that run is given guards it.
+// scheduleOf is when a session is asked for a fresh token, and when it is closed. The bearer of a token
+// is asked in the last fifth of its life, at random but for the last tenth, so that an audience
+// whose tokens end at once does not ask its back end at once.
+func scheduleOf(t *tokenInfo, now time.Time) schedule {
+	if t.exp == 0 {
+		return schedule{}
+	}
+	began := now.Unix()
+	if t.issued > 0 && t.issued < began {
+		began = t.issued
+	}
+	tenth := max(0, t.exp-began) / 10
+	ask := t.exp - tenth - rand.N(tenth+1) - expiryWidth
+	return schedule{at: min(ask, t.until), until: t.until}
+}
+
+// expiry has the sessions for which something is due. The lock that run is given guards it.
 //
 // It goes by the clock on the wall, as tokens do: when that is set back, sessions that are
 // not closed yet stay that much longer.
 type expiry struct {
-	buckets map[int64][]*session // by ends / expiryWidth; none is empty
+	buckets map[int64][]*session // by due / expiryWidth; none is empty
 	first   int64                // no bucket comes before it
 }
 
-// add takes in a session, unless it has no end.
+// add takes in a session, unless nothing will be due.
 func (e *expiry) add(v *session) {
-	if v.ends == 0 {
+	if v.due.at == 0 {
 		return
 	}
-	n := v.ends / expiryWidth
+	n := v.due.at / expiryWidth
 	if len(e.buckets) == 0 {
 		e.buckets, e.first = map[int64][]*session{}, n
 	}
@@ -50,7 +69,7 @@ func (e *expiry) add(v *session) {
 
 // remove takes out a session, if it is there.
 func (e *expiry) remove(v *session) {
-	n := v.ends / expiryWidth
+	n := v.due.at / expiryWidth
 	b := e.buckets[n]
 	last := len(b) - 1
 	if int(v.place) > last || b[v.place] != v {
@@ -66,27 +85,37 @@ func (e *expiry) remove(v *session) {
 	e.buckets[n] = b[:last]
 }
 
-// due takes out the sessions whose token has ended, and returns them.
-func (e *expiry) due(now time.Time) []*session {
-	over := now.Unix()/expiryWidth - 1 // the last bucket that is
-	if len(e.buckets) == 0 || e.first > over {
-		return nil
+// take returns the sessions that are to be asked for a fresh token, and takes out those whose end
+// has come.
+func (e *expiry) take(now time.Time) (ask, over []*session) {
+	last := now.Unix()/expiryWidth - 1 // the last bucket that is due
+	if len(e.buckets) == 0 || e.first > last {
+		return nil, nil
 	}
-	var all []*session
 	e.first = math.MaxInt64
 	for n, b := range e.buckets {
-		if n > over {
+		if n > last {
 			e.first = min(e.first, n)
 			continue
 		}
-		all = append(all, b...)
 		delete(e.buckets, n)
+		for _, v := range b {
+			if v.due.at < v.due.until {
+				ask = append(ask, v)
+			} else {
+				over = append(over, v)
+			}
+		}
 	}
-	return all
+	for _, v := range ask {
+		v.due.at = v.due.until
+		e.add(v)
+	}
+	return ask, over
 }
 
-// run hands sessions whose token has ended to end, until quit is closed.
-func (e *expiry) run(lock sync.Locker, quit <-chan struct{}, end func(*session)) {
+// run hands sessions to ask for a fresh token, and to end, when it is time, until quit is closed.
+func (e *expiry) run(lock sync.Locker, quit <-chan struct{}, ask, end func(*session)) {
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
 	for {
@@ -96,17 +125,27 @@ func (e *expiry) run(lock sync.Locker, quit <-chan struct{}, end func(*session))
 		case <-tick.C:
 		}
 		lock.Lock()
-		due := e.due(time.Now())
+		due, over := e.take(time.Now())
 		lock.Unlock()
 		for _, v := range due {
+			ask(v)
+		}
+		for _, v := range over {
 			end(v)
 		}
 	}
 }
 
-// expire closes a session because its token has ended. Nothing that it sends is heard
-// from then on.
+// expire closes a session because its token has ended, or because it has not come back anew when
+// it was told to. Nothing that it sends is heard from then on.
 func (v *session) expire() {
+	v.server.mu.Lock()
+	moved := v.due.moved
+	v.server.mu.Unlock()
+	if moved {
+		v.conn.Close(int(protocol.CloseRestart), protocol.CloseReason("come back: what you may do has changed", 1))
+		return
+	}
 	v.server.cfg.Metrics.expired.Inc()
 	v.conn.Close(int(protocol.CloseUnauthorized),
 		protocol.CloseReason("the token has ended; come back with a new one", 1+rand.Int64N(renewSpread.Milliseconds())))

@@ -8,8 +8,17 @@ import (
 	"time"
 )
 
+// endsAt is a session that nobody asks for a fresh token.
 func endsAt(t time.Time) *session {
-	return &session{ticket: ticket{identity: identity{ends: t.Unix()}}}
+	return &session{due: schedule{at: t.Unix(), until: t.Unix()}}
+}
+
+// bears is a session with a token that ends at t and was made a while before.
+func bears(t time.Time, life time.Duration) *session {
+	exp := t.Unix()
+	v := &session{ticket: ticket{identity: identity{token: tokenInfo{issued: t.Add(-life).Unix(), exp: exp, until: exp}}}}
+	v.due = scheduleOf(&v.token, time.Now())
+	return v
 }
 
 // ends runs an expiry, and notes when each session is ended.
@@ -17,15 +26,16 @@ type ends struct {
 	expiry
 	mu   sync.Mutex
 	at   map[*session][]time.Time
+	asks map[*session][]time.Time
 	stop func()
 }
 
 func runEnds() *ends {
-	e := &ends{at: map[*session][]time.Time{}}
+	e := &ends{at: map[*session][]time.Time{}, asks: map[*session][]time.Time{}}
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() { // ends with stop
 		defer close(done)
-		e.run(&e.mu, quit, func(v *session) { e.at[v] = append(e.at[v], time.Now()) })
+		e.run(&e.mu, quit, func(v *session) { e.asks[v] = append(e.asks[v], time.Now()) }, func(v *session) { e.at[v] = append(e.at[v], time.Now()) })
 	}()
 	e.stop = func() { close(quit); <-done }
 	return e
@@ -88,10 +98,10 @@ func TestSessionsEndWithTheirTokens(t *testing.T) {
 				t.Fatalf("session %d was ended at %v, want once", i, at)
 			}
 			// The last second is a token's still.
-			if late := at[0].Sub(time.Unix(v.ends, 0)); late <= 0 || late > 10*time.Second && v.ends > began.Unix() || at[0].Sub(began) < expiryTick {
+			if late := at[0].Sub(time.Unix(v.due.until, 0)); late <= 0 || late > 10*time.Second && v.due.until > began.Unix() || at[0].Sub(began) < expiryTick {
 				t.Errorf("session %d was ended %v after its token", i, late)
 			}
-			if v.ends <= began.Add(-10*time.Second).Unix() && at[0].Sub(began) > 2*expiryTick {
+			if v.due.until <= began.Add(-10*time.Second).Unix() && at[0].Sub(began) > 2*expiryTick {
 				t.Errorf("session %d, whose token had ended before, was ended after %v", i, at[0].Sub(began))
 			}
 			delete(e.at, v)
@@ -102,28 +112,79 @@ func TestSessionsEndWithTheirTokens(t *testing.T) {
 	})
 }
 
+// Who bears a token is asked once for a fresh one, in the last fifth of its life, and those whose
+// tokens end at once are not asked at once.
+func TestSessionsAreAskedForFreshTokens(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := runEnds()
+		const life = time.Hour
+		exp := time.Now().Add(life)
+		var all []*session
+		for range 300 {
+			v := bears(exp, life)
+			e.enter(v)
+			all = append(all, v)
+		}
+		short := bears(time.Now().Add(20*time.Second), 20*time.Second)
+		e.enter(short)
+		time.Sleep(life + 10*time.Second)
+		e.stop()
+		perMinute := map[int]int{}
+		for _, v := range all {
+			if len(e.asks[v]) != 1 || len(e.at[v]) != 1 {
+				t.Fatalf("asked %d times, ended %d times", len(e.asks[v]), len(e.at[v]))
+			}
+			left := exp.Sub(e.asks[v][0])
+			if left > life/5+10*time.Second || left < life/10-time.Second {
+				t.Errorf("asked %v before the end", left)
+			}
+			perMinute[int(left/time.Minute)]++
+		}
+		for m, n := range perMinute {
+			if n > 100 {
+				t.Errorf("%d of 300 were asked in minute %d before the end", n, m)
+			}
+		}
+		if len(e.asks[short]) != 1 || len(e.at[short]) != 1 || !e.asks[short][0].Before(e.at[short][0]) {
+			t.Errorf("a short token: asked %v, ended %v", e.asks[short], e.at[short])
+		}
+	})
+}
+
 // Whoever is let in hangs in a bucket until it is dismissed, also while the node leaves.
 func TestExpiryFollowsTheSessions(t *testing.T) {
 	t.Parallel()
 	s := New(Config{Metrics: NewMetrics(nil)})
 	defer s.Close()
-	end := time.Now().Add(time.Hour)
-	all := []*session{endsAt(end), endsAt(end), endsAt(end.Add(time.Minute)), new(session)}
+	hung := func() map[*session]int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		all := map[*session]int{}
+		for _, b := range s.expiry.buckets {
+			for _, v := range b {
+				all[v]++
+			}
+		}
+		return all
+	}
+	exp := time.Now().Add(time.Hour)
+	all := []*session{bears(exp, time.Hour), bears(exp, time.Hour), bears(exp.Add(time.Minute), time.Minute), new(session)}
 	for _, v := range all {
 		if !s.enroll(v) {
 			t.Fatal("not let in")
 		}
 	}
-	if n := len(s.expiry.buckets); n != 2 {
-		t.Errorf("%d buckets", n)
+	if n := hung(); len(n) != 3 || n[all[3]] != 0 {
+		t.Errorf("%v hang in buckets", n)
 	}
 	s.dismiss(all[0])
 	s.beginDrain(time.Hour)
-	if late := endsAt(end); s.enroll(late) {
+	if late := bears(exp, time.Hour); s.enroll(late) {
 		t.Error("somebody was let in while the node leaves")
 	}
-	if n := len(s.expiry.buckets[all[1].ends/expiryWidth]); n != 1 {
-		t.Errorf("%d are in the bucket of the one who is here", n)
+	if n := hung(); len(n) != 2 || n[all[1]] != 1 || n[all[2]] != 1 {
+		t.Errorf("%v hang in buckets", n)
 	}
 	for _, v := range all {
 		s.dismiss(v)
@@ -141,23 +202,23 @@ func TestExpiryWhenTheClockIsSet(t *testing.T) {
 	var e expiry
 	old := endsAt(noon.Add(time.Minute))
 	e.add(old)
-	if due := e.due(noon.Add(50 * time.Second)); len(due) != 0 {
+	if _, due := e.take(noon.Add(50 * time.Second)); len(due) != 0 {
 		t.Fatalf("%d have ended", len(due))
 	}
 	// An hour back, and somebody comes whose token ends before all others.
 	now := noon.Add(-time.Hour)
 	young := endsAt(now.Add(time.Minute))
 	e.add(young)
-	if due := e.due(now.Add(50 * time.Second)); len(due) != 0 {
+	if _, due := e.take(now.Add(50 * time.Second)); len(due) != 0 {
 		t.Fatalf("%d have ended", len(due))
 	}
-	if due := e.due(now.Add(70 * time.Second)); len(due) != 1 || due[0] != young {
+	if _, due := e.take(now.Add(70 * time.Second)); len(due) != 1 || due[0] != young {
 		t.Fatalf("%d have ended, want the one whose time is over", len(due))
 	}
 	// Set forward, it ends everybody, far or near.
 	e.add(endsAt(noon.AddDate(0, 0, 1)))
 	e.add(endsAt(noon.AddDate(7973, 0, 0)))
-	if due := e.due(noon.AddDate(0, 0, 2)); len(due) != 2 || len(e.buckets) != 1 {
+	if _, due := e.take(noon.AddDate(0, 0, 2)); len(due) != 2 || len(e.buckets) != 1 {
 		t.Fatalf("%d have ended, %d buckets are left", len(due), len(e.buckets))
 	}
 }
@@ -189,8 +250,9 @@ func TestExpiryKeepsNobody(t *testing.T) {
 			}
 		case 4:
 			now = now.Add(time.Duration(rnd.IntN(1000)) * time.Millisecond)
-			for _, v := range e.due(now) {
-				if !here[v] || v.ends >= now.Unix() {
+			_, over := e.take(now)
+			for _, v := range over {
+				if !here[v] || v.due.until >= now.Unix() {
 					t.Fatalf("somebody was ended who is not here, or too early: %v", here[v])
 				}
 				delete(here, v)

@@ -57,6 +57,12 @@ func (s *Server) ProxyRefused(proxy net.Addr, err error) {
 		address, "proxy", address, "error", err)
 }
 
+// limitsOf are the limits of a role, as its bearers are told.
+func (s *Server) limitsOf(role protocol.Role) protocol.Limits {
+	rate := s.rateOf(role)
+	return protocol.Limits{Text: s.textLimit(role), PerS: rate.PerS, Burst: rate.Burst}
+}
+
 func (s *Server) rateOf(role protocol.Role) Rate {
 	if role.Runs() {
 		return s.cfg.StaffRate

@@ -51,6 +51,13 @@ func leaveReason(c socket.Cause) string {
 	return string(c.Kind)
 }
 
+// What became of a fresh token over an open connection.
+const (
+	renewalAsked   = "asked" // its viewer was asked for one
+	renewalTaken   = "taken"
+	renewalRefused = "refused"
+)
+
 // How somebody comes in.
 const (
 	joinNew       = "new"
@@ -72,6 +79,7 @@ type Metrics struct {
 	open        *prometheus.GaugeVec
 	evicted     *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
+	renewals    *prometheus.CounterVec
 
 	acceptErrors *prometheus.CounterVec
 	maxViewers   prometheus.Gauge
@@ -115,6 +123,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	return &Metrics{
 		open: open, tokens: tokens,
+		renewals: counter("kansei_token_renewals_total", "Fresh tokens over open connections: viewers who were asked for one, tokens that were taken and refused.",
+			"result", renewalAsked, renewalTaken, renewalRefused),
 		evicted: counter("kansei_http_evicted_total", "Connections that asked for nothing, or without end, and were closed to make room for others.",
 			"listener", listeners()...),
 		acceptErrors: counter("kansei_accept_errors_total", "Connections that could not be taken at once, because descriptors or memory were short.",

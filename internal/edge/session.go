@@ -27,9 +27,14 @@ type session struct {
 	underWay atomic.Int32 // comments without an answer
 	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
 
+	authAt    int64 // when a token came over the connection last, Unix milliseconds
 	malformed int32
+	asked     atomic.Bool // it is to be asked for a fresh token when it has its welcome
+	apart     bool        // it is in no count
 
-	place   int32    // in its bucket of expiry; the same lock guards it
+	// Of expiry; the same lock guards them.
+	due     schedule
+	place   int32
 	sibling *session // the next of its user; the lock of the user's entry guards it
 }
 
@@ -37,12 +42,9 @@ var _ socket.Handler = (*session)(nil)
 
 func (v *session) welcome(recovered bool) []byte {
 	s := v.server
-	rate := s.rateOf(v.role)
 	return protocol.Encode(&protocol.Welcome{
-		V: protocol.Version, Room: v.room, Session: v.session,
-		You: protocol.You{ID: v.id, Name: v.name, Role: v.role, Can: v.can()},
-		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(),
-		Limits: protocol.Limits{Text: s.textLimit(v.role), PerS: rate.PerS, Burst: rate.Burst},
+		V: protocol.Version, Room: v.room, Session: v.session, You: v.you(),
+		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(v.role),
 	})
 }
 
@@ -74,6 +76,8 @@ func (v *session) Message(p []byte) {
 	switch req := req.(type) {
 	case *protocol.CommentRequest:
 		v.comment(req)
+	case *protocol.AuthRequest:
+		v.auth(req)
 	case *protocol.BeatRequest:
 		v.send(&protocol.Beat{Now: now.UnixMilli()})
 	case *protocol.UnknownRequest:

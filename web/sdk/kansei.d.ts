@@ -20,8 +20,8 @@ export interface Options {
   /** A JWT. Without `token` and `getToken` one joins as a guest, if the server lets guests in. */
   token?: string | null;
   /**
-   * Called for the first token and for a new one whenever the server refuses the last, or it has ended. What it throws,
-   * or returns that is no JWT, is an `error` event with the code `token`, and it is called again later.
+   * Called for the first token, for a fresh one before it ends, which goes over the open connection, and for a new one
+   * whenever the server refuses the last. What it throws, or returns that is no JWT, is an `error` event with the code `token`, and it is called again later.
    */
   getToken?: () => string | Promise<string>;
   /** Where to resume: the `cursor` of an earlier connection. */
@@ -69,13 +69,36 @@ export interface Welcome {
   v: number;
   room: string;
   session: string;
-  you: { id: string; name: string; role: Role; can: string[] };
+  you: You;
   now: number;
   /** Nothing was missed since the cursor that was offered. */
   recovered: boolean;
   beat_ms: number;
   /** `text`: code points after NFC; `per_s` and `burst`: comments. */
-  limits: { text: number; per_s: number; burst: number };
+  limits: Limits;
+}
+
+/** Who the server takes one for. */
+export interface You {
+  id: string;
+  name: string;
+  role: Role;
+  /** What one may do: comment, set, uncounted. */
+  can: string[];
+  /** When the token ends; absent for guests. */
+  ends?: number;
+}
+
+export interface Limits {
+  text: number;
+  per_s: number;
+  burst: number;
+}
+
+/** What one is, may do, or is limited to has changed, or the token has been renewed. */
+export interface YouNow extends You {
+  type: "you";
+  limits: Limits;
 }
 
 /** Comments in the room's order; each comes once over all reconnects. */
@@ -117,7 +140,7 @@ export interface Gap {
 }
 
 /**
- * The node is leaving; after `after_ms` the connection moves by itself: it comes in elsewhere first, stays
+ * The node is leaving, or one's role has changed; after `after_ms` the connection moves by itself: it comes in elsewhere first, stays
  * `live`, and says `welcome` again.
  */
 export interface Reconnect {
@@ -180,6 +203,7 @@ export interface Events {
   /** What went wrong without being the answer to a comment. */
   error: KanseiError;
   reconnect: Reconnect;
+  you: YouNow;
 }
 
 export interface CommentOptions {

@@ -43,6 +43,7 @@ const FINAL = new Map([
 ]);
 const LOST = new Map([[1012, "restart"], [4408, "too_slow"], [4429, "too_many"]]);
 const UNAUTHORIZED = 4401;
+const AUTH_REF = "kansei-auth"; // of a fresh token
 
 /** Joins a room and stays in it until `close()`. */
 export function connect(options, platform = browser()) {
@@ -416,7 +417,7 @@ class Connection {
       case "state": return this.#emit("state", m);
       case "ok": return this.#outbox.ok(m);
       case "error":
-        if (m.ref !== undefined) return this.#outbox.error(m);
+        if (m.ref !== undefined && m.ref !== AUTH_REF) return this.#outbox.error(m);
         return this.#emit("error", new KanseiError(m.code, m.message, m.retry_ms));
       case "gap":
         if (m.cursor) this.#cursor = m.cursor;
@@ -426,7 +427,27 @@ class Connection {
         this.#answerTimer = undefined;
         return;
       case "reconnect": return this.#onReconnect(m);
+      case "renew": return this.#renew();
+      case "you":
+        this.#outbox.limit(m.limits);
+        return this.#emit("you", m);
     }
+  }
+
+  // renew sends a fresh token over the open connection. Without one the server closes when the
+  // token ends, and another is fetched then.
+  async #renew() {
+    if (!this.#o.getToken) return;
+    const socket = this.#socket;
+    let token;
+    try {
+      token = asToken(await this.#o.getToken());
+    } catch (err) {
+      return this.#emit("error", new KanseiError("token", `getToken failed: ${err?.message ?? err}`));
+    }
+    if (this.#over || token === this.#token) return;
+    this.#token = token;
+    if (socket === this.#socket && socket.readyState === 1) socket.send(JSON.stringify({ type: "auth", ref: AUTH_REF, token }));
   }
 
   #onWelcome(m) {

@@ -77,6 +77,8 @@ export class Outbox {
     this.#next();
   }
 
+  limit(limits) { this.#limits = limits ?? this.#limits; }
+
   disconnected() {
     this.#socket = null;
     this.#stop();

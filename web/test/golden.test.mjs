@@ -14,7 +14,7 @@ function golden(dir) {
   return names.map((name) => ({ name, text: readFileSync(new URL(`${dir}/${name}`, root), "utf8") }));
 }
 
-const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect"]);
+const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew"]);
 
 for (const dir of ["server", "future"]) {
   test(`what servers send: ${dir}`, async (t) => {
@@ -60,11 +60,12 @@ for (const dir of ["server", "future"]) {
           case "state":
           case "gap":
           case "reconnect":
+          case "you":
             assert.deepEqual(value(m.type), m);
             if (m.cursor) assert.equal(room.cursor, m.cursor);
             break;
           default:
-            assert.ok(m.type === "beat" || !KNOWN.has(m.type));
+            assert.ok(["beat", "renew"].includes(m.type) || !KNOWN.has(m.type));
             assert.deepEqual(got, [], "what is not known is ignored");
         }
         assert.notEqual(room.status.state, "closed");
@@ -81,7 +82,9 @@ test("what viewers send", async (t) => {
     await t.test(name, async () => {
       const world = new World();
       world.isVisible = want.visible ?? true;
-      const { room } = await live({ mediaMs: () => want.media_ms }, world);
+      let tokens = 0;
+      const getToken = want.type === "auth" ? () => (tokens++ ? want.token : `${want.token}x`) : undefined;
+      const { room } = await live({ mediaMs: () => want.media_ms, getToken }, world);
       if (want.type === "comment") {
         const said = room.comment(want.text, { ref: want.ref, mediaMs: want.media_ms, style: want.style });
         const { text, empty } = measure(want.text);
@@ -89,13 +92,16 @@ test("what viewers send", async (t) => {
         if (empty) return assert.rejects(said, { code: "empty" });
         said.catch(() => {});
         want.text = text; // as everybody gets it
+      } else if (want.type === "auth") {
+        world.socket.say({ type: "renew", ends: 1 });
+        await world.pass(0);
       } else {
         assert.equal(want.type, "beat", "the SDK must learn to send this, or the file says something new");
         await world.pass(30_000);
       }
       const [got] = world.socket.sentOf(want.type);
       // The SDK always gives a ref and says whether the page can be seen.
-      const given = want.type === "comment" ? { ref: got.ref } : { visible: got.visible };
+      const given = want.type === "beat" ? { visible: got.visible } : { ref: got.ref };
       assert.deepEqual(got, { ...want, ...given });
       room.close();
     });
