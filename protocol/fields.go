@@ -27,6 +27,7 @@ const (
 	wantString = "a string"
 	wantObject = "an object"
 	wantBool   = "true or false"
+	wantWhole  = "a whole number"
 	wantMedia  = "a whole number of milliseconds from 0 to 9007199254740991"
 )
 

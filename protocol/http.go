@@ -139,6 +139,37 @@ func (c ErrorCode) HTTPStatus() int {
 	return 400 // bad_message
 }
 
+// Revocation says which tokens are not to count any more: one of User, JTI and Before, or User and
+// Before together.
+type Revocation struct {
+	User   string `json:"user,omitempty"`   // whose tokens; without Before, all that were issued up to now
+	JTI    string `json:"jti,omitempty"`    // the token of this id
+	Before int64  `json:"before,omitempty"` // those that were issued up to then, Unix seconds
+	At     int64  `json:"at,omitempty"`     // in answers: when it was made, Unix seconds
+	Until  int64  `json:"until,omitempty"`  // in answers: how long it is kept, Unix seconds
+}
+
+// Revocations is the answer to GET /v1/revocations.
+type Revocations struct {
+	Revocations []Revocation `json:"revocations"`
+}
+
+// DecodeRevocation decodes the body of POST /v1/revocations. Its error is an *[Error].
+func DecodeRevocation(p []byte) (*Revocation, error) {
+	if err := checkObject(p); err != nil {
+		return nil, err
+	}
+	r := new(Revocation)
+	if err := readFields(p, "",
+		field{name: "user", into: &r.User, want: wantString},
+		field{name: "jti", into: &r.JTI, want: wantString},
+		field{name: "before", into: &r.Before, want: wantWhole},
+	); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // Member is somebody who is in a room.
 type Member struct {
 	ID      string `json:"id"`

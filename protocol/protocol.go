@@ -95,7 +95,7 @@ func (r Role) Valid() bool {
 // Staff reports whether r sees what is meant for the staff of a room.
 func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
 
-// Runs reports whether r may change a room's state and publish for others.
+// Runs reports whether r may change a room's state.
 func (r Role) Runs() bool { return r == RoleModerator || r == RoleBroadcaster }
 
 // Guests says what somebody without a token may do.
@@ -115,4 +115,6 @@ const (
 	CanSet     = "set"
 	// CanBeUncounted: with ?count=0 the connection is in no count.
 	CanBeUncounted = "uncounted"
+	// CanPublishAs: to publish comments of other users, over HTTP.
+	CanPublishAs = "publish_as"
 )

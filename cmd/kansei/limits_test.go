@@ -81,7 +81,7 @@ func TestRetryIsNotJudgedAgain(t *testing.T) {
 func TestRoomRate(t *testing.T) {
 	t.Parallel()
 	n := runNode(t, "--room-rate=5", "--rate-staff=10000", "--burst-staff=10000")
-	staff := n.token("boss", protocol.RoleBroadcaster, "*")
+	staff := n.publisher("boss", protocol.RoleBroadcaster, "*")
 	me := n.mustDial("r", "?token="+n.token("me", protocol.RoleViewer, "r"))
 	you := n.mustDial("r", "?token="+n.token("you", protocol.RoleViewer, "r"))
 	me.next("comments")

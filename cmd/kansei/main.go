@@ -27,6 +27,8 @@ type commands struct {
 	Bench    benchCommand    `cmd:"" help:"Measure a node against a bare program, on this machine."`
 	Floor    floorCommand    `cmd:"" help:"Measure the bare program alone."`
 	Token    tokenCommand    `cmd:"" help:"Make a token and print it."`
+	Revoke   revokeCommand   `cmd:"" help:"Revoke tokens before they end."`
+	Key      keyCommand      `cmd:"" help:"Make, list and revoke API keys of back ends."`
 	Settings settingsCommand `cmd:"" help:"Print every setting of a node, as Markdown."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }

@@ -138,7 +138,18 @@ func (n *testNode) do(method, url, token, body string) (int, string) {
 
 func (n *testNode) token(user string, role protocol.Role, rooms ...string) string {
 	n.t.Helper()
-	t, err := auth.Mint([]byte(testSecret), auth.Claims{Subject: user, Name: user, Role: role, Rooms: rooms}, time.Hour)
+	return n.mint(auth.Claims{Subject: user, Name: user, Role: role, Rooms: rooms})
+}
+
+// publisher makes a token of somebody who may publish as anybody.
+func (n *testNode) publisher(user string, role protocol.Role, rooms ...string) string {
+	n.t.Helper()
+	return n.mint(auth.Claims{Subject: user, Name: user, Role: role, Rooms: rooms, Can: []string{protocol.CanPublishAs}})
+}
+
+func (n *testNode) mint(c auth.Claims) string {
+	n.t.Helper()
+	t, err := auth.Mint([]byte(testSecret), c, time.Hour)
 	if err != nil {
 		n.t.Fatal(err)
 	}

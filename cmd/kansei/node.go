@@ -166,8 +166,10 @@ func (n *node) start(ctx context.Context) error {
 	}
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
+	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
-		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
+		Access: known,
+		Hub:    rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
@@ -179,6 +181,7 @@ func (n *node) start(ctx context.Context) error {
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
+	follow(roomLog.Table(), known)
 	mux := http.NewServeMux()
 	n.edge.Register(mux)
 	if err := n.addPages(mux); err != nil {
@@ -200,6 +203,7 @@ func (n *node) start(ctx context.Context) error {
 	parts := []health.Part{
 		{Name: "edge", Ready: n.edge.Ready},
 		{Name: "nats", Ready: func() error { return judge.Ready(presence.Others()) }},
+		{Name: "access", Ready: roomLog.Table().Ready},
 		{Name: "redis", Ready: presence.Ready},
 	}
 	parts = append(parts, n.fetchKeys(reg)...)
@@ -209,7 +213,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	checker := health.Start(parts, health.NewMetrics(reg, names...), n.log)
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
-	operators := edge.Ops(reg, parts, n.drain)
+	operators := n.edge.Ops(reg, parts, n.drain)
 	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
 		edge.Hosts{Names: hostNames(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
 	// Viewers are told to reconnect elsewhere before anything is stopped.

@@ -91,7 +91,7 @@ func (n *testNode) counted(room string, connections int) protocol.Room {
 func TestPostGetPut(t *testing.T) {
 	t.Parallel()
 	n := runNode(t)
-	staff := n.token("boss", protocol.RoleBroadcaster, "*")
+	staff := n.publisher("boss", protocol.RoleBroadcaster, "*")
 	room := n.url + "/v1/rooms/r"
 	viewer := n.mustDial("r", "")
 	viewer.next("comments")
@@ -125,6 +125,7 @@ func TestPostGetPut(t *testing.T) {
 		{"POST", "/comments", "", `{"text":"x"}`, 401, `"close":4401`},
 		{"POST", "/comments", "nonsense", `{"text":"x"}`, 401, "not valid"},
 		{"POST", "/comments", n.token("u", protocol.RoleViewer, "r"), `{"text":"x","user":{"id":"other"}}`, 403, "forbidden"},
+		{"POST", "/comments", n.token("mod", protocol.RoleModerator, "r"), `{"text":"x","user":{"id":"other"}}`, 403, "publish_as"},
 		{"POST", "/comments", n.token("m", protocol.RoleMonitor, "r"), `{"text":"x"}`, 403, "forbidden"},
 		{"POST", "/comments", staff, `{"text":"x","user":{"id":"a\u202eb"}}`, 400, "user.id"},
 		{"POST", "/comments", staff, `{"text":""}`, 422, "empty"},

@@ -25,7 +25,7 @@ type tokenCommand struct {
 	User  string        `placeholder:"ID" help:"Id of the user, 1 to 64 bytes."`
 	Name  string        `placeholder:"NAME" help:"Name that others see. Default: the id."`
 	Role  string        `default:"viewer" enum:"viewer,monitor,moderator,broadcaster" help:"Standing of the user: ${enum}."`
-	Can   []string      `placeholder:"WHAT" help:"What the user may do beside what the role may: uncounted, to be in no count."`
+	Can   []string      `placeholder:"WHAT" help:"What the user may do beside what the role may: uncounted, to be in no count; publish_as, to publish comments of other users over HTTP."`
 	TTL   time.Duration `default:"2h" name:"ttl" help:"How long the token holds."`
 	Check string        `placeholder:"TOKEN" help:"Explain this token instead of making one, - to read it from the input; with --room for a room."`
 }
@@ -42,8 +42,8 @@ func (c *tokenCommand) Validate() error {
 		return errors.New("--check takes one --room at a time")
 	case c.Check == "" && c.User == "":
 		return errors.New("missing flags: --user=ID (or --check=TOKEN to explain one)")
-	case slices.ContainsFunc(c.Can, func(s string) bool { return s != protocol.CanBeUncounted }):
-		return fmt.Errorf("--can must be %s, not %q", protocol.CanBeUncounted, c.Can)
+	case slices.ContainsFunc(c.Can, func(s string) bool { return s != protocol.CanBeUncounted && s != protocol.CanPublishAs }):
+		return fmt.Errorf("--can must be %s or %s, not %q", protocol.CanBeUncounted, protocol.CanPublishAs, c.Can)
 	case c.Check == "" && len(c.Room) == 0:
 		return errors.New("missing flags: --room=ROOM")
 	}

@@ -64,6 +64,8 @@ const (
 	MaxNodeSecrets = 2
 	// AllRooms among the rooms of a token stands for all.
 	AllRooms = "*"
+	// KeyUsers begins the ids of users that API keys comment as.
+	KeyUsers = "key" + namespace
 	// maxID is how long the id of a user may be with the name of an issuer, in bytes.
 	maxID = 128
 )
@@ -146,6 +148,9 @@ func (c *Claims) check() error {
 func CheckUser(s string) error {
 	if s == "" {
 		return errors.New("the user id is missing")
+	}
+	if strings.HasPrefix(s, KeyUsers) {
+		return fmt.Errorf("the user id begins with %s, as those of API keys do", KeyUsers)
 	}
 	if strings.HasPrefix(s, GuestPrefix) {
 		return fmt.Errorf("the user id begins with %s, as those of guests do", GuestPrefix)

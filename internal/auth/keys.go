@@ -191,7 +191,7 @@ func (s *keySet) check(i Issuer) error {
 	if slices.ContainsFunc(s.issuers, func(o *issuer) bool { return o.Claim == i.Claim || o.Name == i.Name }) {
 		return fmt.Errorf("auth: the issuer %q appears twice", i.Claim)
 	}
-	if i.Name != "" && (CheckUser(i.Name) != nil || strings.Contains(i.Name, namespace)) {
+	if i.Name != "" && (CheckUser(i.Name) != nil || strings.Contains(i.Name, namespace) || i.Name+namespace == KeyUsers) {
 		return fmt.Errorf("auth: %q cannot be the name of an issuer: it begins the ids of users", i.Name)
 	}
 	if len(i.Keys) == 0 && !i.Fetched {

@@ -68,7 +68,10 @@ func (s *Server) admit(r *http.Request, room string) (*ticket, *refusal) {
 	}
 	var no *refusal
 	t.session = s.sessionOf(r)
-	if t.identity, no = s.identify(r, room, t.session); no == nil {
+	if t.identity, no = s.identify(r, room, t.session); no == nil && t.backEnd {
+		no = unauthorized("an API key is for HTTP: a viewer comes with a token")
+	}
+	if no == nil {
 		if t.user = s.users.connect(userOf(room, t.id), s.cfg.MaxPerUser, time.Now()); t.user == nil {
 			no = crowded()
 		}
@@ -120,7 +123,7 @@ func (t *ticket) release() {
 		t.address.disconnect(s.cfg.GuestRate, Rate{}, now)
 	}
 	if t.user != nil {
-		t.user.disconnect(s.rateOf(t.role), s.messageRate(t.role), now)
+		t.user.disconnect(s.rateOf(&t.identity), s.messageRate(&t.identity), now)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/access"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/descriptors"
@@ -48,6 +49,7 @@ type Config struct {
 	Roster  hub.Roster
 	Sockets *socket.Server
 	Tokens  *auth.Verifier
+	Access  *access.Access // revocations and API keys
 
 	Guests   protocol.Guests
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
@@ -96,6 +98,7 @@ type Server struct {
 	sessions map[*session]struct{} // let in and not closed
 	expiry   expiry                // of those whose token ends
 
+	sweep   chan struct{} // holds one place: tokens were revoked
 	noticed chan struct{} // see Noticed
 	quit    chan struct{} // closed by Close
 	running sync.WaitGroup
@@ -114,9 +117,10 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(),
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
-		noticed: make(chan struct{}), quit: make(chan struct{}),
+		sweep: make(chan struct{}, 1), noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).ask, (*session).expire) }) // ends with quit; Close waits for it
+	s.running.Go(s.sweepRevoked)                                                            // the same
 	return s
 }
 
@@ -130,6 +134,8 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))
 	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.open(s.getComments))
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
+	mux.HandleFunc("GET /v1/revocations", s.cors(s.getRevocations))
+	mux.HandleFunc("POST /v1/revocations", s.cors(s.postRevocation))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	mux.HandleFunc("/v1/", s.cors(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusNotFound, &protocol.Error{Code: protocol.CodeNoRoom, Message: "there is no " + quiet.Cut(r.Method, maxMethod) + " at this path"}, 0)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/kansei-live/kansei/internal/access"
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -15,8 +16,14 @@ type identity struct {
 	comment  bool // may comment
 	guest    bool // there is no token
 	aside    bool // may be in no count
+	anybody  bool // may publish as anybody
+	admin    bool // may say which tokens count, and make links
+	backEnd  bool // came with an API key
 	token    tokenInfo
 }
+
+// trusted reports whether the limits of the staff count.
+func (p *identity) trusted() bool { return p.backEnd || p.role.Runs() }
 
 // tokenInfo is what is kept of a token. Times are Unix seconds.
 type tokenInfo struct {
@@ -55,6 +62,9 @@ func (p *identity) can() []string {
 	if p.aside {
 		can = append(can, protocol.CanBeUncounted)
 	}
+	if p.anybody {
+		can = append(can, protocol.CanPublishAs)
+	}
 	return can
 }
 
@@ -69,11 +79,57 @@ func (s *Server) identify(r *http.Request, room, session string) (identity, *ref
 	if !given {
 		return s.guest(session)
 	}
-	claims, err := s.cfg.Tokens.Verify(t, room)
-	if err != nil {
-		return identity{}, s.refuseToken(room, err)
+	c, no := s.credentials(t, room)
+	if no != nil {
+		return identity{}, no
 	}
-	return identityOf(claims), nil
+	if !auth.Matches(c.rooms, room) {
+		return identity{}, s.refuseToken(room, auth.ErrRoom)
+	}
+	return c.identity, nil
+}
+
+// credentials is what somebody has shown: who it is, and for which rooms.
+type credentials struct {
+	identity
+	rooms []string
+}
+
+// credentials reads a token or an API key, whatever rooms it is for. room is for the log.
+func (s *Server) credentials(shown, room string) (credentials, *refusal) {
+	if access.IsKey(shown) {
+		k, err := s.cfg.Access.Find(shown)
+		if err != nil {
+			return credentials{}, s.refuseKey(err)
+		}
+		return credentials{ofKey(&k), k.Rooms}, nil
+	}
+	claims, err := s.cfg.Tokens.Read(shown)
+	if err != nil {
+		return credentials{}, s.refuseToken(room, err)
+	}
+	who := identityOf(claims)
+	if s.revoked(&who) {
+		return credentials{}, s.refuseRevoked()
+	}
+	return credentials{who, claims.Rooms}, nil
+}
+
+// ofKey is who a back end is that has shown an API key. It comments as a user of its own, whom no
+// token can name.
+func ofKey(k *access.Key) identity {
+	p := identity{
+		id: auth.KeyUsers + k.Name, name: k.Name, role: protocol.RoleViewer, backEnd: true,
+		comment: k.Has(access.ScopePublish) || k.Has(access.ScopePublishAs), anybody: k.Has(access.ScopePublishAs),
+		admin: k.Has(access.ScopeAdmin),
+	}
+	switch {
+	case k.Has(access.ScopeModerate):
+		p.role = protocol.RoleModerator
+	case k.Has(access.ScopeRead):
+		p.role = protocol.RoleMonitor
+	}
+	return p
 }
 
 // identityOf is who a token says that somebody is.
@@ -81,7 +137,8 @@ func identityOf(c auth.Claims) identity {
 	return identity{
 		id: c.Subject, name: c.Name, role: c.Role,
 		comment: c.Role != protocol.RoleMonitor, token: infoOf(&c),
-		aside: c.Role.Staff() || slices.Contains(c.Can, protocol.CanBeUncounted),
+		aside:   c.Role.Staff() || slices.Contains(c.Can, protocol.CanBeUncounted),
+		anybody: slices.Contains(c.Can, protocol.CanPublishAs),
 	}
 }
 

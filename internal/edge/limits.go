@@ -26,7 +26,7 @@ func errCrowdedAddress() *refusal {
 // room for it.
 func (s *Server) take(c comment) *protocol.Error {
 	now := time.Now()
-	if wait := c.user.takeComment(s.rateOf(c.identity.role), now); wait > 0 {
+	if wait := c.user.takeComment(s.rateOf(c.identity), now); wait > 0 {
 		return tooMany("comments", wait)
 	}
 	if c.address == nil || !c.identity.guest || s.cfg.GuestRate.PerS <= 0 {
@@ -57,14 +57,14 @@ func (s *Server) ProxyRefused(proxy net.Addr, err error) {
 		address, "proxy", address, "error", err)
 }
 
-// limitsOf are the limits of a role, as its bearers are told.
-func (s *Server) limitsOf(role protocol.Role) protocol.Limits {
-	rate := s.rateOf(role)
-	return protocol.Limits{Text: s.textLimit(role), PerS: rate.PerS, Burst: rate.Burst}
+// limitsOf are the limits of somebody, who is told them.
+func (s *Server) limitsOf(p *identity) protocol.Limits {
+	rate := s.rateOf(p)
+	return protocol.Limits{Text: s.textLimit(p), PerS: rate.PerS, Burst: rate.Burst}
 }
 
-func (s *Server) rateOf(role protocol.Role) Rate {
-	if role.Runs() {
+func (s *Server) rateOf(p *identity) Rate {
+	if p.trusted() {
 		return s.cfg.StaffRate
 	}
 	return s.cfg.ViewerRate
@@ -72,14 +72,14 @@ func (s *Server) rateOf(role protocol.Role) Rate {
 
 // messageRate limits messages of every kind, generously: a beat and its like are cheap.
 // All the connections that a user may have can beat.
-func (s *Server) messageRate(role protocol.Role) Rate {
-	r := s.rateOf(role)
+func (s *Server) messageRate(p *identity) Rate {
+	r := s.rateOf(p)
 	beats := float64(s.cfg.MaxPerUser) / s.cfg.Beat.Seconds()
 	return Rate{PerS: 2*r.PerS + 10 + beats, Burst: 2*r.Burst + 40}
 }
 
-func (s *Server) textLimit(role protocol.Role) int {
-	if role.Runs() {
+func (s *Server) textLimit(p *identity) int {
+	if p.trusted() {
 		return s.cfg.StaffText
 	}
 	return s.cfg.ViewerText

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,42 +192,32 @@ func (s *Server) mayList(w http.ResponseWriter, of user, who identity) bool {
 		return true
 	}
 	u := s.users.hold(of, time.Now())
-	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
-	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
 		writeProblem(w, 0, tooMany("messages", wait), 0)
 		return false
 	}
 	return true
 }
 
-// staff is who makes a request that is about no single room: somebody of the staff, with a token.
-// It has answered when it returns false.
-func (s *Server) staff(w http.ResponseWriter, r *http.Request) (*auth.Claims, bool) {
-	t, given := token(r)
-	if !given {
-		s.cfg.Metrics.tokens.WithLabelValues(string(causeMissing), "").Inc()
-		writeRefusal(w, unauthorized("a token is needed"))
+// staff is who makes a request that is about no single room: somebody of the staff, with a token,
+// or a back end with a key. It has answered when it returns false.
+func (s *Server) staff(w http.ResponseWriter, r *http.Request) (*credentials, bool) {
+	c, ok := s.enterAnywhere(w, r)
+	if !ok {
 		return nil, false
 	}
-	claims, err := s.cfg.Tokens.Read(t)
-	if err != nil {
-		writeRefusal(w, s.refuseToken("", err))
-		return nil, false
-	}
-	if !claims.Role.Staff() {
+	if !c.role.Staff() {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only the staff may list this"}, 0)
 		return nil, false
 	}
-	if s.leaving() != nil {
-		w.Header().Set("Connection", "close")
-	}
-	return &claims, s.mayList(w, userOf("", claims.Subject), identity{id: claims.Subject, role: claims.Role})
+	return &c, s.mayList(w, userOf("", c.id), c.identity)
 }
 
 // getRoomsOf is GET /v1/users/{user}/rooms: where a user is, of the rooms that the token is
 // for.
 func (s *Server) getRoomsOf(w http.ResponseWriter, r *http.Request) {
-	claims, ok := s.staff(w, r)
+	who, ok := s.staff(w, r)
 	if !ok {
 		return
 	}
@@ -238,12 +230,12 @@ func (s *Server) getRoomsOf(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the path has no id of a user: " + quiet.Cut(id, maxShown)}, 0)
 		return
 	}
-	key, _ := json.Marshal([]any{"rooms of", id, q.Cursor, q.Limit, claims.Rooms}) // texts and numbers
+	key, _ := json.Marshal([]any{"rooms of", id, q.Cursor, q.Limit, who.rooms}) // texts and numbers
 	s.answerList(w, r, string(key), listFresh, func(ctx context.Context) (any, error) {
 		page, err := s.cfg.Roster.RoomsOf(ctx, id, q.Cursor, q.Limit)
 		covered := page.Rooms[:0]
 		for _, room := range page.Rooms {
-			if claims.Allows(room.Room) {
+			if auth.Matches(who.rooms, room.Room) {
 				covered = append(covered, room)
 			}
 		}
@@ -258,7 +250,7 @@ const maxUserPath = 128
 // getRooms is GET /v1/rooms?sort=users: the rooms with the most users, of those that the token is
 // for.
 func (s *Server) getRooms(w http.ResponseWriter, r *http.Request) {
-	claims, ok := s.staff(w, r)
+	who, ok := s.staff(w, r)
 	if !ok {
 		return
 	}
@@ -271,11 +263,16 @@ func (s *Server) getRooms(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var among []string
-	if !claims.Allows(auth.AllRooms) {
-		among = claims.Rooms
+	many := slices.ContainsFunc(who.rooms, func(r string) bool { return strings.HasSuffix(r, auth.AllRooms) })
+	if !many {
+		among = who.rooms
 	}
-	key, _ := json.Marshal([]any{"rooms", q.Cursor, q.Limit, among}) // texts and numbers
+	key, _ := json.Marshal([]any{"rooms", q.Cursor, q.Limit, who.rooms}) // texts and numbers
 	s.answerList(w, r, string(key), listFresh, func(ctx context.Context) (any, error) {
-		return s.cfg.Roster.Rooms(ctx, hub.RoomsQuery{Cursor: q.Cursor, Limit: q.Limit, Among: among})
+		page, err := s.cfg.Roster.Rooms(ctx, hub.RoomsQuery{Cursor: q.Cursor, Limit: q.Limit, Among: among})
+		if many { // a page may be short, and the next one is not the last
+			page.Rooms = slices.DeleteFunc(page.Rooms, func(room protocol.RoomUsers) bool { return !auth.Matches(who.rooms, room.Room) })
+		}
+		return page, err
 	})
 }

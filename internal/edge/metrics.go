@@ -80,6 +80,7 @@ type Metrics struct {
 	evicted     *prometheus.CounterVec
 	tokens      *prometheus.CounterVec
 	renewals    *prometheus.CounterVec
+	revoked     prometheus.Counter
 
 	acceptErrors *prometheus.CounterVec
 	maxViewers   prometheus.Gauge
@@ -113,7 +114,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	tokens := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "kansei_token_refusals_total", Help: "Tokens that were refused, over WebSocket and HTTP, by cause; claim is the one that is wrong.",
 	}, []string{"cause", "claim"})
-	for _, cause := range append(auth.Causes(), causeMissing) {
+	for _, cause := range append(auth.Causes(), causeMissing, causeRevoked, causeAPIKey) {
 		if cause != auth.CauseClaim {
 			tokens.WithLabelValues(string(cause), "")
 		}
@@ -150,6 +151,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 		draining: f.NewGauge(prometheus.GaugeOpts{
 			Name: "kansei_draining", Help: "1 while the node is leaving.",
+		}),
+		revoked: f.NewCounter(prometheus.CounterOpts{
+			Name: "kansei_token_revocation_closes_total", Help: "Viewers that were closed because their token was revoked.",
 		}),
 		expired: f.NewCounter(prometheus.CounterOpts{
 			Name: "kansei_token_ends_total", Help: "Viewers that were sent for a new token, because theirs had ended.",

@@ -15,10 +15,11 @@ import (
 	"github.com/kansei-live/kansei/internal/health"
 )
 
-// Ops is the operators' listener: /metrics, /healthz, /readyz, /drain, /debug/pprof/.
+// Ops is the operators' listener: /metrics, /healthz, /readyz, /drain, /debug/pprof/, and keys and
+// revocations at /v1/.
 // drain makes the node leave, returns at once and may be called again; it tells how
 // many viewers are here and how long it takes to send them away.
-func Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers int, left time.Duration)) http.Handler {
+func (s *Server) Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers int, left time.Duration)) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -38,6 +39,7 @@ func Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers in
 	} {
 		mux.Handle(pattern, ownPages(h)) // each takes time, and some stop the node for a moment
 	}
+	s.registerAccess(mux)
 	return mux
 }
 

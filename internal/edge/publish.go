@@ -92,10 +92,10 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	if !c.identity.comment {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
-	if !c.identity.role.Runs() && s.ended(c) {
+	if !c.identity.trusted() && s.ended(c) {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeLocked, Message: "the broadcast has ended: nobody but the staff may comment"}
 	}
-	clean, err := text.Clean(c.req.Text, s.textLimit(c.identity.role))
+	clean, err := text.Clean(c.req.Text, s.textLimit(c.identity))
 	if err != nil {
 		code := protocol.CodeBadMessage
 		switch {

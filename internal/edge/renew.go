@@ -54,13 +54,13 @@ func (v *session) auth(req *protocol.AuthRequest) {
 		return
 	}
 	count(renewalTaken)
-	before, limits := v.you(), v.server.limitsOf(v.role)
+	before, limits := v.you(), v.server.limitsOf(&v.identity)
 	anew := fresh.role != v.role || v.apart && !fresh.aside
 	v.renew(fresh, anew)
 	if req.Ref != "" {
 		v.send(&protocol.OK{Ref: req.Ref})
 	}
-	you := &protocol.YouNow{You: v.you(), Limits: v.server.limitsOf(v.role)}
+	you := &protocol.YouNow{You: v.you(), Limits: v.server.limitsOf(&v.identity)}
 	if !same(before, you.You) || you.Limits != limits {
 		v.send(you)
 	}
@@ -89,6 +89,8 @@ func (v *session) judge(req *protocol.AuthRequest) (identity, *protocol.Error) {
 	}
 	fresh := identityOf(claims)
 	switch {
+	case s.revoked(&fresh):
+		return identity{}, s.refuseRevoked().problem()
 	case fresh.id != v.id:
 		return identity{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "the token is another user's"}
 	case fresh.token.older(&v.token):

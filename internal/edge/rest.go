@@ -191,8 +191,8 @@ func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u := s.users.hold(userOf(name, who.id), time.Now())
-	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
-	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
 		writeProblem(w, 0, tooMany("messages", wait), 0)
 		return
 	}
@@ -243,8 +243,8 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u := s.users.hold(userOf(name, who.id), time.Now())
-	defer func() { u.release(s.rateOf(who.role), s.messageRate(who.role), time.Now()) }()
-	if wait := u.takeMessage(s.messageRate(who.role), time.Now()); wait > 0 {
+	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
+	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
 		s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
 		writeProblem(w, 0, tooMany("messages", wait), 0)
 		return
@@ -259,8 +259,8 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, e, 0)
 		return
 	}
-	if post.User != nil && !who.role.Runs() {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may publish for another user"}, 0)
+	if post.User != nil && !who.anybody {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "to publish as another user takes the permission publish_as: the claim can of a token, or the scope of an API key"}, 0)
 		return
 	}
 	type answer struct {
@@ -272,10 +272,10 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	ended := false
 	if room, ok := s.cfg.Hub.AcquireToRead(name); ok {
 		defer room.Release()
-		if !who.role.Runs() {
+		if !who.trusted() {
 			room.Ready(r.Context())
 		}
-	} else if !who.role.Runs() {
+	} else if !who.trusted() {
 		ended = s.endedInLog(r.Context(), name)
 	}
 	done := make(chan answer, 1)

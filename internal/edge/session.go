@@ -44,7 +44,7 @@ func (v *session) welcome(recovered bool) []byte {
 	s := v.server
 	return protocol.Encode(&protocol.Welcome{
 		V: protocol.Version, Room: v.room, Session: v.session, You: v.you(),
-		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(v.role),
+		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(&v.identity),
 	})
 }
 
@@ -56,7 +56,7 @@ func (v *session) send(m protocol.Message) {
 // Message implements [socket.Handler].
 func (v *session) Message(p []byte) {
 	now := time.Now()
-	if wait := v.user.takeMessage(v.server.messageRate(v.role), now); wait > 0 {
+	if wait := v.user.takeMessage(v.server.messageRate(&v.identity), now); wait > 0 {
 		v.conn.Close(int(protocol.CloseTooMany), protocol.CloseReason("too many messages", max(1000, wait.Milliseconds())))
 		return
 	}

@@ -40,6 +40,7 @@ type Log struct {
 	reports  *pool
 	logs     []*stream // by partition
 	state    *stream
+	table    *Table
 
 	closing atomic.Bool
 	closed  chan struct{} // when everything has ended
@@ -73,6 +74,7 @@ func Open(cfg Config) (*Log, error) {
 		l.logs = append(l.logs, newStream(l, names.logStream(p), p, names.logSubjects(p), fmt.Sprint(p)))
 	}
 	l.state = newStream(l, names.stateStream(), -1, names.stateSubjects(), "state")
+	l.table = newTable(l)
 
 	// All of these end when l.ctx does, and Close waits for them.
 	l.wg.Go(func() { l.conn.Run(l.ctx) })

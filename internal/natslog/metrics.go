@@ -31,6 +31,7 @@ const (
 	opDirectGet = "direct_get" // a batch, from any replica
 	opTailProbe = "tail_probe" // last messages of many rooms
 	opFeed      = "feed"       // a batch of events for back ends
+	opConfig    = "config"     // an entry of the table
 	opProbe     = "probe"      // whether the user may write to a stream
 	opStranger  = "stranger"   // an answer of another stream to an append
 	opMirror    = "mirror"     // an answer of a mirror to a direct get
@@ -54,7 +55,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed}, []string{opPublish, opStranger, opMirror}),
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opConfig}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",

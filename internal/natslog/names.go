@@ -14,8 +14,9 @@ type naming struct{ prefix string }
 func (n naming) logStream(partition int) string {
 	return strings.ToUpper(n.prefix) + "_LOG_" + strconv.Itoa(partition)
 }
-func (n naming) stateStream() string { return strings.ToUpper(n.prefix) + "_STATE" }
-func (n naming) feedStream() string  { return strings.ToUpper(n.prefix) + "_FEED" }
+func (n naming) stateStream() string  { return strings.ToUpper(n.prefix) + "_STATE" }
+func (n naming) feedStream() string   { return strings.ToUpper(n.prefix) + "_FEED" }
+func (n naming) configStream() string { return strings.ToUpper(n.prefix) + "_CONFIG" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
 // stands for a room (its effects, as ARCHITECTURE.md calls them) follows the room's state, behind another dot.
@@ -26,6 +27,9 @@ func (n naming) stateSubjects() string { return n.prefix + ".state." }
 
 // feedSubjects is what all subjects of events for back ends begin with.
 func (n naming) feedSubjects() string { return n.prefix + ".feed." }
+
+// configSubjects is what all subjects of what belongs to no room begin with.
+func (n naming) configSubjects() string { return n.prefix + ".config." }
 
 // liveSubjects is what precedes the room in the subjects of republished records;
 // section is the partition, or "state".

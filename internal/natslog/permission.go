@@ -41,7 +41,7 @@ const (
 func (l *Log) violated(v natsconn.Violation, _ error) bool {
 	s, denied := l.named(v)
 	if s == nil {
-		return false
+		return l.table.violated(v)
 	}
 	s.deny(denied)
 	if !v.Subscribe {

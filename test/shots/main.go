@@ -131,7 +131,7 @@ func play(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	token, err := exec.CommandContext(ctx, *kansei, "token", "--room=lobby", "--user=player", "--role=broadcaster", "--auth-secret="+secret).Output()
+	token, err := exec.CommandContext(ctx, *kansei, "token", "--room=lobby", "--user=player", "--role=broadcaster", "--can=publish_as", "--auth-secret="+secret).Output()
 	if err != nil {
 		return fmt.Errorf("kansei token: %w", err)
 	}
