@@ -149,6 +149,56 @@ type Revocation struct {
 	Until  int64  `json:"until,omitempty"`  // in answers: how long it is kept, Unix seconds
 }
 
+// LinkRequest asks for a token for somebody of the crew of a room.
+type LinkRequest struct {
+	Role  Role
+	User  string   // left out: one that is made up
+	Name  string   // left out: the role
+	Can   []string // permissions beside what the role may
+	ForMS int64    // how long it holds; left out: 12 hours
+	// Page is the address of the page that is to be opened with the token; left out: none.
+	Page string
+}
+
+// Link is the answer: a token, and the page with it.
+type Link struct {
+	Token string `json:"token"`
+	JTI   string `json:"jti"`  // its id, to revoke it by
+	User  string `json:"user"` // who its bearer is
+	Ends  int64  `json:"ends"` // Unix milliseconds
+	URL   string `json:"url,omitempty"`
+	QR    *QR    `json:"qr,omitempty"`
+}
+
+// QR is a QR code of Size by Size squares; Path draws the dark ones, as the d of an SVG path.
+type QR struct {
+	Size int    `json:"size"`
+	Path string `json:"path"`
+}
+
+// DecodeLink decodes the body of POST /v1/rooms/{room}/links. Its error is an *[Error].
+func DecodeLink(p []byte) (*LinkRequest, error) {
+	if err := checkObject(p); err != nil {
+		return nil, err
+	}
+	l := new(LinkRequest)
+	var role string
+	if err := readFields(p, "",
+		field{name: "role", into: &role, want: wantString},
+		field{name: "user", into: &l.User, want: wantString},
+		field{name: "name", into: &l.Name, want: wantString},
+		field{name: "can", into: &l.Can, want: "a list of strings"},
+		field{name: "for_ms", into: &l.ForMS, want: wantWhole},
+		field{name: "page", into: &l.Page, want: wantString},
+	); err != nil {
+		return nil, err
+	}
+	if l.Role = Role(role); !l.Role.Valid() {
+		return nil, bad("role must be viewer, monitor, moderator or broadcaster")
+	}
+	return l, nil
+}
+
 // Revocations is the answer to GET /v1/revocations.
 type Revocations struct {
 	Revocations []Revocation `json:"revocations"`

@@ -138,7 +138,7 @@ func (s *secrets) Load() (apply func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	issuers, err := issuersOf(cfg.Auth, now.tokens)
+	issuers, err := issuersOf(cfg.Auth, now.tokens, now.guests)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (s *secrets) Load() (apply func(), err error) {
 	return func() {
 		applyTokens()
 		applyGuests()
-		s.signs.Store(signerOf(cfg.Auth, now.tokens))
+		s.signs.Store(signerOf(cfg.Auth, now.tokens, now.guests))
 		s.cfg, s.given = cfg, given
 		if len(others) > 0 {
 			s.log.Warn("settings have changed that count from the next start on", "settings", strings.Join(others, ", "), "file", cfg.Config)

@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -17,11 +19,29 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// issuersOf returns those whose tokens count: the one of the flags, who has secrets too, and those
-// of --issuers. Keys and secrets are read from their files; those that are at an address are
-// fetched later.
-func issuersOf(a config.Auth, secrets [][]byte) ([]auth.Issuer, error) {
+// crewIssuer is what nodes call themselves in the tokens that they make, where they have no secret
+// of the back ends' to sign with.
+const crewIssuer = "kansei"
+
+// crewKeys are the keys of such tokens: made of the node secrets, which all nodes have.
+func crewKeys(nodeSecrets [][]byte) [][]byte {
+	keys := make([][]byte, len(nodeSecrets))
+	for i, s := range nodeSecrets {
+		mac := hmac.New(sha256.New, s)
+		_, _ = mac.Write([]byte("kansei: tokens of the crew")) // never fails
+		keys[i] = mac.Sum(nil)
+	}
+	return keys
+}
+
+// issuersOf returns those whose tokens count: the one of the flags, who has secrets too, those
+// of --issuers, and the nodes themselves. Keys and secrets are read from their files; those that are
+// at an address are fetched later.
+func issuersOf(a config.Auth, secrets, nodeSecrets [][]byte) ([]auth.Issuer, error) {
 	var all []auth.Issuer
+	if len(secrets) == 0 && len(nodeSecrets) > 0 {
+		all = append(all, auth.Issuer{Name: crewIssuer, Keys: auth.SecretKeys(crewKeys(nodeSecrets)...)})
+	}
 	if len(secrets) > 0 || a.JWKS != "" {
 		own := auth.Issuer{
 			Claim: a.Issuer, Keys: auth.SecretKeys(secrets...), Audience: a.Audience, DefaultRole: protocol.Role(a.DefaultRole),
@@ -54,7 +74,7 @@ func issuersOf(a config.Auth, secrets [][]byte) ([]auth.Issuer, error) {
 		}
 		all = append(all, i)
 	}
-	if len(all) == 0 {
+	if len(secrets) == 0 && a.JWKS == "" && len(a.Issuers.List) == 0 {
 		return nil, errors.New("--auth-secret: there is nothing to check tokens with")
 	}
 	return all, nil
@@ -88,7 +108,10 @@ func issuerFiles(a config.Auth) []string {
 }
 
 // signerOf returns who makes tokens with these secrets; it has no secret without any.
-func signerOf(a config.Auth, secrets [][]byte) *auth.Signer {
+func signerOf(a config.Auth, secrets, nodeSecrets [][]byte) *auth.Signer {
+	if len(secrets) == 0 && len(nodeSecrets) > 0 {
+		return &auth.Signer{Issuer: crewIssuer, Secret: crewKeys(nodeSecrets)[0], MaxAge: a.MaxTokenAge}
+	}
 	s := &auth.Signer{Issuer: a.Issuer, MaxAge: a.MaxTokenAge}
 	if len(a.Audience) > 0 {
 		s.Audience = a.Audience[0]

@@ -168,8 +168,8 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
-		Access: known,
-		Hub:    rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
+		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
+		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
@@ -356,6 +356,14 @@ func (n *node) drain() (viewers int, left time.Duration) {
 	default: // it knows already
 	}
 	return viewers, left
+}
+
+// signs is how the node makes tokens; nil if it has no secret for that.
+func (n *node) signs() func(auth.Claims, time.Duration) (string, error) {
+	if n.secrets.signs.Load().Secret == nil {
+		return nil
+	}
+	return n.secrets.sign
 }
 
 func (n *node) viewerToken(user, name string) (string, error) {

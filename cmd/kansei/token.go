@@ -67,7 +67,7 @@ func (c *tokenCommand) Run(stdin io.Reader, stdout io.Writer, stderr errorStream
 	if len(secrets) == 0 {
 		return errors.New("a token is made with a secret, and there is none: give the --auth-secret or --auth-secret-file of the nodes; what others sign, they make")
 	}
-	token, err := signerOf(c.Auth, secrets).Mint(auth.Claims{
+	token, err := signerOf(c.Auth, secrets, nil).Mint(auth.Claims{
 		Subject: c.User, Name: name, Role: protocol.Role(c.Role), Rooms: c.Room, Can: c.Can,
 	}, c.TTL)
 	if err != nil {
@@ -159,7 +159,7 @@ func (c *tokenCommand) explain(stdin io.Reader, w io.Writer, secrets [][]byte, w
 
 // verifier checks tokens as a node with the same settings does.
 func (c *tokenCommand) verifier(secrets [][]byte) (*auth.Verifier, error) {
-	issuers, err := issuersOf(c.Auth, secrets)
+	issuers, err := issuersOf(c.Auth, secrets, nil)
 	if err != nil {
 		return nil, err
 	}

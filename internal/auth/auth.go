@@ -35,6 +35,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -178,8 +179,8 @@ type Signer struct {
 	MaxAge           time.Duration // longer tokens are refused; 0: any
 }
 
-// Mint makes a token that says c and holds for ttl from now; of c, ID, Issued, Expires and Until
-// are not looked at. It refuses what [Verifier.Verify] would.
+// Mint makes a token that says c and holds for ttl from now; one without an ID gets one. Issued,
+// Expires and Until are not looked at. It refuses what [Verifier.Verify] would.
 func (s *Signer) Mint(c Claims, ttl time.Duration) (string, error) {
 	if len(s.Secret) < private.MinSecret {
 		return "", ErrSecret
@@ -200,7 +201,7 @@ func (s *Signer) Mint(c Claims, ttl time.Duration) (string, error) {
 	}
 	now := time.Now()
 	claims := jwt.MapClaims{
-		"sub": c.Subject, "role": c.Role, "rooms": c.Rooms, "exp": now.Add(ttl).Unix(), "iat": now.Unix(), "jti": rand.Text(),
+		"sub": c.Subject, "role": c.Role, "rooms": c.Rooms, "exp": now.Add(ttl).Unix(), "iat": now.Unix(), "jti": cmp.Or(c.ID, rand.Text()),
 	}
 	for name, value := range map[string]string{"name": c.Name, "avatar": c.Avatar, "iss": s.Issuer, "aud": s.Audience} {
 		if value != "" {

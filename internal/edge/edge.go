@@ -50,6 +50,9 @@ type Config struct {
 	Sockets *socket.Server
 	Tokens  *auth.Verifier
 	Access  *access.Access // revocations and API keys
+	// Sign makes a token that holds for a time, at most MaxTokenAge; nil: nobody can.
+	Sign        func(c auth.Claims, life time.Duration) (string, error)
+	MaxTokenAge time.Duration
 
 	Guests   protocol.Guests
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
@@ -134,6 +137,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))
 	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.open(s.getComments))
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
+	mux.HandleFunc("POST /v1/rooms/{room}/links", s.cors(s.postLink))
 	mux.HandleFunc("GET /v1/revocations", s.cors(s.getRevocations))
 	mux.HandleFunc("POST /v1/revocations", s.cors(s.postRevocation))
 	mux.HandleFunc("OPTIONS /v1/", s.cors(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))

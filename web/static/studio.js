@@ -3,6 +3,7 @@
 
 import { connect } from "../sdk/kansei.js";
 import { Composer } from "./composer.js";
+import { Crew } from "./crew.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
 import { People } from "./people.js";
@@ -19,6 +20,7 @@ rememberSession(room);
 showState(room);
 showLink(room);
 new Composer(room);
+new Crew(room, token);
 
 room.on("welcome", (w) => { list.self = w.you?.id ?? ""; });
 room.on("comments", (m) => list.add(m));
