@@ -215,6 +215,8 @@ type Roster interface {
 	Distinct(ctx context.Context, room string, broadcast int64) (*protocol.Distinct, error)
 	// RoomsOf lists the rooms that a user is in, by name.
 	RoomsOf(ctx context.Context, user, cursor string, limit int) (protocol.UserRooms, error)
+	// Nodes tells on how many nodes each of some users is in a room: 0 for who is not there.
+	Nodes(ctx context.Context, room string, users []string) ([]int, error)
 	// Rooms lists the rooms that somebody is in, those with the most users first.
 	Rooms(context.Context, RoomsQuery) (protocol.Rooms, error)
 }

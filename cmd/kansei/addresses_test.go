@@ -217,3 +217,40 @@ func TestProxyProtocol(t *testing.T) {
 		t.Errorf("the log:\n%s", log)
 	}
 }
+
+// All viewers of one address who have a token share another rate of comments; the staff do not
+// count.
+func TestViewersOfAnAddress(t *testing.T) {
+	t.Parallel()
+	n := runNode(t, "--rate-address=0.01", "--burst-address=5", "--trusted-proxy=127.0.0.1")
+	say := func(query, address string) map[string]any {
+		t.Helper()
+		c, res, err := n.dial("r", query, from(address))
+		if err != nil {
+			t.Fatal(res, err)
+		}
+		defer func() { _ = c.CloseNow() }()
+		c.say(`{"type":"comment","ref":"1","text":"x"}`)
+		return c.next("ok", "error")
+	}
+	oks := 0
+	for i := range 8 {
+		m := say("?token="+n.token(fmt.Sprint("u", i), protocol.RoleViewer, "r"), "198.51.100.7")
+		if m["type"] == "ok" {
+			oks++
+		} else if m["code"] != "rate_limited" || m["retry_ms"] == nil {
+			t.Errorf("refused with %v", m)
+		}
+	}
+	if oks != 5 {
+		t.Errorf("%d comments were taken, want 5", oks)
+	}
+	for name, query := range map[string]string{"the staff": "?token=" + n.token("mod", protocol.RoleModerator, "r"), "a guest": ""} {
+		if m := say(query, "198.51.100.7"); m["type"] != "ok" {
+			t.Errorf("%s: %v", name, m)
+		}
+	}
+	if m := say("?token="+n.token("other", protocol.RoleViewer, "r"), "198.51.100.8"); m["type"] != "ok" {
+		t.Errorf("from another address: %v", m)
+	}
+}

@@ -78,6 +78,9 @@ type Serve struct {
 	BurstStaff   int     `group:"comments" default:"200" help:"Comments that the staff and back ends may send at once."`
 	RateGuests   float64 `group:"comments" default:"50" help:"Comments a second that all guests of one address may send to this node, sustained; 0 for no limit."`
 	BurstGuests  int     `group:"comments" default:"200" help:"Comments that all guests of one address may send at once."`
+	RateAddress  float64 `group:"comments" default:"200" help:"Comments a second that all viewers of one address who are no guests may send to this node, sustained; 0 for no limit."`
+	BurstAddress int     `group:"comments" default:"1000" help:"Comments that all viewers of one address who are no guests may send at once."`
+	RoomLimit    int     `group:"comments" default:"2000" help:"Comments a second that a room takes of its viewers, on all nodes together; 0 for no limit."`
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 
 	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`

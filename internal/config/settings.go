@@ -84,6 +84,9 @@ func (s *Serve) Validate() error {
 	within(&p, "burst-staff", s.BurstStaff, 1, 100_000)
 	within(&p, "rate-guests", s.RateGuests, 0, 100_000)
 	within(&p, "burst-guests", s.BurstGuests, 1, 100_000)
+	within(&p, "rate-address", s.RateAddress, 0, 100_000)
+	within(&p, "burst-address", s.BurstAddress, 1, 100_000)
+	within(&p, "room-limit", s.RoomLimit, 0, 1_000_000)
 	within(&p, "max-message", s.MaxMessage, 512, 1<<20)
 	// A code point has up to four bytes; what surrounds the text needs the rest.
 	if least := 4*max(s.MaxText, s.MaxTextStaff) + 512; s.MaxMessage >= 512 && s.MaxMessage < least {

@@ -120,7 +120,7 @@ func (t *ticket) release() {
 	s, now := t.server, time.Now()
 	s.viewers.Add(-1)
 	if t.address != nil {
-		t.address.disconnect(s.cfg.GuestRate, Rate{}, now)
+		t.address.disconnect(s.cfg.GuestRate, s.cfg.AddressRate, now)
 	}
 	if t.user != nil {
 		t.user.disconnect(s.rateOf(&t.identity), s.messageRate(&t.identity), now)

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/access"
@@ -70,6 +71,11 @@ type Config struct {
 	MaxPerAddress         int // connections from an address; 0: no limit
 	// GuestRate is for the comments of all guests of an address; PerS 0: no limit.
 	GuestRate Rate
+	// AddressRate is the same for the comments of all viewers of an address who are no guests.
+	AddressRate Rate
+	// RoomLimit is how many comments a second a room takes of its viewers, on all nodes together;
+	// 0: no limit.
+	RoomLimit int
 	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
 	// in; 0: no limit. Sent returns how many bytes it has sent so far.
@@ -93,8 +99,10 @@ type Server struct {
 	users   *registry[user]
 	addrs   *registry[clientaddr.Group]
 	lists   *lister
-	viewers atomic.Int64 // accepted and not closed
-	refused atomic.Int64 // the same of those who are not let in: see refuse.go
+	shares  *portions
+	rooms   *registry[unique.Handle[string]] // how much each is said in, through this node
+	viewers atomic.Int64                     // accepted and not closed
+	refused atomic.Int64                     // the same of those who are not let in: see refuse.go
 
 	mu       sync.Mutex
 	drain    *drain                // nil: the node is not leaving
@@ -118,12 +126,13 @@ func New(cfg Config) *Server {
 	cfg.Metrics.maxViewers.Set(float64(cfg.MaxViewers))
 	cfg.Metrics.maxEgress.Set(float64(cfg.MaxEgress))
 	s := &Server{
-		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(),
+		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(), rooms: newRegistry[unique.Handle[string]](maxIdle), shares: &portions{roster: cfg.Roster},
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
 		sweep: make(chan struct{}, 1), noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).ask, (*session).expire) }) // ends with quit; Close waits for it
-	s.running.Go(s.sweepRevoked)                                                            // the same
+	s.running.Go(s.sweepRevoked)
+	s.running.Go(func() { s.shares.run(s.quit) })
 	return s
 }
 

@@ -3,8 +3,10 @@ package edge
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"time"
+	"unique"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -26,19 +28,59 @@ func errCrowdedAddress() *refusal {
 // room for it.
 func (s *Server) take(c comment) *protocol.Error {
 	now := time.Now()
-	if wait := c.user.takeComment(s.rateOf(c.identity), now); wait > 0 {
-		return tooMany("comments", wait)
-	}
-	if c.address == nil || !c.identity.guest || s.cfg.GuestRate.PerS <= 0 {
+	if c.identity.trusted() {
+		if wait := c.user.takeComment(s.rateOf(c.identity), now); wait > 0 {
+			return tooMany("comments", wait)
+		}
 		return nil
 	}
-	if wait := c.address.takeComment(s.cfg.GuestRate, now); wait > 0 {
+	wait, ask := c.user.takeShare(s.rateOf(c.identity), now)
+	if ask {
+		s.shares.want(c.user)
+	}
+	if wait > 0 {
+		return tooMany("comments", wait)
+	}
+	if s.roomFull(c.user.key.room, now) {
 		c.user.giveBackComment()
-		s.quiet.Log(slog.LevelWarn, "refused a comment of a guest, for its address has had as many as --rate-guests permits; if that is a proxy start with --trusted-proxy, if a large network with --exempt-network",
-			"", "flag", "--rate-guests")
-		return tooMany("comments of guests from this address", wait)
+		return &protocol.Error{Code: protocol.CodeRateLimited, RetryMS: 500 + rand.Int64N(1000), // or all come back at once
+			Message: fmt.Sprintf("the room takes %d comments a second at most, of all its viewers", s.cfg.RoomLimit)}
+	}
+	rate, what, flag := s.cfg.AddressRate, "comments from this address", "--rate-address"
+	if c.identity.guest {
+		rate, what, flag = s.cfg.GuestRate, "comments of guests from this address", "--rate-guests"
+	}
+	if c.address == nil || rate.PerS <= 0 {
+		return nil
+	}
+	take := c.address.takeMessage // of those with a token
+	if c.identity.guest {
+		take = c.address.takeComment
+	}
+	if wait := take(rate, now); wait > 0 {
+		c.user.giveBackComment()
+		s.quiet.Log(slog.LevelWarn, "refused a comment, for its address has had as many as "+flag+" permits; if that is a proxy start with --trusted-proxy, if a large network with --exempt-network",
+			flag, "flag", flag)
+		return tooMany(what, wait)
 	}
 	return nil
+}
+
+// roomFull takes a comment of a viewer from the rate of a room, or reports that there is no room for
+// it. How many come through other nodes is known from the log, a little later; how many come through
+// this one, at once.
+func (s *Server) roomFull(room unique.Handle[string], now time.Time) bool {
+	limit := s.cfg.RoomLimit
+	if limit <= 0 {
+		return false
+	}
+	if s.cfg.Hub.Rate(room.Value()) >= uint32(limit) {
+		return true
+	}
+	rate := Rate{PerS: float64(limit), Burst: 1 + limit/4}
+	e := s.rooms.hold(room, now)
+	defer e.release(rate, Rate{}, now)
+	return e.takeComment(rate, now) > 0
 }
 
 // tooMany refuses what would be beyond a rate until some time has passed.

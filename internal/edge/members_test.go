@@ -41,6 +41,10 @@ func (f *fakeRoster) RoomsOf(_ context.Context, user, cursor string, limit int) 
 	return protocol.UserRooms{Rooms: []protocol.UserRoom{{Room: "r", Since: 1}, {Room: "secret", Since: 2}}}, err
 }
 
+func (f *fakeRoster) Nodes(_ context.Context, room string, users []string) ([]int, error) {
+	return make([]int, len(users)), f.note("nodes %s %v", room, users)
+}
+
 func (f *fakeRoster) Rooms(_ context.Context, q hub.RoomsQuery) (protocol.Rooms, error) {
 	err := f.note("rooms %+v", q)
 	return protocol.Rooms{Rooms: []protocol.RoomUsers{{Room: "r", Users: 3}}}, err

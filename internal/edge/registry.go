@@ -52,7 +52,9 @@ type entry[K comparable] struct {
 	key   K
 
 	comments, messages bucket
-	holders            int32 // connections, and requests under way
+	nodes              int32         // on how many its user is, as far as is known; 0 or 1: on this one alone
+	askedAt            time.Duration // when that was asked for last; 0: never
+	holders            int32         // connections, and requests under way
 	connections        int32
 	sessions           *session      // those that are let in: a list, by session.sibling
 	place              int32         // in the heap; -1: it is not idle
@@ -146,6 +148,25 @@ func (e *entry[K]) takeComment(r Rate, now time.Time) time.Duration {
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	return e.comments.take(r, e.shard.since(now))
+}
+
+// takeShare is takeComment from the share of a rate that this node has of the user's. It reports
+// too whether the share is to be asked for.
+func (e *entry[K]) takeShare(r Rate, now time.Time) (wait time.Duration, ask bool) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	since := e.shard.since(now)
+	if ask = e.connections > 0 && (e.askedAt == 0 || since-e.askedAt >= portionFresh); ask {
+		e.askedAt = max(since, 1)
+	}
+	return e.comments.take(r.over(e.nodes), since), ask
+}
+
+// setNodes says on how many nodes the user is.
+func (e *entry[K]) setNodes(n int32) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	e.nodes = n
 }
 
 // giveBackComment undoes takeComment.

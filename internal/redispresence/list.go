@@ -455,6 +455,24 @@ func (r *Presence) Distinct(ctx context.Context, room string, broadcast int64) (
 	return r.bucketOf(room).distinct(ctx, room, broadcast)
 }
 
+// Nodes implements [hub.Roster]. It reads one number for each user: the counts of the room's users
+// by node.
+func (r *Presence) Nodes(ctx context.Context, room string, users []string) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	found, err := r.cfg.Client.HMGet(ctx, r.bucketOf(room).keys.users(room), users...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("redispresence: where users are: %w", err)
+	}
+	nodes := make([]int, len(users))
+	for i, n := range found {
+		if text, is := n.(string); is {
+			nodes[i], _ = strconv.Atoi(text) // what is no number is nobody
+		}
+	}
+	return nodes, nil
+}
+
 // RoomsOf implements [hub.Roster]. Those of a user have the user's place.
 func (r *Presence) RoomsOf(ctx context.Context, user, cursor string, limit int) (protocol.UserRooms, error) {
 	behind, err := readCursor(cursor)

@@ -1,0 +1,88 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/kansei-live/kansei/hub"
+)
+
+// where is a roster that knows on how many nodes users are.
+type where struct {
+	hub.Roster
+	nodes map[string]int
+	asked int
+	fails bool
+}
+
+func (w *where) Nodes(_ context.Context, _ string, users []string) ([]int, error) {
+	w.asked++
+	if w.fails {
+		return nil, errors.New("away")
+	}
+	out := make([]int, len(users))
+	for i, u := range users {
+		out[i] = w.nodes[u]
+	}
+	return out, nil
+}
+
+// A node gives a user the share of the rate that belongs to it, asks now and then, and keeps what it
+// knows while it cannot ask.
+func TestShares(t *testing.T) {
+	t.Parallel()
+	users := newUsers()
+	roster := &where{nodes: map[string]int{"on three": 3, "alone": 1, "gone": 0}}
+	s := &portions{roster: roster}
+	rate := Rate{PerS: 3, Burst: 6}
+	now := time.Now()
+	all := map[string]*entry[user]{}
+	for id := range roster.nodes {
+		all[id] = users.connect(userOf("r", id), 0, now)
+	}
+	// may counts how many comments an entry takes, and whether its share is to be asked for.
+	may := func(e *entry[user], now time.Time) (n int, ask bool) {
+		for {
+			wait, want := e.takeShare(rate, now)
+			ask = ask || want
+			if wait > 0 {
+				return n, ask
+			}
+			n++
+		}
+	}
+	for id, e := range all {
+		if n, ask := may(e, now); n != 6 || !ask {
+			t.Errorf("%s: %d at once, asked %v", id, n, ask)
+		}
+		s.want(e)
+	}
+	s.ask(t.Context())
+	later := now.Add(4 * time.Second)
+	for id, want := range map[string]int{"on three": 2, "alone": 6, "gone": 6} {
+		if n, ask := may(all[id], later); n != want || ask {
+			t.Errorf("%s: %d, want %d; asked again %v", id, n, want, ask)
+		}
+	}
+	// A third of three a second is one.
+	if n, _ := may(all["on three"], later.Add(1100*time.Millisecond)); n != 1 {
+		t.Errorf("%d a second later", n)
+	}
+	roster.fails = true
+	s.want(all["on three"])
+	s.ask(t.Context())
+	if n, ask := may(all["on three"], later.Add(time.Minute)); n != 2 || !ask {
+		t.Errorf("%d while nobody can be asked; asked again %v", n, ask)
+	}
+	roster.fails, roster.nodes["on three"] = false, 1
+	s.want(all["on three"])
+	s.ask(t.Context())
+	if n, _ := may(all["on three"], later.Add(2*time.Minute)); n != 6 {
+		t.Errorf("%d when the user is here alone", n)
+	}
+	if s.ask(t.Context()); roster.asked != 3 {
+		t.Errorf("asked %d times", roster.asked)
+	}
+}
