@@ -62,6 +62,9 @@ type Config struct {
 
 	// Window is the least time between two flushes of a room; 90 ms by default.
 	Window time.Duration
+	// StaffSpoke is told of each comment of the staff, also of those that are read when a room
+	// opens. It must not wait, nor call the hub. nil: nobody is.
+	StaffSpoke func(room string, who protocol.User)
 	// RoomRate is how many comments a second viewers are shown when a room has
 	// more: all of the staff's, one's own, and a fair sample of the rest; 0: all.
 	RoomRate int

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 
@@ -64,6 +65,19 @@ func (h *Hub) classify(e *Event) (sight, bool) {
 		}
 	}
 	return s, true
+}
+
+// hasRole is in the body of a comment whose author has a role: one of the staff.
+var hasRole = []byte(`"role":"`)
+
+// hearStaff tells that one of the staff has said something.
+func (r *Room) hearStaff(e *Event) {
+	if r.hub.cfg.StaffSpoke == nil || !bytes.Contains(e.Body, hasRole) {
+		return
+	}
+	if who := author(e); who.Role.Staff() {
+		r.hub.cfg.StaffSpoke(r.name, who)
+	}
 }
 
 // author reads the author out of a comment. Only those of comments that may be sampled out

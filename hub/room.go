@@ -255,6 +255,7 @@ func (r *Room) add(e *Event, now time.Time) {
 	}
 	if s.kind == nil && s.views[audienceView] {
 		r.pace.count(now, 1)
+		r.hearStaff(e)
 	}
 	it := s.encode(e, r.tag)
 	it.came = now.Sub(r.hub.began)

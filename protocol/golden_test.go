@@ -52,6 +52,10 @@ var serverMessages = map[string]Message{
 	"comments": &Comments{Cursor: cursor, Items: []Comment{
 		{ID: "1c", At: 1767225600200, User: User{ID: "u42", Name: "さくら"}, Text: "うぽつ"},
 	}},
+	"comments_names": &Comments{Cursor: cursor, Items: []Comment{
+		{ID: "1c", At: 1767225600200, User: User{ID: "u42", Name: "さくら", Avatar: "https://img.example/u42.png"}, Text: "うぽつ"},
+		{ID: "1d", At: 1767225600201, User: User{ID: "u43123456", Name: "先 生 (123456)", Confusable: true}, Text: "始めます"},
+	}},
 	"comments_full": &Comments{Cursor: cursor, Items: []Comment{
 		{
 			ID: "1d", At: 1767225600300, User: User{ID: "host", Name: "先生", Role: RoleBroadcaster},

@@ -42,7 +42,9 @@ type You struct {
 	Name string   `json:"name"`
 	Role Role     `json:"role"`
 	Can  []string `json:"can"`
-	Ends int64    `json:"ends,omitempty"` // when the token ends, Unix milliseconds; 0: there is none
+	// Avatar is the address of one's picture, as others get it.
+	Avatar string `json:"avatar,omitempty"`
+	Ends   int64  `json:"ends,omitempty"` // when the token ends, Unix milliseconds; 0: there is none
 }
 
 // YouNow says who the server takes the viewer for now, when that or its limits have changed.
@@ -92,6 +94,11 @@ type User struct {
 	ID   string `json:"id"`
 	Name string `json:"name,omitempty"`
 	Role Role   `json:"role,omitempty"` // left out for viewers
+	// Avatar is the https address of a picture, on one of the hosts that the operator allows.
+	Avatar string `json:"avatar,omitempty"`
+	// Confusable says that the name looks like that of one of the room's staff. Part of the id
+	// stands behind it.
+	Confusable bool `json:"confusable,omitempty"`
 }
 
 // Style is how a comment wants to be drawn over the programme. The empty value

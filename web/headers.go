@@ -7,16 +7,20 @@ import (
 
 // pagePolicy is the content security policy of a page. ws: and wss: are there for
 // browsers whose 'self' does not cover WebSockets.
-func pagePolicy(frameAncestors []string) string {
+func pagePolicy(frameAncestors, avatarHosts []string) string {
 	ancestors := "'none'"
 	if len(frameAncestors) > 0 {
 		ancestors = strings.Join(frameAncestors, " ")
+	}
+	images := "img-src 'self' data:"
+	for _, host := range avatarHosts {
+		images += " https://" + host
 	}
 	return strings.Join([]string{
 		"default-src 'none'",
 		"script-src 'self'",
 		"style-src 'self'",
-		"img-src 'self' data:",
+		images,
 		"connect-src 'self' ws: wss:",
 		"base-uri 'none'",
 		"form-action 'none'",

@@ -63,8 +63,8 @@ func newPages(cfg Config, tag string) (*pages, error) {
 	p := &pages{
 		cfg:          cfg,
 		assets:       "assets/" + tag,
-		viewerPolicy: pagePolicy(cfg.FrameAncestors),
-		studioPolicy: pagePolicy(nil),
+		viewerPolicy: pagePolicy(cfg.FrameAncestors, cfg.AvatarHosts),
+		studioPolicy: pagePolicy(nil, cfg.AvatarHosts),
 		matcher:      language.NewMatcher(languages),
 		templates:    make(map[string]*template.Template),
 	}

@@ -52,6 +52,8 @@ type Config struct {
 	// frame, such as "https://lessons.example" or "'self'"; empty: none may. The
 	// studio is never framed.
 	FrameAncestors []string
+	// AvatarHosts are the hosts that pictures of users may be on.
+	AvatarHosts []string
 	// Version of the server, named in the head of the pages.
 	Version string
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,8 +149,10 @@ func (n *node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	staff := &edge.StaffNames{}
 	rooms := hub.New(hub.Config{
-		Log: roomLog, Presence: presence,
+		StaffSpoke: staff.Spoke,
+		Log:        roomLog, Presence: presence,
 		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
@@ -168,6 +171,7 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
+		Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
 		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
 		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
@@ -333,7 +337,7 @@ func (n *node) access() redispresence.Access {
 
 // addPages adds the pages to mux, and the button that stops the demo.
 func (n *node) addPages(mux *http.ServeMux) error {
-	pages := web.Config{Room: lobby, Guests: n.cfg.GuestMode(), Version: version()}
+	pages := web.Config{AvatarHosts: lower(n.cfg.AvatarHost), Room: lobby, Guests: n.cfg.GuestMode(), Version: version()}
 	if n.cfg.Demo {
 		pages.Demo, pages.DemoStopPath = n.demoRunning, demoStop
 		mux.Handle("POST "+demoStop, n.edge.SameOrigins(func(w http.ResponseWriter, _ *http.Request) {
@@ -383,6 +387,15 @@ func (n *node) stopDemo() {
 	if n.crowd != nil {
 		n.crowd.Stop()
 	}
+}
+
+// lower returns names in lower case.
+func lower(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strings.ToLower(n)
+	}
+	return out
 }
 
 // listen opens a listener and names the flag when it cannot.

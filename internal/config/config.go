@@ -59,8 +59,9 @@ type Serve struct {
 	Guests     string `group:"access" placeholder:"MODE" help:"What viewers without a token may do: none, watch or comment (embedded: comment, otherwise none)."`
 	NodeSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
 	// NodeSecretFile holds what NodeSecret does, one secret a line.
-	NodeSecretFile string `group:"access" placeholder:"FILE" help:"File with the secret that the ids of guests are made with, in the place of --node-secret, read again when it changes; two, one a line, while one replaces the other."`
-	Demo           bool   `group:"access" help:"Play a generated crowd in the room of the first page."`
+	NodeSecretFile string   `group:"access" placeholder:"FILE" help:"File with the secret that the ids of guests are made with, in the place of --node-secret, read again when it changes; two, one a line, while one replaces the other."`
+	AvatarHost     []string `group:"access" placeholder:"HOST" help:"Hosts, with a port if it is not 443, that pictures of users may be on, by the claim avatar of their tokens; none are shown without."`
+	Demo           bool     `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
 	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`

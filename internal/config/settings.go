@@ -113,6 +113,11 @@ func (s *Serve) Validate() error {
 	within(&p, "presence-first-seen", s.PresenceSeen, 0, 10_000_000)
 	within(&p, "presence-keep", s.PresenceKeep, time.Hour, 365*24*time.Hour)
 	within(&p, "presence-exact", s.PresenceExact, 1, 1_000_000)
+	for _, h := range s.AvatarHost {
+		if name, _, found := strings.Cut(h, ":"); !isHost(name) || name == "*" || found && !isOrigin("https://"+h) {
+			p.add("avatar-host", "must be the name of a host such as img.example.com, with a port if it is not 443, not %q", h)
+		}
+	}
 	oneOf(&p, "members", s.Members, MembersStaff, MembersEveryone)
 	return p.err()
 }

@@ -178,6 +178,9 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.user.attach(v)
+	if v.role.Runs() && s.cfg.Staff != nil {
+		s.cfg.Staff.Spoke(v.room, protocol.User{ID: v.id, Name: v.name})
+	}
 	s.join(r, v, start)
 }
 

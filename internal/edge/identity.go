@@ -12,6 +12,7 @@ import (
 // identity is who somebody is in one room.
 type identity struct {
 	id, name string
+	avatar   string // empty: none that may be shown
 	role     protocol.Role
 	comment  bool // may comment
 	guest    bool // there is no token
@@ -108,7 +109,7 @@ func (s *Server) credentials(shown, room string) (credentials, *refusal) {
 	if err != nil {
 		return credentials{}, s.refuseToken(room, err)
 	}
-	who := identityOf(claims)
+	who := s.identityOf(claims)
 	if s.revoked(&who) {
 		return credentials{}, s.refuseRevoked()
 	}
@@ -133,9 +134,9 @@ func ofKey(k *access.Key) identity {
 }
 
 // identityOf is who a token says that somebody is.
-func identityOf(c auth.Claims) identity {
+func (s *Server) identityOf(c auth.Claims) identity {
 	return identity{
-		id: c.Subject, name: c.Name, role: c.Role,
+		id: c.Subject, name: c.Name, avatar: s.avatar(c.Avatar), role: c.Role,
 		comment: c.Role != protocol.RoleMonitor, token: infoOf(&c),
 		aside:   c.Role.Staff() || slices.Contains(c.Can, protocol.CanBeUncounted),
 		anybody: slices.Contains(c.Can, protocol.CanPublishAs),
@@ -144,7 +145,7 @@ func identityOf(c auth.Claims) identity {
 
 // you is the identity as its owner is told.
 func (p *identity) you() protocol.You {
-	return protocol.You{ID: p.id, Name: p.name, Role: p.role, Can: p.can(), Ends: p.token.exp * 1000}
+	return protocol.You{ID: p.id, Name: p.name, Role: p.role, Can: p.can(), Avatar: p.avatar, Ends: p.token.exp * 1000}
 }
 
 func (s *Server) guest(session string) (identity, *refusal) {

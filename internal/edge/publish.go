@@ -106,7 +106,7 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 		}
 		return hub.Draft{}, &protocol.Error{Code: code, Message: err.Error()}
 	}
-	author := protocol.User{ID: c.identity.id, Name: c.identity.name, Role: c.identity.role}
+	author := s.author(c.room, c.identity)
 	if c.author != nil {
 		if err := auth.CheckUser(c.author.ID); err != nil {
 			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}

@@ -87,7 +87,7 @@ func (v *session) judge(req *protocol.AuthRequest) (identity, *protocol.Error) {
 	if err != nil {
 		return identity{}, s.refuseToken(v.room, err).problem()
 	}
-	fresh := identityOf(claims)
+	fresh := s.identityOf(claims)
 	switch {
 	case s.revoked(&fresh):
 		return identity{}, s.refuseRevoked().problem()
@@ -119,5 +119,5 @@ func (v *session) renew(fresh identity, anew bool) {
 
 // same reports whether two say the same of somebody.
 func same(a, b protocol.You) bool {
-	return a.ID == b.ID && a.Name == b.Name && a.Role == b.Role && a.Ends == b.Ends && slices.Equal(a.Can, b.Can)
+	return a.ID == b.ID && a.Name == b.Name && a.Role == b.Role && a.Avatar == b.Avatar && a.Ends == b.Ends && slices.Equal(a.Can, b.Can)
 }

@@ -41,6 +41,10 @@ export interface User {
   name?: string;
   /** Absent for viewers. */
   role?: Role;
+  /** https address of a picture, on a host that the operator allows. */
+  avatar?: string;
+  /** The name looks like that of one of the staff; part of the id stands behind it. */
+  confusable?: true;
 }
 
 /** How a comment wants to be drawn over the programme. */
@@ -85,6 +89,8 @@ export interface You {
   role: Role;
   /** What one may do: comment, set, uncounted. */
   can: string[];
+  /** As others get it. */
+  avatar?: string;
   /** When the token ends; absent for guests. */
   ends?: number;
 }

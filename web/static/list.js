@@ -22,6 +22,19 @@ const CREW = new Set(["broadcaster", "moderator"]);
 const times = new Intl.DateTimeFormat(config.lang, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const moments = new Intl.DateTimeFormat(config.lang, { dateStyle: "medium", timeStyle: "medium" });
 
+// avatar is a picture of a user, if there is one; the policy of the page says from which hosts.
+function avatar(address) {
+  if (!/^https:\/\//.test(address ?? "")) return null;
+  const img = make("img", "avatar");
+  img.alt = "";
+  img.loading = "lazy";
+  img.decoding = "async";
+  img.referrerPolicy = "no-referrer";
+  img.addEventListener("error", () => img.remove());
+  img.src = address;
+  return img;
+}
+
 export class List {
   /** The id of the user whose comments are marked and never left out. */
   self = "";
@@ -132,7 +145,10 @@ export class List {
     if (CREW.has(role)) li.classList.add("staff");
     const head = make("span", "who");
     const name = make("bdi", "name", c.user?.name || say("somebody"));
+    const picture = avatar(c.user?.avatar);
+    if (picture) head.append(picture, " ");
     head.append(name);
+    if (c.user?.confusable) head.append(" ", make("span", "not-staff", say("not_staff")));
     if (own) head.append(" ", make("span", "you", say("you")));
     if (has(`role_${role}`)) head.append(" ", make("span", "role", say(`role_${role}`)));
     if (c.at > 0) head.append(" ", this.#time(c.at));
