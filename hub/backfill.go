@@ -201,7 +201,7 @@ func (r *Room) encodePage(v *view, page Page, tag string, floor Position) ([]ite
 			break
 		}
 		if s, seen := r.hub.classify(e); seen {
-			it := s.encode(e, tag)
+			it := s.encode(r, e, tag, v.staff)
 			it.came = came
 			fresh.add(&s, it)
 		}

@@ -62,6 +62,9 @@ type Config struct {
 
 	// Window is the least time between two flushes of a room; 90 ms by default.
 	Window time.Duration
+	// Alias returns the id under which the audience of a room sees a user; nil: the user's own. The
+	// staff sees that.
+	Alias func(room, user string) string
 	// StaffSpoke is told of each comment of the staff, also of those that are read when a room
 	// opens. It must not wait, nor call the hub. nil: nobody is.
 	StaffSpoke func(room string, who protocol.User)

@@ -21,15 +21,22 @@ type item struct {
 
 func (it *item) position() Position { return Position{it.seq, it.at} }
 
-// encode makes the item of an event.
-func (s *sight) encode(e *Event, tag string) item {
+// encode makes the item of an event of a room, for its staff or its audience.
+func (s *sight) encode(r *Room, e *Event, tag string, staff bool) item {
 	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil}
 	if !it.comment {
 		it.json = s.kind.Message(e, makeCursor(tag, e.Position()))
 		return it
 	}
+	body := e.Body
+	if alias := r.hub.cfg.Alias; alias != nil && !staff {
+		body = protocol.ReplaceUser(body, func(id string) string { return alias(r.name, id) })
+		if body == nil { // nobody could be told of its author
+			body = []byte("{}")
+		}
+	}
 	const head = 48 // id, time and their names
-	it.json = protocol.AppendItem(make([]byte, 0, head+len(e.Body)), commentID(e), e.At, e.Body)
+	it.json = protocol.AppendItem(make([]byte, 0, head+len(body)), commentID(e), e.At, body)
 	return it
 }
 

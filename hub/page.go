@@ -155,7 +155,7 @@ func (r reader) visible(events []Event, tag string) []item {
 	for i := range events {
 		e := &events[i]
 		if s, seen := r.room.hub.classify(e); seen && s.views[audienceView] && !s.sampled {
-			items = append(items, s.encode(e, tag))
+			items = append(items, s.encode(r.room, e, tag, false))
 		}
 	}
 	return items

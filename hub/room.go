@@ -257,9 +257,12 @@ func (r *Room) add(e *Event, now time.Time) {
 		r.pace.count(now, 1)
 		r.hearStaff(e)
 	}
-	it := s.encode(e, r.tag)
-	it.came = now.Sub(r.hub.began)
+	var it item
 	for _, v := range r.views {
+		if it.json == nil || r.hub.cfg.Alias != nil { // or one will do for both
+			it = s.encode(r, e, r.tag, v.staff)
+			it.came = now.Sub(r.hub.began)
+		}
 		v.add(&s, it)
 	}
 }

@@ -143,6 +143,38 @@ func EncodeBody(c Comment) []byte {
 	return b.Bytes()
 }
 
+// ReplaceUser returns the body of a comment, as [EncodeBody] makes it, with another id of its
+// author; nil if it has no author that can be read. What this version does not know of it stays.
+func ReplaceUser(body []byte, other func(id string) string) []byte {
+	const usual = `{"user":{"id":"`
+	if rest, is := bytes.CutPrefix(body, []byte(usual)); is {
+		if end := bytes.IndexByte(rest, '"'); end >= 0 && bytes.IndexByte(rest[:end], '\\') < 0 {
+			id := other(string(rest[:end]))
+			out := append(make([]byte, 0, len(body)+len(id)), `{"user":{"id":`...)
+			return append(append(out, quoted(id)...), rest[end+1:]...)
+		}
+	}
+	var fields, user map[string]json.RawMessage
+	var id string
+	if json.Unmarshal(body, &fields) != nil || json.Unmarshal(fields["user"], &user) != nil || json.Unmarshal(user["id"], &id) != nil {
+		return nil
+	}
+	user["id"] = quoted(other(id))
+	var b bytes.Buffer
+	appendJSON(&b, user)
+	fields["user"] = b.Bytes()
+	var out bytes.Buffer
+	appendJSON(&out, fields)
+	return out.Bytes()
+}
+
+// quoted is a text as JSON.
+func quoted(s string) []byte {
+	var b bytes.Buffer
+	appendJSON(&b, s)
+	return b.Bytes()
+}
+
 // AppendItem appends the item of one event to dst: the fields of body, a JSON
 // object as [EncodeBody] makes it, behind the id and the time that the log gave.
 func AppendItem(dst []byte, id string, at int64, body []byte) []byte {

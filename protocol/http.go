@@ -59,8 +59,8 @@ func readUser(p json.RawMessage) (*User, *Error) {
 		return nil, err
 	}
 	switch {
-	case u.ID == "" || len(u.ID) > MaxUserID:
-		return nil, bad("user.id must be a string of 1 to %d bytes", MaxUserID)
+	case u.ID == "" || len(u.ID) > MaxAnyUser:
+		return nil, bad("user.id must be a string of 1 to %d bytes", MaxAnyUser)
 	case utf8.RuneCountInString(u.Name) > MaxUserName:
 		return nil, bad("user.name must be a string of at most %d characters", MaxUserName)
 	}

@@ -42,6 +42,8 @@ type You struct {
 	Name string   `json:"name"`
 	Role Role     `json:"role"`
 	Can  []string `json:"can"`
+	// User is one's own id, where the room sees another one: ID.
+	User string `json:"user,omitempty"`
 	// Avatar is the address of one's picture, as others get it.
 	Avatar string `json:"avatar,omitempty"`
 	Ends   int64  `json:"ends,omitempty"` // when the token ends, Unix milliseconds; 0: there is none

@@ -38,6 +38,7 @@ const (
 	MaxID         = 16        // bytes of a comment id
 	MaxListCursor = 700       // bytes of a cursor of a list
 	MaxUserID     = 64        // bytes of a user id
+	MaxAnyUser    = 256       // bytes of a user id of another issuer, or of a pseudonym
 	MaxUserName   = 64        // code points of a user name
 	MaxSession    = 64        // bytes of a session
 	MaxTitle      = 200       // code points of a room's title

@@ -70,10 +70,11 @@ func (n *node) watchFiles(hup <-chan os.Signal) (stop func()) {
 // made with. They come from files of their own, from settings, which may stand in the file of
 // --config, or from the data directory, where they are made once.
 type secrets struct {
-	log    *slog.Logger
-	tokens *auth.Verifier // nil before the first load
-	guests *auth.Guests
-	signs  atomic.Pointer[auth.Signer] // of the tokens that this node makes
+	log     *slog.Logger
+	tokens  *auth.Verifier // nil before the first load
+	guests  *auth.Guests
+	aliases auth.Pseudonyms
+	signs   atomic.Pointer[auth.Signer] // of the tokens that this node makes
 
 	// onChange is told the secrets that were given to this node whenever they were loaded
 	// again; nil for nobody. Those that the node has made for itself are not among them.
@@ -142,6 +143,10 @@ func (s *secrets) Load() (apply func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	applyAliases, err := s.aliases.Prepare(now.guests...)
+	if err != nil {
+		return nil, err
+	}
 	first := s.tokens == nil
 	if first {
 		s.tokens = &auth.Verifier{MaxAge: cfg.MaxTokenAge}
@@ -153,6 +158,7 @@ func (s *secrets) Load() (apply func(), err error) {
 	return func() {
 		applyTokens()
 		applyGuests()
+		applyAliases()
 		s.signs.Store(signerOf(cfg.Auth, now.tokens, now.guests))
 		s.cfg, s.given = cfg, given
 		if len(others) > 0 {

@@ -151,8 +151,8 @@ func (n *node) start(ctx context.Context) error {
 	}
 	staff := &edge.StaffNames{}
 	rooms := hub.New(hub.Config{
-		StaffSpoke: staff.Spoke,
-		Log:        roomLog, Presence: presence,
+		StaffSpoke: staff.Spoke, Alias: n.alias(),
+		Log: roomLog, Presence: presence,
 		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
@@ -171,7 +171,7 @@ func (n *node) start(ctx context.Context) error {
 	metrics := edge.NewMetrics(reg)
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
-		Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
+		Pseudonyms: n.pseudonyms(), Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
 		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
 		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
@@ -361,6 +361,22 @@ func (n *node) drain() (viewers int, left time.Duration) {
 	default: // it knows already
 	}
 	return viewers, left
+}
+
+// pseudonyms makes the ids that audiences see; nil: they see users' own.
+func (n *node) pseudonyms() *auth.Pseudonyms {
+	if !n.cfg.Pseudonyms {
+		return nil
+	}
+	return &n.secrets.aliases
+}
+
+// alias is the same for the rooms.
+func (n *node) alias() func(room, user string) string {
+	if p := n.pseudonyms(); p != nil {
+		return p.Of
+	}
+	return nil
 }
 
 // signs is how the node makes tokens; nil if it has no secret for that.

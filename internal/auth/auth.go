@@ -146,7 +146,12 @@ func (c *Claims) check() error {
 
 // CheckUser says what is wrong with the id of a user, if anything is: it has 1 to 64
 // bytes that print, without blanks at the ends, and does not begin like a guest's.
-func CheckUser(s string) error {
+func CheckUser(s string) error { return checkID(s, protocol.MaxUserID) }
+
+// CheckAuthor is CheckUser for a user of any issuer, whose id may have 128 bytes.
+func CheckAuthor(s string) error { return checkID(s, maxID) }
+
+func checkID(s string, most int) error {
 	if s == "" {
 		return errors.New("the user id is missing")
 	}
@@ -156,8 +161,8 @@ func CheckUser(s string) error {
 	if strings.HasPrefix(s, GuestPrefix) {
 		return fmt.Errorf("the user id begins with %s, as those of guests do", GuestPrefix)
 	}
-	if len(s) > protocol.MaxUserID {
-		return fmt.Errorf("the user id has %d bytes, at most %d are allowed", len(s), protocol.MaxUserID)
+	if len(s) > most {
+		return fmt.Errorf("the user id has %d bytes, at most %d are allowed", len(s), most)
 	}
 	if !utf8.ValidString(s) || strings.TrimSpace(s) != s {
 		return fmt.Errorf("the user id is %q, with blanks around it or not UTF-8", s)

@@ -60,6 +60,7 @@ type Serve struct {
 	NodeSecret Secret `group:"access" list:"," placeholder:"SECRET" help:"Secret that the ids of guests are made with, at least 32 bytes, the same on all nodes, better as a variable; two with a comma between them while one replaces the other (without --nats: made once, in --data-dir)."`
 	// NodeSecretFile holds what NodeSecret does, one secret a line.
 	NodeSecretFile string   `group:"access" placeholder:"FILE" help:"File with the secret that the ids of guests are made with, in the place of --node-secret, read again when it changes; two, one a line, while one replaces the other."`
+	Pseudonyms     bool     `group:"access" help:"Show the audience of a room users under ids that are others in each room, made with --node-secret; the staff and back ends see their own."`
 	AvatarHost     []string `group:"access" placeholder:"HOST" help:"Hosts, with a port if it is not 443, that pictures of users may be on, by the claim avatar of their tokens; none are shown without."`
 	Demo           bool     `group:"access" help:"Play a generated crowd in the room of the first page."`
 

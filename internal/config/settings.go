@@ -164,6 +164,9 @@ func (s *Serve) validateNodeSecret(p *Problems) {
 	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.GuestMode() != protocol.GuestsNone {
 		p.add("node-secret", "is needed with --nats and --guests %s, the same on all nodes: it is behind the ids of guests; openssl rand -hex 32 makes one", s.GuestMode())
 	}
+	if s.NodeSecret == "" && s.NodeSecretFile == "" && s.NATS != "" && s.Pseudonyms {
+		p.add("node-secret", "is needed with --nats and --pseudonyms, the same on all nodes: they are made with it; openssl rand -hex 32 makes one")
+	}
 	validateSecrets(p, "node-secret", s.NodeSecret, s.NodeSecrets(), s.NodeSecretFile, maxNodeSecrets)
 }
 

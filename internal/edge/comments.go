@@ -3,18 +3,21 @@ package edge
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
 	"strconv"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/protocol"
 )
 
 // getComments is GET /v1/rooms/{room}/comments: polling, and pages of the past, made so
 // that a cache in front answers most of it.
 func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
-	name, _, ok := s.enter(w, r, anyone)
+	name, who, ok := s.enter(w, r, anyone)
 	if !ok {
 		return
 	}
@@ -38,6 +41,9 @@ func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
 			Message: "the page could not be read: the room log cannot be reached, or too many are reading it"}, 0)
 		return
 	}
+	if s.cfg.Pseudonyms != nil && who.role.Staff() {
+		message = s.named(message)
+	}
 	sum := sha256.Sum256(message)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 	head := w.Header()
@@ -53,4 +59,19 @@ func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
 	}
 	head.Set("Content-Type", "application/json")
 	_, _ = w.Write(message) // the client is gone: nobody to tell
+}
+
+// author is where a message of comments has the pseudonym of an author, and nothing else: text has
+// no such quotation marks.
+var author = regexp.MustCompile(`"user":\{"id":"(` + auth.PseudonymPrefix + `[A-Za-z0-9_-]+)"`)
+
+// named is a message of comments, as the audience gets it, with the users' own ids: for the staff.
+func (s *Server) named(message []byte) []byte {
+	return author.ReplaceAllFunc(message, func(found []byte) []byte {
+		own, err := json.Marshal(s.real(string(author.FindSubmatch(found)[1])))
+		if err != nil {
+			return found
+		}
+		return append([]byte(`"user":{"id":`), own...)
+	})
 }

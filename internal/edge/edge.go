@@ -60,8 +60,9 @@ type Config struct {
 	Origins  []string     // allowed beside the node's own host; "*" for any
 	Loopback bool         // pages from this machine are allowed too
 
-	Staff       *StaffNames // told of who has spoken; nil: no name is compared
-	AvatarHosts []string    // where pictures of users may be, in lower case; empty: nowhere
+	Pseudonyms  *auth.Pseudonyms // of users, for the audience of a room; nil: they have their own ids
+	Staff       *StaffNames      // told of who has spoken; nil: no name is compared
+	AvatarHosts []string         // where pictures of users may be, in lower case; empty: nowhere
 
 	Members bool // the audience may list who is in a room, whatever its state says
 

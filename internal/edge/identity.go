@@ -143,9 +143,22 @@ func (s *Server) identityOf(c auth.Claims) identity {
 	}
 }
 
-// you is the identity as its owner is told.
-func (p *identity) you() protocol.You {
-	return protocol.You{ID: p.id, Name: p.name, Role: p.role, Can: p.can(), Avatar: p.avatar, Ends: p.token.exp * 1000}
+// you is an identity as its owner is told: under the id that the others in the room see, and that
+// one's own comments bear.
+func (s *Server) you(room string, p *identity) protocol.You {
+	you := protocol.You{ID: p.id, Name: p.name, Role: p.role, Can: p.can(), Avatar: p.avatar, Ends: p.token.exp * 1000}
+	if s.cfg.Pseudonyms != nil && !p.role.Staff() {
+		you.ID, you.User = s.cfg.Pseudonyms.Of(room, p.id), p.id
+	}
+	return you
+}
+
+// real returns the id of a user whom somebody names who sees both: the staff, or a back end.
+func (s *Server) real(id string) string {
+	if s.cfg.Pseudonyms == nil {
+		return id
+	}
+	return s.cfg.Pseudonyms.User(id)
 }
 
 func (s *Server) guest(session string) (identity, *refusal) {

@@ -66,7 +66,7 @@ func (s *Server) link(room string, who *identity, asked *protocol.LinkRequest) (
 	if s.cfg.Sign == nil {
 		return nil, &protocol.Error{Code: protocol.CodeUnsupported, Message: "this node has no secret to sign a token with (--auth-secret, or --node-secret)"}
 	}
-	c := auth.Claims{Subject: asked.User, Name: asked.Name, Role: asked.Role, Rooms: []string{room}, Can: asked.Can, ID: rand.Text()}
+	c := auth.Claims{Subject: s.real(asked.User), Name: asked.Name, Role: asked.Role, Rooms: []string{room}, Can: asked.Can, ID: rand.Text()}
 	if c.Subject != "" && !who.admin && !who.anybody {
 		return nil, &protocol.Error{Code: protocol.CodeForbidden, Message: "to name the user takes the permission publish_as: leave user out, and one is made up"}
 	}

@@ -170,7 +170,11 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	leaving := q.Leaving && who.role.Staff()
-	key, _ := json.Marshal([]any{"viewers", name, q.Cursor, q.Limit, leaving, state.Broadcast}) // texts and numbers
+	alias := s.cfg.Pseudonyms != nil && !who.role.Staff()
+	key, _ := json.Marshal([]any{"viewers", name, q.Cursor, q.Limit, leaving, state.Broadcast, alias}) // texts and numbers
+	if alias {
+		q.Cursor = s.real(q.Cursor)
+	}
 	fresh := listFresh
 	if leaving {
 		fresh = 0 // joins and leaves are added to it: it must not be older than they
@@ -180,8 +184,21 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 		if err == nil && q.Cursor == "" && state.Broadcast > 0 {
 			page.Distinct, err = s.cfg.Roster.Distinct(ctx, name, state.Broadcast)
 		}
+		if alias {
+			s.hide(name, &page)
+		}
 		return page, err
 	})
+}
+
+// hide puts pseudonyms in the place of the ids in a page of members. The cursor has one in it, too.
+func (s *Server) hide(room string, page *protocol.Members) {
+	for i := range page.Users {
+		page.Users[i].ID = s.cfg.Pseudonyms.Of(room, page.Users[i].ID)
+	}
+	if page.Cursor != "" {
+		page.Cursor = s.cfg.Pseudonyms.Of(room, page.Cursor)
+	}
 }
 
 // mayList counts a request for a list against the rate of its user's messages; it has answered
@@ -225,7 +242,7 @@ func (s *Server) getRoomsOf(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	id := r.PathValue("user")
+	id := s.real(r.PathValue("user"))
 	if id == "" || len(id) > maxUserPath {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the path has no id of a user: " + quiet.Cut(id, maxShown)}, 0)
 		return
@@ -245,7 +262,7 @@ func (s *Server) getRoomsOf(w http.ResponseWriter, r *http.Request) {
 }
 
 // maxUserPath is longer than any id of a user.
-const maxUserPath = 128
+const maxUserPath = protocol.MaxAnyUser
 
 // getRooms is GET /v1/rooms?sort=users: the rooms with the most users, of those that the token is
 // for.

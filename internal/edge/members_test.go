@@ -171,7 +171,7 @@ func TestListParameters(t *testing.T) {
 		"/v1/rooms/r/viewers?leaving=yes":                  "leaving must be",
 		"/v1/rooms?limit=5":                                "sort is missing",
 		"/v1/rooms?sort=name":                              "sort must be users",
-		"/v1/users/" + strings.Repeat("x", 129) + "/rooms": "the path has no id",
+		"/v1/users/" + strings.Repeat("x", 257) + "/rooms": "the path has no id",
 	} {
 		res := ask("GET", path, staff...)
 		if got := body(t, res); res.StatusCode != http.StatusBadRequest || !strings.Contains(got, detail) {

@@ -102,6 +102,9 @@ func (s *Server) author(room string, p *identity) protocol.User {
 	if s.cfg.Staff.confusable(room, p) {
 		u.Confusable = true
 		id := []rune(p.id)
+		if s.cfg.Pseudonyms != nil {
+			id = []rune(s.cfg.Pseudonyms.Of(room, p.id))
+		}
 		if len(id) > shownID {
 			id = id[len(id)-shownID:]
 		}

@@ -108,7 +108,8 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	}
 	author := s.author(c.room, c.identity)
 	if c.author != nil {
-		if err := auth.CheckUser(c.author.ID); err != nil {
+		c.author.ID = s.real(c.author.ID)
+		if err := auth.CheckAuthor(c.author.ID); err != nil {
 			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}
 		}
 		author = protocol.User{ID: c.author.ID, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}

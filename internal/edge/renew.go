@@ -54,13 +54,13 @@ func (v *session) auth(req *protocol.AuthRequest) {
 		return
 	}
 	count(renewalTaken)
-	before, limits := v.you(), v.server.limitsOf(&v.identity)
+	before, limits := v.server.you(v.room, &v.identity), v.server.limitsOf(&v.identity)
 	anew := fresh.role != v.role || v.apart && !fresh.aside
 	v.renew(fresh, anew)
 	if req.Ref != "" {
 		v.send(&protocol.OK{Ref: req.Ref})
 	}
-	you := &protocol.YouNow{You: v.you(), Limits: v.server.limitsOf(&v.identity)}
+	you := &protocol.YouNow{You: v.server.you(v.room, &v.identity), Limits: v.server.limitsOf(&v.identity)}
 	if !same(before, you.You) || you.Limits != limits {
 		v.send(you)
 	}

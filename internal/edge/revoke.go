@@ -160,7 +160,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, e, 0)
 		return
 	}
-	made, err := s.cfg.Access.Revoke(r.Context(), access.Revocation{User: given.User, JTI: given.JTI, Before: given.Before})
+	made, err := s.cfg.Access.Revoke(r.Context(), access.Revocation{User: s.real(given.User), JTI: given.JTI, Before: given.Before})
 	if err != nil {
 		writeProblem(w, 0, s.notWritten("revoked", err), 0)
 		return

@@ -43,7 +43,7 @@ var _ socket.Handler = (*session)(nil)
 func (v *session) welcome(recovered bool) []byte {
 	s := v.server
 	return protocol.Encode(&protocol.Welcome{
-		V: protocol.Version, Room: v.room, Session: v.session, You: v.you(),
+		V: protocol.Version, Room: v.room, Session: v.session, You: v.server.you(v.room, &v.identity),
 		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(&v.identity),
 	})
 }

@@ -84,7 +84,10 @@ export interface Welcome {
 
 /** Who the server takes one for. */
 export interface You {
+  /** The id that others in the room see, and that one's own comments bear. */
   id: string;
+  /** One's own id, where the room sees another one. */
+  user?: string;
   name: string;
   role: Role;
   /** What one may do: comment, set, uncounted. */
