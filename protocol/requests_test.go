@@ -86,7 +86,7 @@ func TestBadHTTPBodies(t *testing.T) {
 		{post, `{"text":"x","ref":5}`, "", "ref must be a string of 1 to 64 characters"},
 		{post, `{"text":"x","ref":""}`, "", "ref must be a string of 1 to 64 characters"},
 		{post, `{"text":"x","user":"u"}`, "", "user must be an object"},
-		{post, `{"text":"x","user":{},"ref":"a"}`, "a", "user.id must be a string of 1 to 64 bytes"},
+		{post, `{"text":"x","user":{},"ref":"a"}`, "a", "user.id must be a string of 1 to 256 bytes"},
 		{post, `{"text":"x","user":{"id":5}}`, "", "user.id must be a string"},
 		{post, `{"text":"x","user":{"id":"` + strings.Repeat("u", 257) + `"}}`, "", "user.id must be a string of 1 to 256 bytes"},
 		{post, `{"text":"x","user":{"id":"u","name":"` + strings.Repeat("n", 65) + `"}}`, "", "user.name must be a string of at most 64 characters"},
