@@ -194,10 +194,11 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 			v.conn.Start(v)
 		}
 	}
+	came := v.identity // which a fresh token may change while it is joining
 	v.apart = v.aside && query.Get("count") == "0"
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
 		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.apart,
-		Socket: v.conn, Since: since, Wait: begin, Welcome: v.welcome,
+		Socket: v.conn, Since: since, Wait: begin, Welcome: func(recovered bool) []byte { return v.welcome(&came, recovered) },
 	})
 	begin() // the answer to the handshake and all that Join has to say leave together
 	v.settle()

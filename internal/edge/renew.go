@@ -75,8 +75,6 @@ func (v *session) judge(req *protocol.AuthRequest) (identity, *protocol.Error) {
 	s, now := v.server, time.Now()
 	wait := authEvery - now.Sub(time.UnixMilli(v.authAt))
 	switch {
-	case !v.settled.Load():
-		return identity{}, &protocol.Error{Code: protocol.CodeUnavailable, Message: "wait for the welcome", RetryMS: authEvery.Milliseconds()}
 	case wait > 0:
 		return identity{}, tooMany("tokens", wait)
 	case v.guest:

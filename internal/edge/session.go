@@ -40,11 +40,12 @@ type session struct {
 
 var _ socket.Handler = (*session)(nil)
 
-func (v *session) welcome(recovered bool) []byte {
+// welcome makes the first message for somebody who has come as p.
+func (v *session) welcome(p *identity, recovered bool) []byte {
 	s := v.server
 	return protocol.Encode(&protocol.Welcome{
-		V: protocol.Version, Room: v.room, Session: v.session, You: v.server.you(v.room, &v.identity),
-		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(&v.identity),
+		V: protocol.Version, Room: v.room, Session: v.session, You: s.you(v.room, p),
+		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(p),
 	})
 }
 
