@@ -25,8 +25,8 @@ import (
 // newAccess makes what knows revocations and keys, on a table; changed is told of revocations.
 func newAccess(table *natslog.Table, maxAge time.Duration, log *slog.Logger, changed func()) *access.Access {
 	return access.New(access.Config{
-		Put:         func(ctx context.Context, e access.Entry) error { return table.Put(ctx, natslog.Entry(e)) },
-		MaxTokenAge: maxAge, Changed: changed, Logger: log,
+		Put: func(ctx context.Context, e access.Entry) error { return table.Put(ctx, natslog.Entry(e)) },
+		Now: table.Now, MaxTokenAge: maxAge, Changed: changed, Logger: log,
 	})
 }
 

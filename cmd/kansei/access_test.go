@@ -68,7 +68,7 @@ func TestRevocation(t *testing.T) {
 			t.Errorf("%s over HTTP: %d %s", what, status, body)
 		}
 	}
-	old, fresh, other := token("u", "t1", now.Add(-time.Minute)), token("u", "t2", now.Add(time.Minute)), token("v", "t3", now.Add(-time.Minute))
+	old, fresh, other := token("u", "t1", now.Add(-time.Minute)), token("u", "t2", now.Add(20*time.Second)), token("v", "t3", now.Add(-time.Minute))
 	a, b, c, guest := dial(old), dial(fresh), dial(other), n.mustDial("r", "")
 	revoke(`{"user":"u"}`)
 	gone(a, "a user's old token")

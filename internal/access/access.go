@@ -40,6 +40,8 @@ type Access struct {
 type Config struct {
 	// Put stores a record and returns when it is stored and Apply has been told of it.
 	Put func(ctx context.Context, e Entry) error
+	// Now is the time by a clock that all nodes share, that of the store; nil: this node's.
+	Now func() time.Time
 	// MaxTokenAge is how long a token may hold: a revocation is kept no longer.
 	MaxTokenAge time.Duration
 	// Changed is told that something was revoked; nil for nobody. It must not wait.
@@ -49,6 +51,9 @@ type Config struct {
 
 // New makes an Access that knows nothing yet.
 func New(cfg Config) *Access {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Access{
 		cfg: cfg, revoked: map[string]Revocation{}, users: map[string]int64{}, tokens: map[string]bool{}, keys: map[string]Key{},
 	}

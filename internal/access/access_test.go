@@ -236,3 +236,25 @@ func FuzzApply(f *testing.F) {
 		a.Revocations()
 	})
 }
+
+// Nodes whose clocks are 14 minutes apart revoke the same, by the clock of the store.
+func TestRevocationByTheStoresClock(t *testing.T) {
+	t.Parallel()
+	for _, off := range []time.Duration{-14 * time.Minute, 14 * time.Minute} {
+		s := new(store)
+		here := time.Now().Add(off) // as this node's clock has it
+		a := New(Config{Put: s.put, Now: func() time.Time { return here.Add(-off) }, MaxTokenAge: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		s.nodes = append(s.nodes, a)
+		made, err := a.Revoke(t.Context(), Revocation{User: "u"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now().Unix()
+		if d := made.Before - now; d < -2 || d > 2 {
+			t.Errorf("revoked up to %d s from now", d)
+		}
+		if !a.Revoked("u", "", now-1) || a.Revoked("u", "", now+3) {
+			t.Error("a token of just before counts, or one of just after does not")
+		}
+	}
+}

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/kansei-live/kansei/internal/auth"
 )
@@ -106,7 +105,7 @@ func (a *Access) NewKey(ctx context.Context, name string, scopes []Scope, rooms 
 	_, _ = rand.Read(random[:]) // never fails
 	id, hidden := base(random[32:])[:10], base(random[:32])
 	sum := sha256.Sum256([]byte(hidden))
-	k = Key{ID: id, Name: name, Scopes: scopes, Rooms: rooms, SHA256: sum[:], Created: time.Now().Unix()}
+	k = Key{ID: id, Name: name, Scopes: scopes, Rooms: rooms, SHA256: sum[:], Created: a.cfg.Now().Unix()}
 	switch {
 	case !isKeyName.MatchString(name):
 		err = fmt.Errorf("%w: its name must be 1 to 40 of A-Z a-z 0-9 _ . -, the first a letter or digit, not %.50q", ErrKey, name)
@@ -157,7 +156,7 @@ func (a *Access) RevokeKey(ctx context.Context, which string) (Key, error) {
 	if !is || k.Revoked > 0 {
 		return Key{}, ErrNoKey
 	}
-	k.Revoked = time.Now().Unix()
+	k.Revoked = a.cfg.Now().Unix()
 	return k, a.put(ctx, keyPrefix+k.ID, k)
 }
 

@@ -32,7 +32,7 @@ const clockSlack = 15 * time.Minute
 // Revoke writes a revocation, and returns it complete. A user without a moment is revoked up to
 // now. The error is [ErrRevocation], or that of the store.
 func (a *Access) Revoke(ctx context.Context, r Revocation) (Revocation, error) {
-	now := time.Now()
+	now := a.cfg.Now()
 	r.At = now.Unix()
 	name := revokedPrefix
 	switch {
@@ -68,7 +68,7 @@ func (a *Access) Revoke(ctx context.Context, r Revocation) (Revocation, error) {
 // holds mu.
 func (a *Access) revoke(name string, r Revocation) {
 	if len(a.revoked)%256 == 255 {
-		a.forget(time.Now().Unix())
+		a.forget(a.cfg.Now().Unix())
 	}
 	if old, again := a.revoked[name]; again {
 		r.Before, r.Until = max(r.Before, old.Before), max(r.Until, old.Until)
@@ -113,7 +113,7 @@ func (a *Access) Revoked(user, jti string, issued int64) bool {
 func (a *Access) Revocations() []Revocation {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	now := time.Now().Unix()
+	now := a.cfg.Now().Unix()
 	var all []Revocation
 	for _, r := range a.revoked {
 		if r.Until >= now {

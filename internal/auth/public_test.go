@@ -302,7 +302,7 @@ func TestMaxAge(t *testing.T) {
 		"an hour":                 {now.Unix(), time.Hour, true},
 		"made long ago":           {now.Add(-time.Hour).Unix(), time.Minute, false},
 		"two hours":               {now.Unix(), 2 * time.Hour, false},
-		"made later, as it seems": {now.Add(time.Hour).Unix(), 2 * time.Hour, true},
+		"made later, as it seems": {now.Add(Leeway / 2).Unix(), time.Hour + Leeway/2, true},
 		"without iat":             {nil, time.Hour, true},
 		"without iat, too long":   {nil, 2 * time.Hour, false},
 		"in the leeway":           {nil, time.Hour + Leeway/2, true},

@@ -139,6 +139,15 @@ func (t *Table) Ready() error {
 	return fmt.Errorf("nats: stream %s was not read yet", t.s.name)
 }
 
+// Now is the time by the clock of NATS, as far as it is known: nodes may disagree.
+func (t *Table) Now() time.Time {
+	ahead := t.s.ahead.Load()
+	if ahead == 0 && t.l.state != nil {
+		ahead = t.l.state.ahead.Load()
+	}
+	return time.Now().Add(time.Duration(ahead))
+}
+
 // Read tells whatever is new by now, as the stream's leader has it.
 func (t *Table) Read(ctx context.Context) error {
 	t.writing.Lock()
@@ -161,6 +170,9 @@ func (t *Table) readOn(ctx context.Context) error {
 			return nil
 		case err != nil:
 			return err
+		}
+		if !info.TimeStamp.IsZero() {
+			t.s.ahead.Store(int64(time.Until(info.TimeStamp)))
 		}
 		epoch := info.Config.Metadata[metaEpoch] + "@" + info.Created.String()
 		if anew = epoch != t.epoch || info.State.LastSeq < t.had; anew {
