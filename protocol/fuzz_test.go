@@ -90,6 +90,24 @@ func FuzzDecodePost(f *testing.F) {
 	})
 }
 
+// What a back end asks for about tokens is read or refused, by name.
+func FuzzDecodeAccess(f *testing.F) {
+	f.Add([]byte(`{"user":"u","jti":"t","before":1767225600}`))
+	f.Add([]byte(`{"role":"moderator","can":["uncounted"],"for_ms":1000,"page":"https://a.example/"}`))
+	f.Fuzz(func(t *testing.T, p []byte) {
+		_, revoke := DecodeRevocation(p)
+		link, err := DecodeLink(p)
+		for _, err := range []error{revoke, err} {
+			if e, is := errors.AsType[*Error](err); err != nil && (!is || e.Code != CodeBadMessage || e.Message == "") {
+				t.Fatalf("%q: %v", p, err)
+			}
+		}
+		if err == nil && !link.Role.Valid() {
+			t.Fatalf("%q became %+v", p, link)
+		}
+	})
+}
+
 func FuzzDecodeState(f *testing.F) {
 	seed(f, "http", "server")
 	f.Fuzz(func(t *testing.T, p []byte) {

@@ -427,3 +427,73 @@ func BenchmarkVerifyFresh(b *testing.B) {
 		})
 	}
 }
+
+// What a header says of keys beside their id is ignored, whatever it is.
+func TestHeadersNameNoKeys(t *testing.T) {
+	t.Parallel()
+	v := issuers(t, Issuer{Keys: []Key{{ID: "1", Public: public("rsa")}}})
+	own := jwk(t, "rsa2", "2", nil)
+	for name, value := range map[string]any{
+		"jwk": own, "jku": "http://127.0.0.1:1/jwks", "x5u": "http://127.0.0.1:1/cert", "x5c": []string{"MIIB"}, "x5t": "x",
+	} {
+		for key, want := range map[string]bool{"rsa": true, "rsa2": false} {
+			token := jwt.NewWithClaims(jwt.SigningMethodRS256, with(nil))
+			token.Header["kid"], token.Header[name] = "1", value
+			s, err := token.SignedString(privateKeys()[key])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.Verify(s, "r"); (err == nil) != want {
+				t.Errorf("%s, signed by %s: %v", name, key, err)
+			}
+		}
+	}
+}
+
+// An issuer's clock may be 14 minutes off, if its leeway says so.
+func TestIssuersClock(t *testing.T) {
+	t.Parallel()
+	strict := issuers(t, Issuer{Keys: []Key{{Secret: secret}}})
+	lenient := issuers(t, Issuer{Keys: []Key{{Secret: secret}}, Leeway: 15 * time.Minute})
+	for _, off := range []time.Duration{-14 * time.Minute, 14 * time.Minute} {
+		there := time.Now().Add(off)
+		token := sign(t, with(jwt.MapClaims{"iat": there.Unix(), "nbf": there.Unix(), "exp": there.Add(time.Minute).Unix()}))
+		if _, err := lenient.Verify(token, "r"); err != nil {
+			t.Errorf("%v off: %v", off, err)
+		}
+		if _, err := strict.Verify(token, "r"); err == nil {
+			t.Errorf("%v off, without leeway: taken", off)
+		}
+	}
+}
+
+// Whatever a token is, what is taken has a signature that the library takes too.
+func FuzzRead(f *testing.F) {
+	v := issuers(f, Issuer{Keys: []Key{{Secret: secret}, {ID: "1", Public: public("rsa")}, {Public: public("p256")}}}, Issuer{Name: "other", Keys: []Key{{Public: public("ed")}}})
+	for _, t := range []string{
+		sign(f, with(nil)), signWith(f, "RS256", "rsa", "1", with(nil)), signWith(f, "ES256", "p256", "", with(nil)), signWith(f, "EdDSA", "ed", "", with(jwt.MapClaims{"iss": "other"})),
+		"..", "eyJhbGciOiJub25lIn0.e30.",
+	} {
+		f.Add(t)
+	}
+	parser := jwt.NewParser(jwt.WithoutClaimsValidation())
+	f.Fuzz(func(t *testing.T, token string) {
+		if _, err := v.Read(token); err != nil {
+			return
+		}
+		_, err := parser.Parse(token, func(t *jwt.Token) (any, error) {
+			switch t.Method.Alg()[:2] {
+			case "HS":
+				return secret, nil
+			case "ES":
+				return public("p256"), nil
+			case "Ed":
+				return public("ed"), nil
+			}
+			return public("rsa"), nil
+		})
+		if err != nil {
+			t.Fatalf("%q is taken: %v", token, err)
+		}
+	})
+}

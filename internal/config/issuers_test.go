@@ -73,3 +73,16 @@ func TestIssuers(t *testing.T) {
 		}
 	}
 }
+
+func FuzzIssuers(f *testing.F) {
+	f.Add("[{issuer: a, jwks: /x, leeway: 1m, audience: b, claims: {user: c}}]")
+	f.Add("- issuer: &a x\n  audience: [*a]")
+	f.Fuzz(func(_ *testing.T, text string) {
+		var i Issuers
+		if i.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		var p Problems
+		(&Auth{Issuers: i, DefaultRole: "viewer", MaxTokenAge: time.Hour}).validateIssuers(&p)
+	})
+}
