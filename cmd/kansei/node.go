@@ -207,8 +207,12 @@ func (n *node) start(ctx context.Context) error {
 	judge.Serves(n.edge.Ready)
 	parts := []health.Part{
 		{Name: "edge", Ready: n.edge.Ready},
-		{Name: "nats", Ready: func() error { return judge.Ready(presence.Others()) }},
-		{Name: "access", Ready: roomLog.Table().Ready},
+		{Name: "nats", Ready: func() error {
+			if err := judge.Ready(presence.Others()); err != nil {
+				return err
+			}
+			return roomLog.Table().Ready() // a revoked token must not get in meanwhile
+		}},
 		{Name: "redis", Ready: presence.Ready},
 	}
 	parts = append(parts, n.fetchKeys(reg)...)
