@@ -247,10 +247,31 @@ func readList(claim string, name, value []byte, into *[]string) error {
 	case value[0] == '"':
 		*into = make([]string, 1)
 		return readString(claim, name, value, &(*into)[0])
+	case plainList(value, into):
+		return nil
 	case value[0] != '[' || json.Unmarshal(value, into) != nil || slices.Contains(*into, "") && holdsNull(value):
 		return claimsError(claim, "%s must be a list of strings", name)
 	}
 	return nil
+}
+
+// plainList reads a valid list of strings without escapes, as nearly all are; false for any other
+// value. encoding/json takes so much stack that a newcomer's would have to grow for it.
+func plainList(value []byte, into *[]string) bool {
+	if value[0] != '[' || bytes.IndexByte(value, '\\') >= 0 {
+		return false
+	}
+	all := make([]string, 0, 1)
+	for rest := bytes.TrimLeft(value[1:], " \t\r\n"); rest[0] != ']'; rest = bytes.TrimLeft(rest, " \t\r\n,") {
+		if rest[0] != '"' {
+			return false
+		}
+		end := bytes.IndexByte(rest[1:], '"')
+		all = append(all, string(rest[1:1+end]))
+		rest = rest[end+2:]
+	}
+	*into = all
+	return true
 }
 
 // holdsNull reports whether a list of strings has a null among them, which
