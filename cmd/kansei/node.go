@@ -118,6 +118,7 @@ func (n *node) start(ctx context.Context) error {
 	if err := n.loadFiles(reg); err != nil {
 		return err
 	}
+	keys := n.fetchKeys(reg) // before anybody shows a token
 	// The listeners next: a port in use is the commonest mistake.
 	public, err := listen("listen", n.cfg.Listen)
 	if err != nil {
@@ -215,7 +216,7 @@ func (n *node) start(ctx context.Context) error {
 		}},
 		{Name: "redis", Ready: presence.Ready},
 	}
-	parts = append(parts, n.fetchKeys(reg)...)
+	parts = append(parts, keys...)
 	names := make([]string, len(parts))
 	for i, p := range parts {
 		names[i] = p.Name
