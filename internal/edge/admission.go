@@ -80,6 +80,9 @@ func (s *Server) admit(r *http.Request, room string) (*ticket, *refusal) {
 		t.release()
 		return nil, no
 	}
+	if t.user.crowd(s.cfg.MaxPerUser, time.Now()) {
+		s.shares.want(t.user)
+	}
 	t.room = t.user.key.room.Value() // the other one keeps the request alive, of which it is a piece
 	return t, nil
 }
@@ -91,7 +94,7 @@ func (s *Server) wouldAdmit(r *http.Request, room string, who identity) *refusal
 	case s.leaving() != nil:
 		return s.closed()
 	// All who read without a token are one guest, for whom another may connect.
-	case !who.guest && s.cfg.MaxPerUser > 0 && s.users.connections(userOf(room, who.id)) >= s.cfg.MaxPerUser:
+	case !who.guest && s.users.full(userOf(room, who.id), s.cfg.MaxPerUser):
 		return crowded()
 	case s.viewers.Load() >= int64(s.cfg.MaxViewers) || s.egress.full():
 		return full()

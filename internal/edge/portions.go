@@ -8,14 +8,17 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// A user may be on several nodes, and has one rate of comments for all of them. Nothing on the way
-// of a comment asks another node: each gives the user an equal share of the rate, of as many nodes as
-// the user is on. How many that are it asks presence from time to time, of users who comment.
+// A user may be on several nodes, and has one rate of comments, and one number of connections, for
+// all of them. Nothing on the way of a comment or a join asks another node: each gives the user an
+// equal share, of as many nodes as the user is on. How many that are it asks presence from time to
+// time, of users who comment, or have more than a few connections.
 const (
 	// portionsEvery is how often it is asked for those who have commented since.
 	portionsEvery = time.Second
 	// portionFresh is for how long a share holds before it is asked for again.
 	portionFresh = 5 * time.Second
+	// crowdPart is which part of the connections that a user may have is few.
+	crowdPart = 8
 	// maxPortions bounds the users who are asked for at once. Others are later.
 	maxPortions = 4096
 )

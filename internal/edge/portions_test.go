@@ -86,3 +86,37 @@ func TestShares(t *testing.T) {
 		t.Errorf("asked %d times", roster.asked)
 	}
 }
+
+// A user who is on several nodes may have as many connections on each as make the limit together.
+func TestShareOfConnections(t *testing.T) {
+	t.Parallel()
+	users := newUsers()
+	roster := &where{nodes: map[string]int{"u": 4}}
+	s := &portions{roster: roster}
+	now := time.Now()
+	const most = 32
+	come := func() *entry[user] {
+		e := users.connect(userOf("r", "u"), most, now)
+		if e != nil && e.crowd(most, now) {
+			s.want(e)
+		}
+		return e
+	}
+	n := 0
+	for range most / crowdPart { // few are not asked for
+		if come() == nil {
+			t.Fatal("refused")
+		}
+		n++
+	}
+	if s.ask(t.Context()); roster.asked != 0 {
+		t.Error("asked for a user with few connections")
+	}
+	come()
+	s.ask(t.Context())
+	for n++; come() != nil; n++ {
+	}
+	if n != most/4 || roster.asked != 1 {
+		t.Errorf("%d connections on one of four nodes, asked %d times", n, roster.asked)
+	}
+}

@@ -90,12 +90,21 @@ func (r *registry[K]) connect(key K, most int, now time.Time) *entry[K] {
 	s := r.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.of[key]; e != nil && most > 0 && int(e.connections) >= most {
+	if e := s.of[key]; e != nil && most > 0 && int(e.connections) >= e.share(most) {
 		return nil
 	}
 	e := s.get(key, s.since(now))
 	e.connections++
 	return e
+}
+
+// full reports whether connect would return nil.
+func (r *registry[K]) full(key K, most int) bool {
+	s := r.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.of[key]
+	return e != nil && most > 0 && int(e.connections) >= e.share(most)
 }
 
 // connections is how many connections key has.
@@ -160,6 +169,22 @@ func (e *entry[K]) takeShare(r Rate, now time.Time) (wait time.Duration, ask boo
 		e.askedAt = max(since, 1)
 	}
 	return e.comments.take(r.over(e.nodes), since), ask
+}
+
+// share is this node's part of a number that a user may have on all nodes together.
+func (e *entry[K]) share(most int) int { return max(1, most/int(max(1, e.nodes))) }
+
+// crowd reports whether a user has so many connections here that it matters on how many nodes
+// there are more, and that is to be asked for.
+func (e *entry[K]) crowd(most int, now time.Time) (ask bool) {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	since := e.shard.since(now)
+	if int(e.connections) <= max(1, most/crowdPart) || most <= 0 || e.askedAt != 0 && since-e.askedAt < portionFresh {
+		return false
+	}
+	e.askedAt = max(since, 1)
+	return true
 }
 
 // setNodes says on how many nodes the user is.
