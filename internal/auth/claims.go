@@ -112,7 +112,7 @@ func readClaims(p []byte, i *issuer, now time.Time, maxAge time.Duration) (Claim
 		return Claims{}, claimsError("exp", "exp is missing")
 	case !now.Before(c.Until):
 		return Claims{}, ErrExpired
-	case now.Before(c.begins.Add(-i.Leeway)), now.Before(c.Issued.Add(-i.Leeway)): // or no revocation would concern it
+	case now.Before(c.begins.Add(-i.Leeway)):
 		return Claims{}, ErrNotYet
 	}
 	since, what := now, "now"
