@@ -192,6 +192,8 @@ export type Status =
 export type ErrorCode =
   | "bad_message" | "unsupported" | "too_long" | "empty" | "rate_limited" | "slow_mode" | "muted" | "forbidden"
   | "locked" | "conflict" | "unavailable" | "unknown_outcome"
+  /** A fresh token was refused. */
+  | "unauthorized"
   /** Of this SDK: the connection is closed; getToken failed. */
   | "closed" | "token";
 
