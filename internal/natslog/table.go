@@ -180,11 +180,26 @@ func (t *Table) readOn(ctx context.Context) error {
 		}
 		t.checked = time.Now()
 	}
+	all, err := t.collect(ctx, anew)
+	switch {
+	case err != nil && anew:
+		t.epoch = "" // it is read from its beginning again: half of it is not all there is
+		return err
+	case len(all) > 0 || anew:
+		if t.told != nil {
+			t.told(all, anew)
+		}
+	}
+	return err
+}
+
+// collect reads what comes after what was told. What it has read it returns with an error, too.
+func (t *Table) collect(ctx context.Context, anew bool) ([]Entry, error) {
 	var all []Entry
 	for anew { // many at a time, from any replica
 		p, err := t.s.directGet(ctx, ">", t.had+1, nil, batchRecords)
 		if err != nil && !errors.Is(err, errMirror) {
-			return err
+			return all, err
 		}
 		if len(p.records) == 0 {
 			break
@@ -197,20 +212,13 @@ func (t *Table) readOn(ctx context.Context) error {
 		rec, err := t.s.leaderGet(ctx, getRequest{NextFor: t.s.subjects + ">", Seq: t.had + 1})
 		if natsconn.IsCode(err, natsconn.CodeStreamNotFound) {
 			t.epoch = ""
-			return nil
+			return all, nil
 		}
-		if err != nil {
-			return err
-		}
-		if rec == nil {
-			break
+		if err != nil || rec == nil {
+			return all, err
 		}
 		all = t.take(all, rec)
 	}
-	if (len(all) > 0 || anew) && t.told != nil {
-		t.told(all, anew)
-	}
-	return nil
 }
 
 // begin is for a table that is another one, or none.

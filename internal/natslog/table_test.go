@@ -124,3 +124,55 @@ func TestTableWithoutNATS(t *testing.T) {
 		return nil
 	})
 }
+
+// A read that fails on the way loses nothing of what it has read.
+func TestTableReadIsCutShort(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	ctx := testContext(t)
+	one, two := openReady(t, Config{URLs: urls(s)}), openReady(t, Config{URLs: urls(s)})
+	told := map[string]bool{}
+	table := two.Table()
+	table.told = func(entries []Entry, anew bool) { // this goroutine reads
+		if anew {
+			clear(told)
+		}
+		for _, e := range entries {
+			told[e.Name] = true
+		}
+	}
+	put := func(n int) {
+		t.Helper()
+		for i := range 200 {
+			if err := one.Table().Put(ctx, Entry{fmt.Sprint("revoked.jti.", n, ".", i), []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(1)
+	cut := 0
+	read := func(want int) {
+		t.Helper()
+		for end, limit := time.Now().Add(20*time.Second), 3*time.Millisecond; len(told) < want; limit += time.Millisecond {
+			if time.Now().After(end) {
+				t.Fatalf("told of %d entries, want %d; %d reads were cut short", len(told), want, cut)
+			}
+			short, cancel := context.WithTimeout(ctx, limit)
+			if table.Read(short) != nil {
+				cut++
+			}
+			cancel()
+		}
+	}
+	if err := table.Read(ctx); err != nil || len(told) != 200 {
+		t.Fatalf("told of %d entries, %v", len(told), err)
+	}
+	put(2)
+	read(400)
+	table.epoch = "" // as for another stream, whose first reading is cut short, too
+	clear(told)
+	read(400)
+	if cut == 0 {
+		t.Error("no read was cut short")
+	}
+}
