@@ -34,10 +34,7 @@ func (s *Server) postLink(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster of this room may make links for its crew, or an API key with the scope admin"}, 0)
 		return
 	}
-	u := s.users.hold(userOf(room, who.id), time.Now())
-	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
-	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
-		writeProblem(w, 0, tooMany("messages", wait), 0)
+	if !s.mayAsk(w, userOf(room, who.id), who) {
 		return
 	}
 	p, ok := s.body(w, r)

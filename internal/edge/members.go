@@ -151,7 +151,7 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, ok := listQuery(w, r)
-	if !ok || !s.mayList(w, userOf(name, who.id), who) {
+	if !ok || !s.mayAsk(w, userOf(name, who.id), who) {
 		return
 	}
 	room, ok := s.readRoom(w, name)
@@ -201,10 +201,10 @@ func (s *Server) hide(room string, page *protocol.Members) {
 	}
 }
 
-// mayList counts a request for a list against the rate of its user's messages; it has answered
+// mayAsk counts a request against the rate of its user's messages; it has answered
 // when it returns false. Guests who only read are one user: they have no rate, but pages are
 // read once a second only.
-func (s *Server) mayList(w http.ResponseWriter, of user, who identity) bool {
+func (s *Server) mayAsk(w http.ResponseWriter, of user, who identity) bool {
 	if who.guest {
 		return true
 	}
@@ -228,7 +228,7 @@ func (s *Server) staff(w http.ResponseWriter, r *http.Request) (*credentials, bo
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only the staff may list this"}, 0)
 		return nil, false
 	}
-	return &c, s.mayList(w, userOf("", c.id), c.identity)
+	return &c, s.mayAsk(w, userOf("", c.id), c.identity)
 }
 
 // getRoomsOf is GET /v1/users/{user}/rooms: where a user is, of the rooms that the token is
