@@ -191,7 +191,7 @@ func (v *view) nextPage() (at Position, with bool) {
 }
 
 // encodePage makes the items and asides of those events of a page that a view lacks: those up
-// to its floor. It needs no lock.
+// to its floor. What acts hide is looked at again when they are taken in.
 func (r *Room) encodePage(v *view, page Page, tag string, floor Position) ([]item, []aside) {
 	fresh := newView(v.staff)
 	came := time.Since(r.hub.began) - keepItems // they are kept until view.backfill.until
@@ -200,8 +200,11 @@ func (r *Room) encodePage(v *view, page Page, tag string, floor Position) ([]ite
 		if e.Seq > floor.Seq {
 			break
 		}
-		if s, seen := r.hub.classify(e); seen {
-			it := s.encode(r, e, tag, v.staff)
+		r.mu.Lock()
+		s, seen := r.classify(e)
+		r.mu.Unlock()
+		if seen {
+			it := s.encode(r, e, tag, fresh, false)
 			it.came = came
 			fresh.add(&s, it)
 		}
@@ -216,6 +219,17 @@ func (r *Room) takeIn(v *view, resets uint64, floor, from Position, items []item
 	defer r.mu.Unlock()
 	if r.resets != resets || v.floor != floor {
 		return false
+	}
+	for i := range items {
+		if it := &items[i]; it.comment {
+			it.hidden = r.visibleItem(it) != shown
+		}
+	}
+	for i := range asides {
+		if a := &asides[i]; a.comment {
+			see := r.visibleItem(&a.item)
+			a.hidden = see == hidden || a.mine && see == shown
+		}
 	}
 	if from.Seq > 0 && from.Seq <= floor.Seq {
 		floor = Position{Seq: from.Seq - 1}

@@ -102,6 +102,7 @@ func (v *view) piece(e encoder, p piece) []chunk {
 	if p.to < v.framed {
 		upTo = items[len(items)-1].position()
 	}
+	items = showing(items, p.newest)
 	asides := v.asides[asidesBehind(v.asides, after):asidesBehind(v.asides, upTo.Seq)]
 	var out []chunk
 	divide(items, asides, upTo, func(items []item, asides []aside, at Position) {

@@ -42,6 +42,9 @@ type fakeLog struct {
 	hasErr  error         // of Has
 	unsure  bool          // it may have lost its end
 	behind  time.Duration // its clock, behind this node's
+
+	standing []Standing // what a room is opened with
+	state    State
 }
 
 type fakeFollow struct {
@@ -128,13 +131,15 @@ func (f *fakeFollow) reset(recent int) {
 	all := f.log.events[f.room]
 	epoch := f.log.epoch
 	head := f.log.end
+	standing, state := slices.Clone(f.log.standing), f.log.state
 	f.log.mu.Unlock()
 	if len(all) > 0 {
 		head = all[len(all)-1].Position()
 	}
 	f.had = head.Seq
+	f.f.Standing(standing, state)
 	f.f.Reset(epoch, all[max(0, len(all)-recent):], head)
-	f.f.SetState(State{})
+	f.f.SetState(state)
 }
 
 func (f *fakeFollow) Stop() {
@@ -281,6 +286,21 @@ func (l *fakeLog) State(context.Context, string) (State, error) { return State{}
 func (l *fakeLog) SetState(context.Context, string, uint64, []byte) (State, error) {
 	return State{}, ErrUnavailable
 }
+
+func (l *fakeLog) Keep(context.Context, string, Standing, time.Duration) (Standing, error) {
+	return Standing{}, ErrUnavailable
+}
+
+func (l *fakeLog) Kept(context.Context, string, string) (Standing, error) {
+	return Standing{}, ErrUnavailable
+}
+
+func (l *fakeLog) Event(context.Context, string, uint64) (*Event, error) { return nil, ErrUnavailable }
+func (l *fakeLog) Forget(context.Context, string, uint64) error          { return ErrUnavailable }
+func (l *fakeLog) ForgetStanding(context.Context, string) error          { return ErrUnavailable }
+func (l *fakeLog) UserHash(room, user string) string                     { return "hash of " + user + " in " + room }
+func (l *fakeLog) Now() time.Time                                        { return time.Now().Add(-l.behind) }
+func (l *fakeLog) KeepFor() time.Duration                                { return 0 }
 
 // fakePresence counts on one node and reports when told to.
 type fakePresence struct {

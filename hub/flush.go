@@ -154,6 +154,10 @@ func (r *Room) settle() {
 			v.cache.clear()
 		}
 		v.cache.used = false
+		if r.state.KeepMS > 0 && len(v.items) > 0 {
+			v.recheck(r)
+			more = true
+		}
 	}
 	if more {
 		r.settleLater()
@@ -198,10 +202,12 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 	if len(fresh)+len(asides) == 0 {
 		return
 	}
+	all := fresh
 	upTo := v.at
-	if n := len(fresh); n > 0 {
-		upTo = later(upTo, fresh[n-1].position())
+	if n := len(all); n > 0 {
+		upTo = later(upTo, all[n-1].position())
 	}
+	fresh = showing(fresh, false)
 	if n := len(asides); n > 0 {
 		upTo = later(upTo, asides[n-1].position())
 	}
@@ -219,7 +225,7 @@ func (r *Room) makeFrames(v *view, now time.Time) {
 // makeFrame puts one frame into the ring: items, and in their places the asides, up to a
 // position.
 func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now time.Time) {
-	f := &frame{first: v.counted, comments: uint64(comments(items)), before: makeCursor(r.tag, v.at), made: now, cut: v.cut}
+	f := &frame{first: v.counted, comments: uint64(comments(items)), before: makeCursor(r.tag, v.at), made: now, cut: v.cut, after: v.at.Seq, upTo: at}
 	v.at = at
 	sampled := 0
 	for i := range asides {
@@ -230,6 +236,11 @@ func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now
 	f.chunk = r.encoder(v).chunk(items, asides, at, false)
 	v.ring.push(f)
 	v.counted += f.comments
+	for i := range items {
+		if items[i].notice {
+			v.note(f.index, items[i].json)
+		}
+	}
 	r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(sampled * len(v.viewers)))
 	if len(items) > 0 || sampled > 0 {
 		r.hub.cfg.Metrics.frameItems.Observe(float64(f.comments))
@@ -259,28 +270,35 @@ func flushPart(part []Socket) {
 	}
 }
 
-// publishState makes the frame of the room's state and has it sent. Room.mu is held.
+// publishState makes the frames of the room's state and has them sent. Room.mu is held.
 func (r *Room) publishState() {
-	f := newFrame([][]byte{r.stateMessage()}, r.wanted())
-	for _, v := range r.views {
+	r.publish(slotState, func(v *view) *Frame {
+		f := newFrame([][]byte{r.stateMessage(v)}, v.wanted)
 		for _, l := range v.late {
 			l.viewer.tell(f)
 		}
-	}
-	r.publish(slotState, f)
+		return f
+	})
 }
 
-// publishCounts does the same for the counts.
+// publishCounts does the same for the counts, which the audience may not be told.
 func (r *Room) publishCounts(c Counts) {
-	r.publish(slotCounts, newFrame([][]byte{protocol.Encode(&protocol.Viewers{
+	f := newFrame([][]byte{protocol.Encode(&protocol.Viewers{
 		Connections: c.Connections, Users: c.Users, PeakUsers: c.PeakUsers, At: c.At,
-	})}, r.wanted()))
+	})}, r.wanted())
+	r.publish(slotCounts, func(v *view) *Frame {
+		if !v.staff && !counted(&r.state) {
+			return nil
+		}
+		return f
+	})
 }
 
-// publish has everybody sent the latest of a slot. Room.mu is held.
-func (r *Room) publish(slot string, f *Frame) {
+// publish has everybody sent the latest of a slot, which is another one for each view; nil where
+// it has none. Room.mu is held.
+func (r *Room) publish(slot string, of func(*view) *Frame) {
 	for _, v := range r.views {
-		v.latest.Store(v.latest.Load().with(slot, f))
+		v.latest.Store(v.latest.Load().with(slot, of(v)))
 	}
 	r.tellAll()
 }

@@ -60,6 +60,17 @@ type Config struct {
 	// Kinds are the kinds of events, beside comments, that viewers get. Others are passed over.
 	Kinds map[string]*Kind
 
+	// Finish is told of a standing record whose event has not come: whoever has written it may have
+	// died in between. It is called without a lock, and may wait. nil: nobody is.
+	Finish func(room string, s Standing)
+	// Acted is told of each act about a user that begins or ceases to count, and Stated of each
+	// change of a room's state. They must not wait, nor call the hub. nil: nobody is.
+	Acted  func(room string, a *Act)
+	Stated func(room string, before, now protocol.State)
+	// Opened is told of a room that has heard its acts while viewers were in it, and Deleted of one that
+	// was deleted. They must not wait, nor call the hub. nil: nobody is.
+	Opened, Deleted func(room string)
+
 	// Window is the least time between two flushes of a room; 90 ms by default.
 	Window time.Duration
 	// Alias returns the id under which the audience of a room sees a user; nil: the user's own. The
@@ -91,6 +102,8 @@ type Config struct {
 
 	Metrics *Metrics
 	Logger  *slog.Logger
+
+	finishAfter time.Duration
 }
 
 func (c *Config) setDefaults() {
@@ -102,6 +115,7 @@ func (c *Config) setDefaults() {
 	def(&c.Window, 90*time.Millisecond)
 	def(&c.JoinWait, 3*time.Second)
 	def(&c.Linger, 30*time.Second)
+	def(&c.finishAfter, finishAfter)
 	if c.Ring <= 0 {
 		c.Ring = 256
 	}
@@ -180,17 +194,25 @@ func (h *Hub) Rate(room string) uint32 {
 	return r.pace.rate(time.Now())
 }
 
-// Status returns the state of a room; false when this node does not know it, because the
-// room is not open here or has not heard from its log.
-func (h *Hub) Status(room string) (protocol.State, bool) {
+// Find returns a room that is open on this node and has heard from its log; nil if there is none.
+func (h *Hub) Find(room string) *Room {
 	h.mu.Lock()
 	r := h.rooms[room]
 	h.mu.Unlock()
 	if r == nil || !r.isReady() {
-		return protocol.State{}, false
+		return nil
 	}
-	state, _ := r.Status()
-	return state, true
+	return r
+}
+
+// Await waits until a room that is being opened is ready, as [Room.Ready] does.
+func (h *Hub) Await(ctx context.Context, room string) {
+	h.mu.Lock()
+	r := h.rooms[room]
+	h.mu.Unlock()
+	if r != nil {
+		r.Ready(ctx)
+	}
 }
 
 // Ready waits until the room has heard from its log what was said and what its state is, or

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -311,7 +312,7 @@ func TestCountsAndState(t *testing.T) {
 		if b := brief(got); b != "state viewers(1)" {
 			t.Errorf("a viewer that lagged got %s", b)
 		}
-		if st := *got[0].(*protocol.State); st != (protocol.State{Rev: 3, Status: "ended", Title: "t"}) {
+		if st := *got[0].(*protocol.State); !reflect.DeepEqual(st, protocol.State{Rev: 3, Status: "ended", Title: "t"}) {
 			t.Errorf("state %+v", st)
 		}
 		v.Leave()

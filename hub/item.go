@@ -15,21 +15,31 @@ type item struct {
 	at      int64         // by the log's clock
 	came    time.Duration // how old the hub was: what is kept does not depend on clocks
 	comment bool
+	notice  bool  // it is an act: for those who have the comments before it, not for new viewers
+	hidden  bool  // it is a comment that an act hides
+	rank    uint8 // of its author
+	author  string
 	// json is an element of a comments message, or of another kind's event the whole message.
 	json []byte
 }
 
 func (it *item) position() Position { return Position{it.seq, it.at} }
 
-// encode makes the item of an event of a room, for its staff or its audience.
-func (s *sight) encode(r *Room, e *Event, tag string, staff bool) item {
-	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil}
-	if !it.comment {
+// encode makes the item of an event of a room for a view; without json when there is nothing to be
+// told. live says that the event has just been applied.
+func (s *sight) encode(r *Room, e *Event, tag string, v *view, live bool) item {
+	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil && !s.act, notice: s.act}
+	switch {
+	case s.act:
+		it.json = r.actMessage(e, v, live)
+		return it
+	case !it.comment:
 		it.json = s.kind.Message(e, makeCursor(tag, e.Position()))
 		return it
 	}
+	it.author, it.rank, it.hidden = s.author, uint8(s.rank), s.see != shown
 	body := e.Body
-	if alias := r.hub.cfg.Alias; alias != nil && !staff {
+	if alias := r.hub.cfg.Alias; alias != nil && !v.staff {
 		body = protocol.ReplaceUser(body, func(id string) string { return alias(r.name, id) })
 		if body == nil { // nobody could be told of its author
 			body = []byte("{}")
@@ -45,6 +55,7 @@ type aside struct {
 	item
 	user    string
 	sampled bool // the view is told how many of these there are
+	mine    bool // it is an item too, hidden from all but its author
 }
 
 // behind is how many of items, or of asides, lie up to a position.
@@ -56,11 +67,21 @@ func asidesBehind(asides []aside, seq uint64) int {
 	return sort.Search(len(asides), func(i int) bool { return asides[i].seq > seq })
 }
 
-// comments is how many of items are comments.
+// showing returns those of items that are not hidden, and no notices either if they are for a new
+// viewer.
+func showing(items []item, newest bool) []item {
+	drop := func(it item) bool { return it.hidden || newest && it.notice }
+	if !slices.ContainsFunc(items, drop) { // as almost always
+		return items
+	}
+	return slices.DeleteFunc(slices.Clone(items), drop)
+}
+
+// comments is how many of items are comments that are seen.
 func comments(items []item) int {
 	n := 0
 	for i := range items {
-		if items[i].comment {
+		if items[i].comment && !items[i].hidden {
 			n++
 		}
 	}
@@ -96,11 +117,12 @@ type encoder struct {
 func (e encoder) chunk(items []item, asides []aside, at Position, history bool) chunk {
 	var c chunk
 	var sampled []uint64
+	items = showing(items, false)
 	if len(asides) > 0 {
 		own := &personal{enc: encoder{tag: e.tag}, history: history, at: at, items: items, of: map[string][]aside{}}
 		for i := range asides {
 			a := &asides[i]
-			if a.user != "" {
+			if a.user != "" && !a.hidden {
 				own.of[a.user] = append(own.of[a.user], *a)
 			}
 			if a.sampled {

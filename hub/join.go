@@ -22,6 +22,9 @@ type Join struct {
 	// Wait, if set, is called before Join waits for anything, so that the socket can be
 	// started; otherwise it may be started behind Join.
 	Wait func()
+	// Admit, if set, is called before the viewer comes in, once the room knows its state and its acts. If it
+	// returns false the viewer does not. It is not called for a room that does not know them in time.
+	Admit func(*Room) bool
 	// Welcome makes the first message, which says whether everything after Since
 	// follows it.
 	Welcome func(recovered bool) []byte
@@ -71,6 +74,10 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 		}
 	}
 
+	if j.Admit != nil && r.isReady() && !j.Admit(r) {
+		r.Release()
+		return false
+	}
 	// It is counted before it can leave: a leave that came first would do nothing.
 	h.cfg.Metrics.viewers.Inc()
 	if !v.uncounted {
@@ -88,7 +95,7 @@ func (h *Hub) Join(ctx context.Context, v *Viewer, j Join) bool {
 	// after a minute, or the log may have become another one; then it is not recovered
 	// after all.
 	known = known && r.reaches(v.view, s)
-	late := known && s.ahead && s.Seq > r.head.Seq
+	late := known && s.Seq > v.view.head.Seq && (s.ahead || v.view.head != r.head)
 	v.tell(newFrame([][]byte{j.Welcome(known)}, nil))
 	if late {
 		r.delay(v, s.Seq)

@@ -1,8 +1,8 @@
 package hub
 
 import (
-	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -34,15 +34,27 @@ type sight struct {
 	// sampled says that the room had too many comments when this one was made: the views
 	// are told that it exists, and only its author sees it.
 	sampled bool
-	kind    *Kind // nil: it is a comment
+	kind    *Kind // nil: it is a comment, or an act
+	act     bool
+
+	// Of a comment.
+	see    sightOf
+	author string
+	rank   int
 }
 
 // classify says who sees an event, and as what: the one place where that is decided, for
 // what is shown live, what is recovered, and what is read over HTTP. It returns false if
 // nobody does.
-func (h *Hub) classify(e *Event) (sight, bool) {
+// Room.mu is held: what acts hide is seen by nobody.
+func (r *Room) classify(e *Event) (sight, bool) {
 	var s sight
-	if e.Kind != KindComment {
+	h := r.hub
+	switch e.Kind {
+	case KindComment:
+	case KindAct:
+		s.act = true
+	default:
 		if s.kind = h.cfg.Kinds[e.Kind]; s.kind == nil {
 			return s, false
 		}
@@ -59,20 +71,24 @@ func (h *Hub) classify(e *Event) (sight, bool) {
 	default:
 		return s, false
 	}
-	if s.kind == nil && s.user == "" && !inSample(e, h.cfg.RoomRate) {
-		if who := author(e); !who.Role.Staff() {
-			s.sampled, s.user = true, who.ID
+	if e.Kind != KindComment {
+		return s, true
+	}
+	author, role := protocol.AuthorOf(e.Body)
+	s.author, s.rank = author, role.Rank()
+	s.see = r.visibleEvent(e, author, s.rank)
+	if s.user == "" && !inSample(e, h.cfg.RoomRate) && !role.Staff() {
+		if s.see == hidden {
+			return s, false // it would have been its author's alone
 		}
+		s.sampled, s.user = true, author
 	}
 	return s, true
 }
 
-// hasRole is in the body of a comment whose author has a role: one of the staff.
-var hasRole = []byte(`"role":"`)
-
 // hearStaff tells that one of the staff has said something.
 func (r *Room) hearStaff(e *Event) {
-	if r.hub.cfg.StaffSpoke == nil || !bytes.Contains(e.Body, hasRole) {
+	if r.hub.cfg.StaffSpoke == nil {
 		return
 	}
 	if who := author(e); who.Role.Staff() {
@@ -80,8 +96,25 @@ func (r *Room) hearStaff(e *Event) {
 	}
 }
 
-// author reads the author out of a comment. Only those of comments that may be sampled out
-// are read.
+// CommentID is the id of an event that is a comment.
+func (e *Event) CommentID() string { return commentID(e) }
+
+// CommentSeq is the position in the id of a comment; 0 when it has none.
+func CommentSeq(id string) uint64 {
+	seq, _ := seqOf(id)
+	return seq
+}
+
+// StateDraft is the event that tells a room's log of its state.
+func StateDraft(room string, s State) (Draft, error) {
+	body, err := json.Marshal(struct {
+		Rev   uint64          `json:"rev"`
+		State json.RawMessage `json:"state"`
+	}{s.Rev, s.Body})
+	return Draft{ID: "state-" + strconv.FormatUint(hash(room), 36) + "-" + strconv.FormatUint(s.Rev, 36), Kind: KindState, Body: body}, err
+}
+
+// author reads the author out of a comment, whole.
 func author(e *Event) protocol.User {
 	var body struct {
 		User protocol.User `json:"user"`

@@ -31,7 +31,7 @@ func (r *Room) beginLate(v *view) {
 	var rest []late
 	for _, l := range v.late {
 		switch {
-		case l.since > r.head.Seq:
+		case l.since > v.head.Seq:
 			rest = append(rest, l)
 		case l.since >= v.floor.Seq:
 			r.begin(l.viewer, true, l.since)

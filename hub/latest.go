@@ -17,7 +17,7 @@ type slot struct {
 	frame *Frame
 }
 
-// with returns a latest that has another frame in a slot.
+// with returns a latest that has another frame in a slot; nil: none.
 func (l *latest) with(name string, f *Frame) *latest {
 	slots := slices.Clone(l.slots)
 	i := slices.IndexFunc(slots, func(s slot) bool { return s.name == name })
@@ -32,6 +32,9 @@ func (l *latest) with(name string, f *Frame) *latest {
 // news appends to dst the frames that had, which may be nil, has not.
 func (l *latest) news(dst [][]byte, had *latest, form *Form) [][]byte {
 	for i, s := range l.slots {
+		if s.frame == nil {
+			continue // it is not told any more
+		}
 		if had == nil || i >= len(had.slots) || had.slots[i].frame != s.frame {
 			dst = append(dst, s.frame.bytes(form))
 		}

@@ -149,20 +149,39 @@ func (e *effort) enough() bool {
 	return e.records >= pageRecords || e.bytes >= pageBytes || time.Since(e.began) >= pageTime
 }
 
-// visible returns the items of events that everybody sees.
-func (r reader) visible(events []Event, tag string) []item {
-	items := make([]item, 0, len(events))
+// visible returns the items of events that everybody sees, and how many of the events the audience
+// may have heard of: the first ones.
+func (r reader) visible(events []Event, tag string) (items []item, heard int) {
+	items = make([]item, 0, len(events))
+	v := r.room.views[audienceView]
+	r.room.mu.Lock()
+	defer r.room.mu.Unlock()
 	for i := range events {
 		e := &events[i]
-		if s, seen := r.room.hub.classify(e); seen && s.views[audienceView] && !s.sampled {
-			items = append(items, s.encode(r.room, e, tag, false))
+		if len(r.room.held.events) > 0 && e.Seq > v.head.Seq {
+			return items, i
+		}
+		if s, seen := r.room.classify(e); seen && s.views[audienceView] && !s.sampled && !s.act && s.see == shown {
+			items = append(items, s.encode(r.room, e, tag, v, false))
 		}
 	}
-	return items
+	return items, len(events)
+}
+
+// clamp is the place itself, or where the audience's part of the log ends if that comes before it.
+func (r reader) clamp(at Position, with bool) (Position, bool) {
+	r.room.mu.Lock()
+	defer r.room.mu.Unlock()
+	v := r.room.views[audienceView]
+	if len(r.room.held.events) > 0 && at.Seq > v.head.Seq && v.head.Known() {
+		return v.head, true
+	}
+	return at, with
 }
 
 // backwards reads a page that ends at a position, with what is there or without it.
 func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, with bool) ([]byte, error) {
+	at, with = r.clamp(at, with)
 	var (
 		items  []item
 		begins = at // the page has everything from here on
@@ -178,7 +197,7 @@ func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, w
 			break // the next page is told why
 		}
 		spent.add(got.Events)
-		fresh := r.visible(got.Events, tag)
+		fresh, _ := r.visible(got.Events, tag)
 		if more = got.More; got.From.Seq > 0 {
 			begins, with = got.From, false
 		}
@@ -217,7 +236,7 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 		}
 		if n := len(got.Events); n > 0 && got.Events[n-1].Position() == at {
 			spent.add(got.Events)
-			items = r.visible(got.Events, tag)
+			items, _ = r.visible(got.Events, tag)
 		}
 	}
 	for n := a.limit(); more && len(items) < a.limit() && !spent.enough(); n = readPast {
@@ -229,10 +248,11 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 			break // the next page is told why
 		}
 		spent.add(events)
-		if more = rest; len(events) > 0 {
-			ends = events[len(events)-1].Position()
+		fresh, heard := r.visible(events, tag)
+		if more = rest && heard == len(events); heard > 0 {
+			ends = events[heard-1].Position()
 		}
-		items = append(items, r.visible(events, tag)...)
+		items = append(items, fresh...)
 	}
 	if len(items) > a.limit() {
 		items = items[:a.limit()]
@@ -252,7 +272,7 @@ func (r reader) forwards(ctx context.Context, tag string, a Ask, at Position, ed
 func (r *Room) end(tag string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return makeCursor(tag, r.head)
+	return makeCursor(tag, r.views[audienceView].head)
 }
 
 // fromItems answers from the items of a view; false when they do not hold the page.
@@ -292,12 +312,20 @@ func (r *Room) between(v *view, a Ask, place string) (items []item, at Position,
 		i = v.after(p.Seq - 1)
 	}
 	n := int(i - v.base)
+	said := func(it *item) bool { return !it.hidden && !it.notice }
 	if a.After != "" {
-		items = v.items[n:]
-		return slices.Clone(items[:min(len(items), a.limit())]), p, true
+		for i := n; i < len(v.items) && len(items) < a.limit(); i++ {
+			if p = v.items[i].position(); said(&v.items[i]) {
+				items = append(items, v.items[i])
+			}
+		}
+		return items, p, true
 	}
-	if n < a.limit() {
-		return nil, p, false
+	for i := n - 1; i >= 0 && len(items) < a.limit(); i-- {
+		if said(&v.items[i]) {
+			items = append(items, v.items[i])
+		}
 	}
-	return slices.Clone(v.items[n-a.limit() : n]), p, true
+	slices.Reverse(items)
+	return items, p, len(items) == a.limit()
 }

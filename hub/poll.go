@@ -63,14 +63,24 @@ func (r *Room) since(v *view, s resumePoint, limit int) (items []item, at Positi
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case s.ahead && s.Seq > r.head.Seq && s.resets == r.resets:
+	case (s.ahead || v.head != r.head) && s.Seq > v.head.Seq && s.resets == r.resets:
 	case r.reaches(v, s):
-		items = v.items[behind(v.items, s.Seq):]
-		items = slices.Clone(items[:min(len(items), limit)])
+		all := v.items[behind(v.items, s.Seq):]
+		items = make([]item, 0, min(len(all), limit))
+		at = s.Position
+		for i := range all {
+			if len(items) == limit {
+				break
+			}
+			if at = all[i].position(); !all[i].hidden {
+				items = append(items, all[i])
+			}
+		}
+		return items, r.endOf(nil, v, at), r.tag, true
 	default:
 		return nil, Position{}, "", false
 	}
-	return items, r.endOf(items, s.Position), r.tag, true
+	return items, r.endOf(items, v, s.Position), r.tag, true
 }
 
 // latest answers a reader that has none. Without a limit these are the comments that a viewer
@@ -84,7 +94,8 @@ func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
 		n = r.hub.cfg.Recent
 	}
 	items = slices.Clone(items[lastComments(items, n):])
-	at = r.endOf(items, at)
+	at = r.endOf(items, v, at)
+	items = showing(items, true)
 	r.mu.Unlock()
 	if len(items) < limit {
 		if message, _, err := r.readPage(ctx, v, Ask{Limit: limit}); err == nil {
@@ -95,12 +106,12 @@ func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
 }
 
 // endOf is the position of the last item, or at if there is none. Room.mu is held.
-func (r *Room) endOf(items []item, at Position) Position {
+func (r *Room) endOf(items []item, v *view, at Position) Position {
 	switch n := len(items); {
 	case n > 0:
 		return items[n-1].position()
 	case !at.Known(): // there is nothing for everybody up to the end
-		return r.head
+		return v.head
 	}
 	return at
 }

@@ -100,7 +100,15 @@ type Receipt struct {
 // State is the state of a room as the log keeps it: one record a room.
 type State struct {
 	Rev  uint64 // grows with every change, below 2⁵³; 0: never set
-	Body []byte // what the edge stored; nil when never set
+	Body []byte // a JSON document; nil when never set
+}
+
+// Standing is a record of a room that is kept apart from its log, because it is in force for longer
+// than the log keeps events: an act. Its body is a [Record].
+type Standing struct {
+	ID   string // [A-Za-z0-9_-]{1,32}
+	Seq  uint64 // of the record; whoever replaces it names it. 0: there is none
+	Body []byte
 }
 
 // RoomLog is the durable, ordered log of every room. Its methods may be called
@@ -141,13 +149,33 @@ type RoomLog interface {
 	// not from when it has until Reset has told of it. It returns at once.
 	Sure(room string) bool
 
-	// State reads, SetState replaces the state of a room. SetState fails with
+	// State reads, SetState changes the state of a room. SetState fails with
 	// ErrConflict when the state's revision is another than rev, and returns the new
-	// state, what [protocol.MergeState] makes of body. A change that was done is no conflict when it is tried again: the answer
+	// state, what [protocol.MergeState] makes of the one before and a patch. A change that was done is no conflict when it is tried again: the answer
 	// is the revision that it made, even when others have followed, as long as the log
 	// knows; then without Body.
 	State(ctx context.Context, room string) (State, error)
-	SetState(ctx context.Context, room string, rev uint64, body []byte) (State, error)
+	SetState(ctx context.Context, room string, rev uint64, patch []byte) (State, error)
+
+	// Keep stores a standing record, in the place of the one whose Seq it bears, for a time (0: for
+	// good), and returns it with its own Seq. Its error is [ErrConflict] when another one is there,
+	// which it returns, or one of an append.
+	Keep(ctx context.Context, room string, s Standing, life time.Duration) (Standing, error)
+	// Kept reads a standing record; Seq is 0 when there is none.
+	Kept(ctx context.Context, room, id string) (Standing, error)
+	// Event reads the event of a room at a sequence, as the log's leader has it; nil when it has none.
+	Event(ctx context.Context, room string, seq uint64) (*Event, error)
+	// Forget removes the events of a room up to a sequence (EndSeq: all of them).
+	Forget(ctx context.Context, room string, upTo uint64) error
+	// ForgetStanding removes all standing records of a room.
+	ForgetStanding(ctx context.Context, room string) error
+
+	// UserHash stands for a user of a room in standing records: a keyed hash, [a-z2-7]{26}.
+	UserHash(room, user string) string
+	// Now is the time by the log's clock, as far as it is known.
+	Now() time.Time
+	// KeepFor is how long the log keeps events; 0: without end.
+	KeepFor() time.Duration
 }
 
 // Follow is one room being followed.
@@ -160,6 +188,10 @@ type Follow interface {
 // Follower takes the reports about one room, one at a time. A report must not
 // block.
 type Follower interface {
+	// Standing comes before each Reset: all standing records, and the state.
+	Standing(all []Standing, state State)
+	// Stands brings one that was written since. It may come late, or not at all: acts are events too.
+	Stands(Standing)
 	// Reset is the first report, and comes again when the log is not the one that
 	// it was: epoch is its new identity, recent its latest events (oldest first),
 	// head a position at or after that of its last one; what Deliver brings from then

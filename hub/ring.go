@@ -23,6 +23,11 @@ type frame struct {
 	before   string // the cursor of a viewer that has everything before it
 	cut      uint64 // the view's cut: comments on both sides of it cannot be counted
 	made     time.Time
+	// It has what comes after a position, up to another one; both are the same where it is not a
+	// stretch of the view's items.
+	after  uint64
+	upTo   Position
+	notice bool // it has no comments
 }
 
 // ring is the latest frames of a view. One goroutine at a time pushes, holding
@@ -46,6 +51,15 @@ func (r *ring) push(f *frame) {
 	}
 	r.slots[f.index%uint64(len(r.slots))].Store(f)
 	r.head.Store(f.index + 1)
+}
+
+// replace puts another chunk in the place of a frame's.
+func (r *ring) replace(f *frame, c chunk) {
+	r.count(f, -1)
+	other := *f
+	other.chunk = c
+	r.count(&other, 1)
+	r.slots[f.index%uint64(len(r.slots))].Store(&other)
 }
 
 // trim forgets old frames, but for the newest: a viewer that is behind needs it to be told

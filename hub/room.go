@@ -39,6 +39,8 @@ type Room struct {
 	early     Counts // reported, but not told while more viewers are here; At is 0: none
 	asked     bool   // somebody who is not here wanted the counts
 	stated    bool   // the state has come behind a Reset
+	next      State  // as it was read before the Reset that follows
+	pinHidden bool   // an act hides the comment that is pinned
 	short     int    // views that have fewer comments than a new viewer is shown, and look for more
 	warmed    bool   // warm is closed
 	closed    bool
@@ -50,6 +52,12 @@ type Room struct {
 
 	questions [askers]map[Position]*question // that the log was asked lately
 	pages     map[Ask]*paging                // that are being read
+
+	standing   standing
+	unfinished map[string]Standing // records whose events have not come, by id
+	finishing  *time.Timer
+	held       held
+	slow       slow
 
 	pace pace
 	said said
@@ -77,9 +85,8 @@ func newRoom(h *Hub, name string) *Room {
 }
 
 func (r *Room) open() {
-	f := newFrame([][]byte{r.stateMessage()}, nil)
 	for _, v := range r.views {
-		v.latest.Store(v.latest.Load().with(slotState, f))
+		v.latest.Store(v.latest.Load().with(slotState, newFrame([][]byte{r.stateMessage(v)}, nil)))
 	}
 	r.follow = r.hub.cfg.Log.Follow(r.name, r.hub.cfg.Recent, r)
 }
@@ -117,8 +124,10 @@ func (r *Room) shut() {
 	}
 	r.mu.Lock()
 	r.closed = true
-	if r.settling != nil && r.settling.Stop() {
-		r.hub.wg.Done()
+	for _, t := range []*time.Timer{r.settling, r.finishing, r.held.timer} {
+		if t != nil && t.Stop() {
+			r.hub.wg.Done()
+		}
 	}
 	r.mu.Unlock()
 	r.hub.cfg.Metrics.rooms.Dec()
@@ -138,6 +147,8 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	r.epoch, r.tag, r.head = epoch, cursorTag(epoch, r.name), head
 	r.resets++
 	r.said = said{} // another log may not have what this one had
+	r.setState(r.next)
+	r.held.events = nil
 	r.trail, r.questions = trail{}, [askers]map[Position]*question{}
 	floor := head
 	if len(recent) > 0 {
@@ -149,12 +160,15 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	}
 	now := time.Now()
 	for i := range recent {
-		r.add(&recent[i], now)
+		r.add(&recent[i], now, false)
 	}
 	r.trail.add(head, now)
 	for _, v := range r.views {
 		v.everybody = false
-		v.framed, v.counted, v.at, v.fresh = v.end(), v.counted+uint64(comments(v.items)), head, 0
+		if v.staff || len(r.held.events) == 0 {
+			v.head = head
+		}
+		v.framed, v.counted, v.at, v.fresh = v.end(), v.counted+uint64(comments(v.items)), v.head, 0
 		r.fail(v)
 		if first && len(recent) >= r.hub.cfg.Recent {
 			r.lookBack(v)
@@ -181,7 +195,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 func (r *Room) cut(v *view, floor Position, now time.Time) {
 	at := makeCursor(r.tag, floor)
 	v.cut = v.ring.head.Load() + 1
-	v.ring.push(&frame{chunk: chunk{frame: r.seal(v, &protocol.Gap{Cursor: at})}, first: v.counted, before: at, made: now, cut: v.cut})
+	v.ring.push(&frame{chunk: chunk{frame: r.seal(v, &protocol.Gap{Cursor: at})}, first: v.counted, before: at, made: now, cut: v.cut, notice: true})
 }
 
 // later is the later one of two positions in one log.
@@ -200,6 +214,7 @@ func (r *Room) Forgot(head Position) {
 	now := time.Now()
 	r.head = later(r.head, head)
 	r.trail.add(r.head, now)
+	r.held.events = nil // they were to come before what is gone
 	for _, v := range r.views {
 		r.makeFrames(v, now)
 		v.restart(r.head)
@@ -219,7 +234,7 @@ func (r *Room) Deliver(events []Event) {
 	now := time.Now()
 	r.mu.Lock()
 	for i := range events {
-		r.add(&events[i], now)
+		r.add(&events[i], now, true)
 	}
 	for _, v := range r.views {
 		v.everybody = v.everybody || len(v.late) > 0
@@ -244,27 +259,50 @@ func (r *Room) here() int {
 	return n
 }
 
-// add puts an event into the views that show it.
-func (r *Room) add(e *Event, now time.Time) {
+// add puts an event into the views that show it. live says that it has come since the room was
+// opened: what acts before that have done the room was told by their records.
+func (r *Room) add(e *Event, now time.Time, live bool) {
 	r.head = later(r.head, e.Position())
 	r.trail.add(e.Position(), now)
 	r.said.add(e.ID, e.Seq, now)
-	s, seen := r.hub.classify(e)
-	if !seen {
-		return
+	if e.Kind == KindAct {
+		r.heardAct(e, live)
 	}
-	if s.kind == nil && s.views[audienceView] {
-		r.pace.count(now, 1)
-		r.hearStaff(e)
+	s, seen := r.classify(e)
+	if seen && e.Kind == KindComment {
+		r.heardComment(e, &s, now)
 	}
-	var it item
 	for _, v := range r.views {
-		if it.json == nil || r.hub.cfg.Alias != nil { // or one will do for both
-			it = s.encode(r, e, r.tag, v.staff)
-			it.came = now.Sub(r.hub.began)
+		switch {
+		case !v.staff && r.holds(e):
+			r.hold(v, e, &s, live)
+		case seen:
+			r.show(v, e, &s, now, live)
+		default:
+			v.head = later(v.head, e.Position())
 		}
-		v.add(&s, it)
 	}
+}
+
+// heardComment is told of a comment that somebody sees.
+func (r *Room) heardComment(e *Event, s *sight, now time.Time) {
+	if s.views[audienceView] && s.see == shown {
+		r.pace.count(now, 1)
+		if s.rank > 0 {
+			r.hearStaff(e)
+		}
+	}
+	if r.state.SlowMS > 0 && s.rank == 0 {
+		r.slow.spoke(s.author, e.At)
+	}
+}
+
+// show puts an event into a view.
+func (r *Room) show(v *view, e *Event, s *sight, now time.Time, live bool) {
+	it := s.encode(r, e, r.tag, v, live)
+	it.came = now.Sub(r.hub.began)
+	v.add(s, it)
+	v.head = later(v.head, e.Position())
 }
 
 // SetState implements [Follower]. A state that cannot be read is taken for one
@@ -272,16 +310,59 @@ func (r *Room) add(e *Event, now time.Time) {
 func (r *Room) SetState(s State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.Rev != r.doc.Rev {
-		degraded := r.state.Degraded
-		r.doc, r.state = s, DecodeState(s)
-		r.state.Degraded = degraded
-		r.publishState()
-		r.tellBroadcast()
-	}
+	r.setState(s)
 	r.stated = r.stated || r.epoch != ""
 	r.warmUp()
 }
+
+// setState takes another state in. Room.mu is held.
+func (r *Room) setState(s State) {
+	r.next = s
+	if s.Rev == r.doc.Rev {
+		return
+	}
+	before := r.state
+	r.doc, r.state = s, DecodeState(s)
+	r.state.Degraded = before.Degraded
+	r.pinHidden = r.hidesPin()
+	r.publishState()
+	if counted(&before) != counted(&r.state) && r.counts.At > 0 {
+		r.publishCounts(r.counts)
+	}
+	r.tellBroadcast()
+	if before.SlowMS == 0 && r.state.SlowMS > 0 {
+		r.recall()
+	}
+	if protocol.IsDeleted(s.Body) {
+		r.wipe()
+	}
+	r.release(r.hub.cfg.Log.Now()) // the delay may be shorter
+	if r.hub.cfg.Stated != nil {
+		r.hub.cfg.Stated(r.name, before, r.state)
+	}
+}
+
+// wipe forgets everything: the room was deleted. Room.mu is held.
+func (r *Room) wipe() {
+	r.standing, r.unfinished, r.said, r.held.events = standing{}, nil, said{}, nil
+	now := time.Now()
+	for _, v := range r.views {
+		r.makeFrames(v, now)
+		v.restart(r.head)
+		if v.ring.slots != nil {
+			r.cut(v, r.head, now)
+			for v.ring.tail+1 < v.ring.head.Load() {
+				v.ring.drop()
+			}
+		}
+	}
+	if r.hub.cfg.Deleted != nil {
+		r.hub.cfg.Deleted(r.name)
+	}
+}
+
+// counted reports whether a room's audience is told how many are here.
+func counted(s *protocol.State) bool { return s.Count == nil || *s.Count }
 
 // warmUp tells waiting callers that the room has heard all from its log that new
 // viewers are sent. r.mu is held.
@@ -289,17 +370,46 @@ func (r *Room) warmUp() {
 	if r.stated && r.short == 0 && !r.warmed {
 		r.warmed = true
 		close(r.warm)
+		if r.here() > 0 && r.hub.cfg.Opened != nil {
+			r.hub.cfg.Opened(r.name)
+		}
 	}
 }
 
-// stateMessage makes the message of the room's state: the document as the log keeps it, with
-// what this node does not know of it.
-func (r *Room) stateMessage() []byte { return protocol.EncodeState(r.doc.Body, r.state) }
+// stateMessage makes the message of the room's state for a view: the document as the log keeps it,
+// with what this node does not know of it.
+func (r *Room) stateMessage(v *view) []byte {
+	return protocol.EncodeState(r.doc.Body, r.stateFor(v.staff))
+}
+
+// stateFor is the state as the staff or the audience gets it.
+func (r *Room) stateFor(staff bool) protocol.State {
+	st := r.state
+	switch {
+	case r.pinHidden:
+		st.Pin = nil
+	case st.Pin != nil && st.Pin.Comment != nil && r.hub.cfg.Alias != nil && !staff:
+		c := *st.Pin.Comment
+		c.User.ID = r.hub.cfg.Alias(r.name, c.User.ID)
+		st.Pin = &protocol.Pin{Comment: &c}
+	}
+	return st
+}
+
+// hidesPin reports whether an act hides the comment that is pinned.
+func (r *Room) hidesPin() bool {
+	if r.state.Pin == nil || r.state.Pin.Comment == nil {
+		return false
+	}
+	c := r.state.Pin.Comment
+	seq, ok := seqOf(c.ID)
+	return ok && r.visible(comment{seq, c.At, c.User.ID, c.User.Role.Rank(), func() string { return c.ID }}) != shown
+}
 
 // DecodeState reads a state as the log keeps it: the JSON of a protocol.State.
 func DecodeState(s State) protocol.State {
 	var st protocol.State
-	if s.Body != nil {
+	if s.Body != nil && !protocol.IsDeleted(s.Body) {
 		if err := json.Unmarshal(s.Body, &st); err != nil {
 			st = protocol.State{}
 		}
@@ -348,10 +458,24 @@ func (r *Room) countsFit() {
 	r.publishCounts(c)
 }
 
-// Status returns the room's state and its counts; their At is 0 until the presence
-// has reported them.
+// Status returns the room's state, as the log keeps it, and its counts; their At is 0 until the
+// presence has reported them.
 func (r *Room) Status() (protocol.State, Counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state, r.counts
+}
+
+// Doc is the document of the room's state, with its revision.
+func (r *Room) Doc() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.doc
+}
+
+// StateFor is the state as the staff of the room or its audience gets it: JSON without a type.
+func (r *Room) StateFor(staff bool) json.RawMessage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return protocol.EncodeRoomState(r.doc.Body, r.stateFor(staff))
 }

@@ -129,7 +129,8 @@ func (w *world) joinStream(user, since string, staff bool) (*Viewer, *stream) {
 func (r *Room) level(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.publish("level", newFrame([][]byte{fmt.Appendf(nil, `{"type":"level","n":"%d"}`, n)}, r.wanted()))
+	f := newFrame([][]byte{fmt.Appendf(nil, `{"type":"level","n":"%d"}`, n)}, r.wanted())
+	r.publish("level", func(*view) *Frame { return f })
 }
 
 func TestNewKindSlotAndForm(t *testing.T) {

@@ -222,7 +222,7 @@ func BenchmarkFlush(b *testing.B) {
 			for b.Loop() {
 				e.Seq++
 				r.mu.Lock()
-				r.add(&e, time.Now())
+				r.add(&e, time.Now(), true)
 				r.makeFrames(r.views[audienceView], time.Now())
 				r.sent = r.sent[:0]
 				r.mu.Unlock()

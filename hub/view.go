@@ -48,6 +48,9 @@ type view struct {
 	counted  uint64   // how many comments are in frames
 	fresh    int      // how many asides are in no frame yet, the last ones
 	at       Position // up to which everything is in frames
+	head     Position // up to which the view has everything
+	restored [][]byte // the comments that the act which is being applied has brought back
+	notices  atomic.Pointer[notices]
 
 	viewers   []*Viewer
 	sockets   []Socket // of the viewers
@@ -66,6 +69,7 @@ const firstOrdinal = 1 << 32
 func newView(staff bool) *view {
 	v := &view{staff: staff, base: firstOrdinal, framed: firstOrdinal}
 	v.latest.Store(new(latest))
+	v.notices.Store(new(notices))
 	return v
 }
 
@@ -97,7 +101,7 @@ func (v *view) after(seq uint64) uint64 { return v.base + uint64(behind(v.items,
 // restart forgets all items: the log is another one, or has a hole behind them.
 func (v *view) restart(floor Position) {
 	v.base, v.framed = v.end(), v.end()
-	v.items, v.bytes, v.floor, v.at = nil, 0, floor, floor
+	v.items, v.bytes, v.floor, v.at, v.head = nil, 0, floor, floor, floor
 	v.asides, v.fresh, v.ownBytes = nil, 0, 0
 	v.cache.clear()
 }
@@ -109,16 +113,26 @@ func (v *view) add(s *sight, it item) {
 		sees = s.views[staffView]
 	}
 	switch {
+	case it.json == nil:
 	case sees && !s.sampled:
 		v.items = append(v.items, it)
 		v.bytes += len(it.json)
-		v.everybody = true
+		v.everybody = v.everybody || !it.hidden
+		if s.see == mine && !v.staff {
+			it.hidden = false
+			v.addAside(aside{item: it, user: s.author, mine: true})
+		}
 	case sees || s.user != "" && !s.sampled:
-		v.asides = append(v.asides, aside{it, s.user, s.sampled})
-		v.fresh++
-		v.ownBytes += len(it.json)
+		it.hidden = s.see == hidden
+		v.addAside(aside{item: it, user: s.user, sampled: s.sampled})
 		v.everybody = v.everybody || sees // they are told how many there are
 	}
+}
+
+func (v *view) addAside(a aside) {
+	v.asides = append(v.asides, a)
+	v.fresh++
+	v.ownBytes += len(a.json)
 }
 
 // prepend puts items and asides before those that are there: they are all of the view's
@@ -145,7 +159,7 @@ func (v *view) recent(n int) int { return lastComments(v.items[:v.framed-v.base]
 func lastComments(items []item, n int) int {
 	at := len(items)
 	for last := max(0, at-4*n); at > last && n > 0; at-- {
-		if items[at-1].comment {
+		if items[at-1].comment && !items[at-1].hidden {
 			n--
 		}
 	}

@@ -103,6 +103,7 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 				continue // the ring moved on between the two looks
 			}
 			dst = append(dst, v.gap(f))
+			dst = v.view.notices.Load().between(dst, v.next, f.index, v.form)
 		}
 		v.next, v.seen = f.index+1, f.first+f.comments
 		if f.own == nil { // as almost always

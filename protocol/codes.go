@@ -18,8 +18,12 @@ const (
 	CodeRateLimited    ErrorCode = "rate_limited"    // beyond limits.per_s and burst; retry_ms
 	CodeSlowMode       ErrorCode = "slow_mode"       // the room takes fewer comments a user; retry_ms
 	CodeMuted          ErrorCode = "muted"           // this user may not comment for now
+	CodeBanned         ErrorCode = "banned"          // this user may not come
+	CodeWarned         ErrorCode = "warned"          // this user is to acknowledge a warning first
+	CodeNoLinks        ErrorCode = "no_links"        // the room takes no links
+	CodeNoAct          ErrorCode = "no_act"          // there is no such act
 	CodeForbidden      ErrorCode = "forbidden"       // this user may not do that
-	CodeLocked         ErrorCode = "locked"          // nobody but the staff may comment
+	CodeLocked         ErrorCode = "locked"          // the room takes no comments of such users now
 	CodeConflict       ErrorCode = "conflict"        // the state has changed meanwhile
 	CodeUnavailable    ErrorCode = "unavailable"     // not done; try again
 	CodeUnknownOutcome ErrorCode = "unknown_outcome" // perhaps done; try again with the same ref
@@ -32,7 +36,7 @@ const (
 func ErrorCodes() []ErrorCode {
 	return []ErrorCode{
 		CodeBadMessage, CodeUnsupported, CodeTooLong, CodeEmpty, CodeRateLimited, CodeSlowMode, CodeMuted, CodeForbidden,
-		CodeLocked, CodeConflict, CodeUnavailable, CodeUnknownOutcome, CodeUnauthorized, CodeNoRoom,
+		CodeBanned, CodeWarned, CodeNoLinks, CodeNoAct, CodeLocked, CodeConflict, CodeUnavailable, CodeUnknownOutcome, CodeUnauthorized, CodeNoRoom,
 	}
 }
 

@@ -46,10 +46,7 @@ func TestDocument(t *testing.T) {
 		}
 	}
 
-	codes := []ErrorCode{
-		CodeBadMessage, CodeUnsupported, CodeTooLong, CodeEmpty, CodeRateLimited, CodeSlowMode, CodeMuted,
-		CodeForbidden, CodeLocked, CodeConflict, CodeUnavailable, CodeUnknownOutcome, CodeUnauthorized, CodeNoRoom,
-	}
+	codes := ErrorCodes()
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|.*\\| (yes|no) \\| ([0-9]{3}) \\|$").FindAllStringSubmatch(doc, -1) {
 		c := ErrorCode(row[1])
 		i := slices.Index(codes, c)

@@ -29,6 +29,10 @@ func Encode(m Message) []byte {
 			c.Items = []Comment{}
 			m = &c
 		}
+	case *Restored:
+		if v.Items == nil {
+			m = &Restored{Items: []Comment{}}
+		}
 	}
 	return encode(m.messageType(), m)
 }
@@ -98,6 +102,10 @@ func Decode(p []byte) (Message, error) {
 		m = new(YouNow)
 	case TypeRenew:
 		m = new(Renew)
+	case TypeRemoved:
+		m = new(Removed)
+	case TypeRestored:
+		m = new(Restored)
 	default:
 		if !json.Valid(p) {
 			return nil, fmt.Errorf("protocol: decode %s: not JSON", typ)
@@ -166,6 +174,25 @@ func ReplaceUser(body []byte, other func(id string) string) []byte {
 	var out bytes.Buffer
 	appendJSON(&out, fields)
 	return out.Bytes()
+}
+
+// AuthorOf returns the id and the role of the author of a comment, out of its body as [EncodeBody]
+// makes it; both are empty when it has none that can be read.
+func AuthorOf(body []byte) (id string, role Role) {
+	const usual = `{"user":{"id":"`
+	if rest, is := bytes.CutPrefix(body, []byte(usual)); is {
+		end := bytes.IndexByte(rest, '"')
+		if end >= 0 && bytes.IndexByte(rest[:end], '\\') < 0 && !bytes.Contains(body, []byte(`"role":`)) {
+			return string(rest[:end]), ""
+		}
+	}
+	var of struct {
+		User User `json:"user"`
+	}
+	if json.Unmarshal(body, &of) != nil {
+		return "", ""
+	}
+	return of.User.ID, of.User.Role
 }
 
 // quoted is a text as JSON.

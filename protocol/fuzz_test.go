@@ -119,7 +119,7 @@ func FuzzDecodeState(f *testing.F) {
 			return
 		}
 		again, err := DecodeState(Encode(s))
-		if err != nil || *again != *s || !ValidStatus(s.Status) {
+		if err != nil || !reflect.DeepEqual(again, s) || !ValidStatus(s.Status) {
 			t.Errorf("%+v: decoded as %+v, %v", s, again, err)
 		}
 	})

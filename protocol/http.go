@@ -112,6 +112,8 @@ type Problem struct {
 	// Close is the code with which a WebSocket to the same room with the same
 	// token would be closed; left out when its upgrade would be refused.
 	Close CloseCode `json:"close,omitempty"`
+	Sanction
+	State json.RawMessage `json:"state,omitempty"` // of a conflict: the state as it is
 }
 
 // HTTPStatus is the status of the HTTP response for a request that was not done.
@@ -119,13 +121,13 @@ func (c ErrorCode) HTTPStatus() int {
 	switch c {
 	case CodeUnauthorized:
 		return 401
-	case CodeForbidden, CodeMuted, CodeLocked:
+	case CodeForbidden, CodeMuted, CodeLocked, CodeBanned, CodeWarned:
 		return 403
-	case CodeNoRoom:
+	case CodeNoRoom, CodeNoAct:
 		return 404
 	case CodeConflict:
 		return 409
-	case CodeTooLong, CodeEmpty:
+	case CodeTooLong, CodeEmpty, CodeNoLinks:
 		return 422
 	case CodeRateLimited, CodeSlowMode:
 		return 429

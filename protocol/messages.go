@@ -15,10 +15,12 @@ const (
 	TypeReconnect = "reconnect"
 	TypeYou       = "you"
 	TypeRenew     = "renew"
+	TypeRemoved   = "removed"
+	TypeRestored  = "restored"
 )
 
 // Message is what a server sends: one of *Welcome, *Comments, *Viewers, *State,
-// *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow and *Renew.
+// *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow, *Renew, *Removed and *Restored.
 type Message interface{ messageType() string }
 
 // Welcome is the first message of a connection. It is the only personal one
@@ -47,6 +49,8 @@ type You struct {
 	// Avatar is the address of one's picture, as others get it.
 	Avatar string `json:"avatar,omitempty"`
 	Ends   int64  `json:"ends,omitempty"` // when the token ends, Unix milliseconds; 0: there is none
+	// Blocked says why one may not comment now; nil: one may, as far as the room is concerned.
+	Blocked *Blocked `json:"blocked,omitempty"`
 }
 
 // YouNow says who the server takes the viewer for now, when that or its limits have changed.
@@ -119,37 +123,15 @@ type Viewers struct {
 	At          int64 `json:"at"`         // when it was counted, Unix milliseconds
 }
 
-// State is the room's state; a newer one replaces an older one whole.
-type State struct {
-	Rev    uint64 `json:"rev"`    // grows with every change; 0: never set
-	Status string `json:"status"` // one of the statuses below; receivers take others for live
-	Title  string `json:"title,omitempty"`
-	// Broadcast counts the broadcasts of the room: a PUT that makes it live begins the next.
-	// 0: none has begun so.
-	Broadcast int64 `json:"broadcast,omitempty"`
-	// Members says that the audience may list who is in the room.
-	Members bool `json:"members,omitempty"`
-	// Degraded says that this node cannot follow the room's log at the moment:
-	// comments may be late.
-	Degraded bool `json:"degraded,omitempty"`
-}
-
-// The statuses of a room. A room that was never set is live.
-const (
-	StatusScheduled = "scheduled"
-	StatusLive      = "live"
-	StatusEnded     = "ended"
-)
-
-// ValidStatus reports whether s is one of the statuses of a room.
-func ValidStatus(s string) bool {
-	return s == StatusScheduled || s == StatusLive || s == StatusEnded
-}
-
 // OK answers a request that was done. For a comment: it is in the room's log.
 type OK struct {
 	Ref string `json:"ref"`
 	ID  string `json:"id,omitempty"`
+	// For an act: its id, and the cursor behind it. Whoever has passed that is not shown what the
+	// act hides.
+	Act    string `json:"act,omitempty"`
+	Cursor string `json:"cursor,omitempty"`
+	Rev    uint64 `json:"rev,omitempty"` // for a change of the state: its new revision
 }
 
 // Error answers a request that was not done, or a message that was no request
@@ -159,6 +141,8 @@ type Error struct {
 	Code    ErrorCode `json:"code"`
 	Message string    `json:"message"`
 	RetryMS int64     `json:"retry_ms,omitempty"` // after which to try again; 0: not said
+	Sanction
+	State json.RawMessage `json:"state,omitempty"` // of a conflict: the state as it is
 }
 
 // Error makes an Error an error.

@@ -36,12 +36,19 @@ const (
 	MaxRef        = 64        // code points of a ref
 	MaxCursor     = 40        // bytes of a cursor
 	MaxID         = 16        // bytes of a comment id
+	MaxActID      = 32        // bytes of the id of an act
 	MaxListCursor = 700       // bytes of a cursor of a list
 	MaxUserID     = 64        // bytes of a user id
 	MaxAnyUser    = 256       // bytes of a user id of another issuer, or of a pseudonym
 	MaxUserName   = 64        // code points of a user name
 	MaxSession    = 64        // bytes of a session
 	MaxTitle      = 200       // code points of a room's title
+	MaxNotice     = 1000      // code points of a room's notice, and of a pinned text
+	MaxURL        = 2000      // bytes of a room's media_url
+	MaxData       = 4 << 10   // bytes of a room's data
+	MaxState      = 24 << 10  // bytes of a room's state in all
+	MaxSlowMS     = 300_000   // of slow mode
+	MaxDelayMS    = 60_000    // by which the audience is behind
 	MaxText       = 7500      // code points of a comment: four bytes of each, and what is around them, are less than 32 KiB
 	MaxType       = 64        // code points of the type of a request
 	MaxMediaMS    = 1<<53 - 1 // the largest whole number that every JSON reader takes
@@ -57,6 +64,19 @@ func ValidCursor(s string) bool { return isToken(s, MaxCursor) }
 
 // ValidSession reports whether s has the form of a session: [A-Za-z0-9_-]{16,64}.
 func ValidSession(s string) bool { return len(s) >= 16 && isToken(s, MaxSession) }
+
+// ValidID reports whether s has the form of a comment's id: [0-9a-z]{5,16}.
+func ValidID(s string) bool {
+	if len(s) < 5 || len(s) > MaxID {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
 
 func isToken(s string, limit int) bool {
 	if s == "" || len(s) > limit {
@@ -96,6 +116,20 @@ func (r Role) Valid() bool {
 // Staff reports whether r sees what is meant for the staff of a room.
 func (r Role) Staff() bool { return r == RoleModerator || r == RoleBroadcaster || r == RoleMonitor }
 
+// Rank is r's place in the order of standing, 0 for viewers. Nobody acts on who has their own rank
+// or a higher one.
+func (r Role) Rank() int {
+	switch r {
+	case RoleMonitor:
+		return 1
+	case RoleModerator:
+		return 2
+	case RoleBroadcaster:
+		return 3
+	}
+	return 0
+}
+
 // Runs reports whether r may change a room's state.
 func (r Role) Runs() bool { return r == RoleModerator || r == RoleBroadcaster }
 
@@ -114,6 +148,7 @@ const (
 	CanComment = "comment"
 	CanReact   = "react"
 	CanSet     = "set"
+	CanAct     = "act" // on others: remove, mute, ban, …
 	// CanBeUncounted: with ?count=0 the connection is in no count.
 	CanBeUncounted = "uncounted"
 	// CanPublishAs: to publish comments of other users, over HTTP.

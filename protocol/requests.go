@@ -5,16 +5,15 @@ import (
 	"unicode/utf8"
 )
 
-// The types of the messages that a viewer sends; a beat is [TypeBeat] both ways.
-// Version 1 reserves "react", "remove", "ban", "unban", "mute", "unmute" and "set"
-// for later.
+// The types of the messages that a viewer sends; a beat is [TypeBeat] both ways. Those of acts are
+// in acts.go. Version 1 reserves "react" for later.
 const (
 	TypeComment = "comment"
 	TypeAuth    = "auth"
 )
 
-// Request is what a viewer sends: one of *CommentRequest, *BeatRequest, *AuthRequest and, when
-// decoded, *UnknownRequest.
+// Request is what a viewer sends: one of *CommentRequest, *BeatRequest, *AuthRequest,
+// *ActRequest, *SetRequest and, when decoded, *UnknownRequest.
 type Request interface{ requestType() string }
 
 // CommentRequest asks to publish a comment.
@@ -104,6 +103,11 @@ func decodeAs(p []byte, ref string) (Request, *Error) {
 			return nil, bad("token is missing")
 		}
 		return a, nil
+	case TypeSet:
+		return decodeSet(p, ref)
+	}
+	if isAct(typ) {
+		return decodeAct(p, typ, ref)
 	}
 	return &UnknownRequest{Type: typ, Ref: ref}, nil
 }

@@ -11,14 +11,15 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	s := State{Rev: 7, Status: StatusEnded, Title: "t"}
 	for _, c := range []struct{ doc, message, merged string }{
-		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"status":"live","broadcast":1}`},
-		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"status":"live","broadcast":1}`},
-		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"status":"live","broadcast":1}`},
-		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"status":"live","broadcast":1}`},
-		{`{"status":"ended","title":"t","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"status":"live","broadcast":1}`},
-		{`{"status":"ended","title":"t","slow_ms":3000,"data":{"a":"<b>"}}`,
-			`{"type":"state","rev":7,"status":"ended","title":"t","data":{"a":"<b>"},"slow_ms":3000}`,
-			`{"status":"live","broadcast":1,"data":{"a":"<b>"},"slow_ms":3000}`},
+		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{`{"status":"ended","title":"t","shield":3000,"later":{"a":"<b>"}}`,
+			`{"type":"state","rev":7,"status":"ended","title":"t","later":{"a":"<b>"},"shield":3000}`,
+			`{"broadcast":1,"later":{"a":"<b>"},"shield":3000,"status":"live","title":"t"}`},
 	} {
 		if got := string(EncodeState([]byte(c.doc), s)); got != c.message {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.message)
@@ -32,23 +33,77 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 
 func TestMergeState(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ doc, set, want string }{
-		{`{"a":1,"b":[{}],"title":"t"}`, `{"status":"ended"}`, `{"status":"ended","a":1,"b":[{}]}`},
+	for _, c := range []struct{ doc, patch, want string }{
+		{`{"a":1,"b":[{}],"title":"t"}`, `{"status":"ended"}`, `{"a":1,"b":[{}],"status":"ended","title":"t"}`},
+		{`{"a":1,"title":"t"}`, `{"title":null}`, `{"a":1}`},
 		{`{"a":1}`, `{"a":2}`, `{"a":2}`},
 		// What makes a room live begins its next broadcast; what leaves it so does not.
-		{``, `{"status":"live"}`, `{"status":"live","broadcast":1}`},
+		{``, `{"status":"live"}`, `{"broadcast":1,"status":"live"}`},
 		{``, `{"status":"scheduled"}`, `{"status":"scheduled"}`},
-		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"status":"live","broadcast":1}`},
-		{`{"status":"live","broadcast":4}`, `{"status":"live","title":"t"}`, `{"status":"live","title":"t","broadcast":4}`},
-		{`{"status":"live","broadcast":4}`, `{"status":"ended"}`, `{"status":"ended","broadcast":4}`},
-		{`{"status":"ended","broadcast":4,"a":1}`, `{"status":"live"}`, `{"status":"live","broadcast":5,"a":1}`},
+		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"broadcast":1,"status":"live"}`},
+		{`{"broadcast":4,"status":"live"}`, `{"status":"live","title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
+		{`{"broadcast":4,"status":"live"}`, `{"title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
+		{`{"broadcast":4,"status":"live"}`, `{"status":"ended"}`, `{"broadcast":4,"status":"ended"}`},
+		{`{"broadcast":4,"status":"ended","a":1}`, `{"status":"live"}`, `{"a":1,"broadcast":5,"status":"live"}`},
+		// A room that was deleted is as if it had never been set, but its broadcasts are counted on.
+		{`{"broadcast":4,"status":"live","a":1}`, `{"deleted":true,"status":"ended"}`, `{"a":1,"broadcast":4,"deleted":true,"status":"ended"}`},
+		{`{"broadcast":4,"deleted":true,"status":"ended","a":1}`, `{"status":"live"}`, `{"broadcast":5,"status":"live"}`},
+		{`{"broadcast":4,"deleted":true,"status":"ended","a":1}`, `{"title":"t"}`, `{"broadcast":4,"title":"t"}`},
+		// What belongs to the message is not kept.
+		{`{"rev":3}`, `{"rev":4,"type":"state","degraded":true,"title":"t"}`, `{"title":"t"}`},
 		{`null`, `{"a":2}`, `{"a":2}`},
 		{`{"a":1}`, `null`, `null`},
 		{`{"a":1}`, `no object`, `no object`},
-		{`{"a":1}`, `{}`, `{}`},
+		{`{"a":1}`, `{}`, `{"a":1}`},
 	} {
-		if got := string(MergeState([]byte(c.doc), []byte(c.set))); got != c.want {
-			t.Errorf("%s after %s is %s, want %s", c.set, c.doc, got, c.want)
+		if got := string(MergeState([]byte(c.doc), []byte(c.patch))); got != c.want {
+			t.Errorf("%s after %s is %s, want %s", c.patch, c.doc, got, c.want)
+		}
+	}
+}
+
+// A client that ends a broadcast as the first version could must not wipe what it does not know.
+func TestPutLeavesWhatIsNew(t *testing.T) {
+	t.Parallel()
+	doc := `{"status":"live","title":"t","members":true,"slow_ms":3000,"notice":"n","later":1}`
+	got := string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded})))
+	if want := `{"later":1,"notice":"n","slow_ms":3000,"status":"ended"}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	got = string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded, Title: "u", Members: true})))
+	if want := `{"later":1,"members":true,"notice":"n","slow_ms":3000,"status":"ended","title":"u"}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestDecodePatch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ patch, want string }{
+		{`{"title":"t","slow_ms":3000}`, `{"slow_ms":3000,"title":"t"}`},
+		{`{"rev":7,"mode":"open","slow_ms":0,"count":true,"early_chat":true,"members":false,"notice":""}`,
+			`{"count":null,"early_chat":null,"members":null,"mode":null,"notice":null,"slow_ms":null}`},
+		{`{"count":false,"early_chat":false,"members":true}`, `{"count":false,"early_chat":false,"members":true}`},
+		{`{"broadcast":9,"degraded":true,"later":1,"deleted":true,"type":"x"}`, `{}`},
+		{`{"data":{"a":[1]},"pin":{"text":"x"}}`, `{"data":{"a":[1]},"pin":{"text":"x"}}`},
+		{`{"data":null,"pin":null,"starts_at":null}`, `{"data":null,"pin":null,"starts_at":null}`},
+		{`{"data":0}`, `{"data":0}`},
+		{`{"pin":{"id":"x71qd"}}`, `{"pin":{"id":"x71qd"}}`},
+	} {
+		p, err := DecodePatch([]byte(c.patch))
+		if err != nil || string(p.Encode()) != c.want {
+			t.Errorf("%s: %+v, %v, want %s", c.patch, p, err, c.want)
+		}
+	}
+	for _, patch := range []string{
+		`[]`, `{"status":null}`, `{"status":"over"}`, `{"status":1}`, `{"title":1}`, `{"mode":"x"}`, `{"slow_ms":300001}`, `{"slow_ms":-1}`,
+		`{"slow_ms":1.5}`, `{"slow_ms":"1"}`, `{"delay_ms":60001}`, `{"links":"some"}`, `{"media_url":"javascript:x"}`, `{"media_url":"https://a b"}`,
+		`{"media_url":"//x"}`, `{"early_chat":1}`, `{"count":"no"}`, `{"text":7501}`, `{"text":-1}`, `{"keep_ms":59999}`, `{"pin":"x"}`, `{"pin":{}}`,
+		`{"pin":{"id":"x71qd","text":"x"}}`, `{"pin":{"id":"X"}}`, `{"pin":{"id":1}}`, `{"title":"a","title":"b"}`, `{"rev":-1}`, `{"rev":"1"}`,
+		`{"data":"` + strings.Repeat("x", MaxData) + `"}`, `{"starts_at":-1}`,
+	} {
+		p, err := DecodePatch([]byte(patch))
+		if e, is := err.(*Error); p != nil || !is || e.Code != CodeBadMessage || e.Message == "" { //nolint:errorlint // it is documented to be one
+			t.Errorf("%.60s: %+v, %v", patch, p, err)
 		}
 	}
 }
@@ -66,6 +121,12 @@ func TestStateFields(t *testing.T) {
 			t.Errorf("%s is no field", name)
 		}
 		delete(known, name)
+	}
+	// Each has a check: one that is no string, number, object or truth value is refused, but for data.
+	for _, name := range stateFields {
+		if name != "type" && name != "rev" && name != "broadcast" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
+			t.Errorf("%s is not checked", name)
+		}
 	}
 	if len(known) > 0 {
 		t.Errorf("not listed: %v", known)

@@ -18,6 +18,7 @@ import (
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/edge"
+	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -30,14 +31,18 @@ func newAccess(table *natslog.Table, maxAge time.Duration, log *slog.Logger, cha
 	})
 }
 
-// follow has an Access know what is in a table, from now on.
-func follow(table *natslog.Table, a *access.Access) {
+// follow has an Access know what is in a table, from now on, and a Desk, if there is one, what holds for
+// all rooms.
+func follow(table *natslog.Table, a *access.Access, desk *moderation.Desk) {
 	table.Follow(func(entries []natslog.Entry, anew bool) {
-		all := make([]access.Entry, len(entries))
+		all, acts := make([]access.Entry, len(entries)), make([]moderation.Entry, len(entries))
 		for i, e := range entries {
-			all[i] = access.Entry(e)
+			all[i], acts[i] = access.Entry(e), moderation.Entry(e)
 		}
 		a.Apply(all, anew)
+		if desk != nil {
+			desk.Apply(acts, anew)
+		}
 	})
 }
 
@@ -78,7 +83,7 @@ func (c *reach) with(ctx context.Context, f func(context.Context, registrar) err
 	}
 	defer table.Close()
 	a := newAccess(table, c.MaxTokenAge, slog.New(slog.DiscardHandler), nil)
-	follow(table, a)
+	follow(table, a, nil)
 	for table.Ready() != nil {
 		select {
 		case <-ctx.Done():

@@ -29,6 +29,7 @@ import (
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/internal/quiet"
@@ -151,8 +152,19 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	staff := &edge.StaffNames{}
+	desk := moderation.New(moderation.Config{
+		Log: roomLog, Put: func(ctx context.Context, name string, body []byte, life time.Duration) error {
+			return roomLog.Table().PutFor(ctx, natslog.Entry{Name: name, Body: body}, life)
+		},
+		Changed: func(acts []hub.Act) { n.edge.ActedEverywhere(acts) }, Logger: n.log,
+	})
+	n.onStop("the acts", func(context.Context) error { desk.Close(); return nil })
 	rooms := hub.New(hub.Config{
-		StaffSpoke: staff.Spoke, Alias: n.alias(),
+		StaffSpoke: staff.Spoke, Alias: n.alias(), Finish: desk.Finish,
+		// The edge is there before the first room is opened.
+		Acted:  func(room string, a *hub.Act) { n.edge.Acted(room, a) },
+		Stated: func(room string, before, now protocol.State) { n.edge.Stated(room, before, now) },
+		Opened: func(room string) { n.edge.Opened(room) }, Deleted: func(room string) { n.edge.Deleted(room) },
 		Log: roomLog, Presence: presence,
 		Window: n.cfg.Coalesce, RoomRate: n.cfg.RoomRate, Ring: n.cfg.Ring, Recent: orNone(n.cfg.Recent), RecoverMax: orNone(n.cfg.RecoverMax), ReadRooms: n.cfg.MaxReadRooms,
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
@@ -173,6 +185,7 @@ func (n *node) start(ctx context.Context) error {
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
 		Pseudonyms: n.pseudonyms(), Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
+		Desk: desk, Rooms: n.cfg.RoomNames(), AppealURL: n.cfg.AppealURL,
 		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
 		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
@@ -187,7 +200,8 @@ func (n *node) start(ctx context.Context) error {
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
-	follow(roomLog.Table(), known)
+	follow(roomLog.Table(), known, desk)
+	n.keepRooms(roomLog)
 	mux := http.NewServeMux()
 	n.edge.Register(mux)
 	if err := n.addPages(mux); err != nil {

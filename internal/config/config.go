@@ -62,6 +62,8 @@ type Serve struct {
 	NodeSecretFile string   `group:"access" placeholder:"FILE" help:"File with the secret that the ids of guests are made with, in the place of --node-secret, read again when it changes; two, one a line, while one replaces the other."`
 	Pseudonyms     bool     `group:"access" help:"Show the audience of a room users under ids that are others in each room, made with --node-secret; the staff and back ends see their own."`
 	AvatarHost     []string `group:"access" placeholder:"HOST" help:"Hosts, with a port if it is not 443, that pictures of users may be on, by the claim avatar of their tokens; none are shown without."`
+	Rooms          []string `group:"access" default:"any" placeholder:"any|created|PATTERN" help:"Which rooms there are: any that somebody names, those alone whose state was set (created), or names that match a pattern such as lesson-* as well."`
+	AppealURL      string   `group:"access" placeholder:"URL" help:"Where those who were muted, banned or warned may object; they are told it."`
 	Demo           bool     `group:"access" help:"Play a generated crowd in the room of the first page."`
 
 	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
@@ -125,6 +127,12 @@ const (
 	MembersEveryone = "everyone"
 )
 
+// Which rooms there are, beside patterns.
+const (
+	RoomsAny     = "any"
+	RoomsCreated = "created" // no name matches it alone: see [Serve.RoomNames]
+)
+
 // File is the setting that names the file of settings.
 type File struct {
 	Config string `group:"engine" placeholder:"FILE" help:"File of settings, YAML: the names of the flags without the dashes."`
@@ -174,6 +182,15 @@ func (s *Serve) GuestMode() protocol.Guests {
 		return protocol.GuestsComment
 	}
 	return protocol.GuestsNone
+}
+
+// RoomNames are the patterns of the names of the rooms that there are beside those whose state was set;
+// nil: all names.
+func (s *Serve) RoomNames() []string {
+	if slices.Contains(s.Rooms, RoomsAny) {
+		return nil
+	}
+	return s.Rooms
 }
 
 // HTTPConnections is how many connections the public listener may have beside those of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -118,9 +119,22 @@ func (s *Serve) Validate() error {
 			p.add("avatar-host", "must be the name of a host such as img.example.com, with a port if it is not 443, not %q", h)
 		}
 	}
+	for _, r := range s.Rooms {
+		if _, err := path.Match(r, ""); err != nil || strings.Trim(r, roomPattern) != "" || r == "" {
+			p.add("rooms", "must be any, created, or a pattern of names such as lesson-*, not %q", r)
+		}
+	}
+	if s.AppealURL != "" {
+		if u, err := url.Parse(s.AppealURL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			p.add("appeal-url", "must be an address that begins with https:// or http://, not %q", s.AppealURL)
+		}
+	}
 	oneOf(&p, "members", s.Members, MembersStaff, MembersEveryone)
 	return p.err()
 }
+
+// roomPattern is what the name of a room, or a pattern of names, may have in it.
+const roomPattern = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-*?[]^"
 
 func (s *Serve) validateNetwork(p *Problems) {
 	public, ok1 := address(p, "listen", s.Listen)

@@ -40,12 +40,17 @@ type refusal struct {
 	// hard refusals concern the node or the way, not the viewer. They are told before the
 	// upgrade, so that a proxy can ask another node. A browser cannot read that, so all
 	// others are told by a close code.
-	hard bool
+	hard    bool
+	blocked *protocol.Blocked // what somebody is told who is banned; nil: it is no ban
 }
 
 // problem is the refusal as an HTTP answer tells it.
 func (no *refusal) problem() *protocol.Error {
-	return &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}
+	e := &protocol.Error{Code: no.code, Message: no.message, RetryMS: no.retryMS}
+	if no.blocked != nil {
+		e.Sanction = no.blocked.Sanction
+	}
+	return e
 }
 
 // admit decides about a newcomer.
@@ -199,10 +204,30 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 	}
 	came := v.identity // which a fresh token may change while it is joining
 	v.apart = v.aside && query.Get("count") == "0"
+	var (
+		blocked *protocol.Blocked
+		refused *refusal
+	)
+	limits := s.limitsOf(&came)
+	// The room knows its state and its acts by then, or nobody can be refused by them yet.
+	admit := func(room *hub.Room) bool {
+		if refused = s.refusesNow(room, &came); refused != nil {
+			return false
+		}
+		blocked, limits = s.blocked(room, &came), s.limitsIn(room, &came)
+		return true
+	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
 		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.apart,
-		Socket: v.conn, Since: since, Wait: begin, Welcome: func(recovered bool) []byte { return v.welcome(&came, recovered) },
+		Socket: v.conn, Since: since, Wait: begin, Admit: admit,
+		Welcome: func(recovered bool) []byte { return v.welcome(&came, blocked, limits, recovered) },
 	})
+	if refused != nil {
+		s.cfg.Metrics.refused.WithLabelValues(refused.reason).Inc()
+		begin()
+		v.conn.Close(int(refused.close), protocol.CloseReason(refused.message, refused.retryMS))
+		return
+	}
 	begin() // the answer to the handshake and all that Join has to say leave together
 	v.settle()
 	if v.gone.Load() { // while it was joining

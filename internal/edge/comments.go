@@ -35,6 +35,10 @@ func (s *Server) getComments(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the room log cannot be reached", RetryMS: 1000}, 0)
 		return
 	}
+	if no := s.refusesNow(room, &who); no != nil {
+		writeRefusal(w, no)
+		return
+	}
 	message, recovered, err := room.Comments(r.Context(), hub.Ask{Since: q.Since, Before: q.Before, After: q.After, Limit: q.Limit})
 	if err != nil {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,

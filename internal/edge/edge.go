@@ -32,6 +32,7 @@ import (
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
 	"github.com/kansei-live/kansei/protocol"
@@ -54,6 +55,12 @@ type Config struct {
 	// Sign makes a token that holds for a time, at most MaxTokenAge; nil: nobody can.
 	Sign        func(c auth.Claims, life time.Duration) (string, error)
 	MaxTokenAge time.Duration
+	Desk        *moderation.Desk // carries out acts
+
+	// Rooms says which rooms there are, beside those whose state was set: patterns of names, as of
+	// path.Match. Empty: all.
+	Rooms     []string
+	AppealURL string // where those who were acted on may object; empty: nowhere
 
 	Guests   protocol.Guests
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
@@ -113,6 +120,7 @@ type Server struct {
 	sessions map[*session]struct{} // let in and not closed
 	expiry   expiry                // of those whose token ends
 
+	changes changes
 	sweep   chan struct{} // holds one place: tokens were revoked
 	noticed chan struct{} // see Noticed
 	quit    chan struct{} // closed by Close
@@ -132,10 +140,11 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(), rooms: newRegistry[unique.Handle[string]](maxIdle), shares: &portions{roster: cfg.Roster},
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
-		sweep: make(chan struct{}, 1), noticed: make(chan struct{}), quit: make(chan struct{}),
+		changes: changes{wake: make(chan struct{}, 1)}, sweep: make(chan struct{}, 1), noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).ask, (*session).expire) }) // ends with quit; Close waits for it
 	s.running.Go(s.sweepRevoked)
+	s.running.Go(s.notify)
 	s.running.Go(func() { s.shares.run(s.quit) })
 	return s
 }
@@ -145,6 +154,9 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/rooms/{room}/ws", s.serveWS)
 	mux.HandleFunc("GET /v1/rooms/{room}", s.open(s.getRoom))
 	mux.HandleFunc("PUT /v1/rooms/{room}", s.cors(s.putRoom))
+	mux.HandleFunc("PATCH /v1/rooms/{room}", s.cors(s.patchRoom))
+	mux.HandleFunc("DELETE /v1/rooms/{room}", s.cors(s.deleteRoom))
+	mux.HandleFunc("POST /v1/rooms/{room}/acts", s.cors(s.postAct))
 	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.cors(s.getViewers))
 	mux.HandleFunc("GET /v1/rooms", s.cors(s.getRooms))
 	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))

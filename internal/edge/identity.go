@@ -19,8 +19,11 @@ type identity struct {
 	aside    bool // may be in no count
 	anybody  bool // may publish as anybody
 	admin    bool // may say which tokens count, and make links
-	backEnd  bool // came with an API key
-	token    tokenInfo
+	member   bool // of whatever the room belongs to
+	// everywhere says that the token or key is for all rooms.
+	everywhere bool
+	backEnd    bool // came with an API key
+	token      tokenInfo
 }
 
 // trusted reports whether the limits of the staff count.
@@ -58,7 +61,7 @@ func (p *identity) can() []string {
 		can = append(can, protocol.CanComment)
 	}
 	if p.role.Runs() {
-		can = append(can, protocol.CanSet)
+		can = append(can, protocol.CanSet, protocol.CanAct)
 	}
 	if p.aside {
 		can = append(can, protocol.CanBeUncounted)
@@ -122,7 +125,7 @@ func ofKey(k *access.Key) identity {
 	p := identity{
 		id: auth.KeyUsers + k.Name, name: k.Name, role: protocol.RoleViewer, backEnd: true,
 		comment: k.Has(access.ScopePublish) || k.Has(access.ScopePublishAs), anybody: k.Has(access.ScopePublishAs),
-		admin: k.Has(access.ScopeAdmin),
+		admin: k.Has(access.ScopeAdmin), everywhere: everywhere(k.Rooms),
 	}
 	switch {
 	case k.Has(access.ScopeModerate):
@@ -137,7 +140,7 @@ func ofKey(k *access.Key) identity {
 func (s *Server) identityOf(c auth.Claims) identity {
 	return identity{
 		id: c.Subject, name: c.Name, avatar: s.avatar(c.Avatar), role: c.Role,
-		comment: c.Role != protocol.RoleMonitor, token: infoOf(&c),
+		comment: c.Role != protocol.RoleMonitor, token: infoOf(&c), member: c.Member, everywhere: everywhere(c.Rooms),
 		aside:   c.Role.Staff() || slices.Contains(c.Can, protocol.CanBeUncounted),
 		anybody: slices.Contains(c.Can, protocol.CanPublishAs),
 	}

@@ -160,6 +160,12 @@ func (s *Server) getViewers(w http.ResponseWriter, r *http.Request) {
 	}
 	defer room.Release()
 	known := room.Ready(r.Context())
+	if known {
+		if no := s.refusesNow(room, &who); no != nil {
+			writeRefusal(w, no)
+			return
+		}
+	}
 	state, _ := room.Status()
 	if !who.role.Staff() && !s.cfg.Members && !state.Members {
 		why := "only the staff of this room may list who is in it"

@@ -20,6 +20,7 @@ const (
 	refusedToken     = "token"
 	refusedRoom      = "room"
 	refusedLeaving   = "leaving"
+	refusedBanned    = "banned"
 	refusedUser      = "user"    // the user has as many connections as a user may have
 	refusedAddress   = "address" // so has the address
 	refusedProxy     = "proxy"   // a trusted proxy has begun without the PROXY protocol
@@ -27,8 +28,10 @@ const (
 
 // Why this node has closed a viewer's connection. What else ends one is a [socket.Kind].
 const (
-	leftRestart   = "restart"   // the node was leaving, and the viewer had not gone by itself
-	leftToken     = "token"     // its token had ended
+	leftRestart   = "restart" // the node was leaving, and the viewer had not gone by itself
+	leftToken     = "token"   // its token had ended
+	leftBanned    = "banned"
+	leftNoRoom    = "no_room"   // its room was deleted
 	leftTooMany   = "too_many"  // it sent too many messages
 	leftMalformed = "malformed" // it sent too many that are none
 )
@@ -42,6 +45,10 @@ func leaveReason(c socket.Cause) string {
 			return leftRestart
 		case protocol.CloseUnauthorized:
 			return leftToken
+		case protocol.CloseBanned:
+			return leftBanned
+		case protocol.CloseNoRoom:
+			return leftNoRoom
 		case protocol.CloseTooMany:
 			return leftTooMany
 		case protocol.CloseMalformed:
@@ -72,6 +79,7 @@ type Metrics struct {
 	leaves      *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	comments    *prometheus.CounterVec
+	acts        *prometheus.CounterVec
 	joinSeconds prometheus.Histogram
 	draining    prometheus.Gauge
 	told        prometheus.Counter
@@ -97,7 +105,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}
 		return v
 	}
-	reasons := []string{leftRestart, leftToken, leftTooMany, leftMalformed}
+	reasons := []string{leftRestart, leftToken, leftBanned, leftNoRoom, leftTooMany, leftMalformed}
 	for _, k := range socket.Kinds() {
 		reasons = append(reasons, string(k))
 	}
@@ -122,7 +130,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for _, claim := range auth.ClaimNames() {
 		tokens.WithLabelValues(string(auth.CauseClaim), claim)
 	}
+	acts := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "kansei_acts_total", Help: "Acts of moderators, and of users about themselves, by type and result.",
+	}, []string{"type", "result"})
+	for _, typ := range protocol.ActTypes() {
+		acts.WithLabelValues(typ, "ok")
+	}
 	return &Metrics{
+		acts: acts,
 		open: open, tokens: tokens,
 		renewals: counter("kansei_token_renewals_total", "Fresh tokens over open connections: viewers who were asked for one, tokens that were taken and refused.",
 			"result", renewalAsked, renewalTaken, renewalRefused),
@@ -143,7 +158,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			"result", joinNew, joinRecovered, joinLost),
 		leaves: counter("kansei_leaves_total", "Viewers that had been let in and went, by reason.", "reason", reasons...),
 		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedHost, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
-			refusedUser, refusedAddress, refusedProxy),
+			refusedBanned, refusedUser, refusedAddress, refusedProxy),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -24,7 +23,6 @@ type comment struct {
 	author   *protocol.User // nil: the identity
 	user     *entry[user]   // of the identity, whose rate it is, also for another author
 	address  *address       // of a guest; nil: nobody's
-	ended    bool           // the room is not open on this node, and its broadcast has ended
 	req      *protocol.CommentRequest
 }
 
@@ -66,7 +64,14 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		answer("", refusal)
 		return
 	}
+	undo := func() {}
+	if room := s.cfg.Hub.Find(c.room); room != nil && !c.identity.trusted() {
+		undo = room.Speak(c.identity.id)
+	}
 	s.cfg.Log.Append(c.room, draft, func(got hub.Receipt, err error) {
+		if errors.Is(err, hub.ErrUnavailable) {
+			undo()
+		}
 		switch {
 		case err == nil:
 			count("ok")
@@ -92,10 +97,11 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	if !c.identity.comment {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
-	if !c.identity.trusted() && s.ended(c) {
-		return hub.Draft{}, &protocol.Error{Code: protocol.CodeLocked, Message: "the broadcast has ended: nobody but the staff may comment"}
+	room := s.cfg.Hub.Find(c.room)
+	if b := s.barred(room, c); b != nil {
+		return hub.Draft{}, refusing(b)
 	}
-	clean, err := text.Clean(c.req.Text, s.textLimit(c.identity))
+	clean, err := text.Clean(c.req.Text, s.textLimitIn(room, c.identity))
 	if err != nil {
 		code := protocol.CodeBadMessage
 		switch {
@@ -105,6 +111,9 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 			code = protocol.CodeTooLong
 		}
 		return hub.Draft{}, &protocol.Error{Code: code, Message: err.Error()}
+	}
+	if state, _ := room.Status(); state.Links == protocol.LinksNone && !c.identity.trusted() && hasLink(clean) {
+		return hub.Draft{}, &protocol.Error{Code: protocol.CodeNoLinks, Message: "comments here may have no links"}
 	}
 	author := s.author(c.room, c.identity)
 	if c.author != nil {
@@ -118,20 +127,27 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
 }
 
-// ended reports whether the broadcast of a comment's room has ended, as far as this node
-// knows. While it does not know, because the room's log cannot be reached, nobody can say
-// anything anyway.
-func (s *Server) ended(c comment) bool {
-	if state, known := s.cfg.Hub.Status(c.room); known {
-		return state.Status == protocol.StatusEnded
+// barred says why somebody may not comment; nil when they may. A back end that publishes as
+// another user is bound by what was done about that user, but not by the modes of the room.
+func (s *Server) barred(room *hub.Room, c comment) *protocol.Blocked {
+	if room == nil { // what moderators have done is not known
+		return &protocol.Blocked{Code: protocol.CodeUnavailable, RetryMS: 1000,
+			Message: "the comment was not published: the room log cannot be reached; try again"}
 	}
-	return c.ended
-}
-
-// endedInLog is ended for a room that is not open on this node: it asks the log.
-func (s *Server) endedInLog(ctx context.Context, room string) bool {
-	state, err := s.cfg.Log.State(ctx, room)
-	return err == nil && hub.DecodeState(state).Status == protocol.StatusEnded
+	if b := s.blocked(room, c.identity); b != nil {
+		return b
+	}
+	if c.author == nil {
+		return nil
+	}
+	acts := s.sanctionsOf(room, &identity{id: s.real(c.author.ID)})
+	switch {
+	case acts.ban != nil:
+		return s.told(protocol.CodeBanned, "the user is banned", acts.ban)
+	case acts.mute != nil:
+		return s.told(protocol.CodeMuted, "the user is muted", acts.mute)
+	}
+	return nil
 }
 
 // quietRate is the rate of a room, in comments a second, below which nobody needs to

@@ -54,15 +54,19 @@ func (v *session) auth(req *protocol.AuthRequest) {
 		return
 	}
 	count(renewalTaken)
-	before, limits := v.server.you(v.room, &v.identity), v.server.limitsOf(&v.identity)
+	s, room := v.server, v.server.cfg.Hub.Find(v.room)
+	before, limits := s.you(v.room, &v.identity), s.limitsIn(room, &v.identity)
 	anew := fresh.role != v.role || v.apart && !fresh.aside
 	v.renew(fresh, anew)
 	if req.Ref != "" {
 		v.send(&protocol.OK{Ref: req.Ref})
 	}
-	you := &protocol.YouNow{You: v.server.you(v.room, &v.identity), Limits: v.server.limitsOf(&v.identity)}
-	if !same(before, you.You) || you.Limits != limits {
-		v.send(you)
+	you, b := s.you(v.room, &v.identity), v.told.Load()
+	if room != nil {
+		b = s.blocked(room, &v.identity)
+	}
+	if !same(before, you) || s.limitsIn(room, &v.identity) != limits || !sameBlocked(v.told.Load(), b) {
+		v.sayYou(&v.identity, b)
 	}
 	if anew {
 		v.send(&protocol.Reconnect{AfterMS: 0})

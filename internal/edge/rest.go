@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
-	"github.com/kansei-live/kansei/internal/text"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -59,7 +58,7 @@ func (s *Server) cors(h http.HandlerFunc) http.HandlerFunc {
 			head.Set("Access-Control-Allow-Origin", origin)
 			head.Set("Access-Control-Expose-Headers", exposed)
 			if r.Method == http.MethodOptions {
-				head.Set("Access-Control-Allow-Methods", "GET, POST, PUT")
+				head.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
 				head.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
 				head.Set("Access-Control-Max-Age", "600")
 			}
@@ -95,7 +94,7 @@ func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed p
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(protocol.Problem{ // as above
 		Title: http.StatusText(status), Status: status, Detail: e.Message,
-		Code: e.Code, RetryMS: e.RetryMS, Close: closed,
+		Code: e.Code, RetryMS: e.RetryMS, Close: closed, Sanction: e.Sanction, State: e.State,
 	})
 }
 
@@ -121,14 +120,19 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request, session string) (
 
 // body reads the JSON body of a request; it has answered when it returns false.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	return s.longBody(w, r, s.cfg.MaxMessage)
+}
+
+// longBody is body for one that may have so many bytes.
+func (s *Server) longBody(w http.ResponseWriter, r *http.Request, most int) ([]byte, bool) {
 	bodyWithin(w, bodyTime)
-	p, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.cfg.MaxMessage)))
+	p, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(most)))
 	if err == nil {
 		return p, true
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		writeProblem(w, http.StatusRequestEntityTooLarge, &protocol.Error{Code: protocol.CodeTooLong,
-			Message: "the body has more than " + strconv.Itoa(s.cfg.MaxMessage) + " bytes"}, 0)
+			Message: "the body has more than " + strconv.Itoa(most) + " bytes"}, 0)
 	} else {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the body could not be read"}, 0)
 	}
@@ -170,70 +174,27 @@ func (s *Server) getRoom(w http.ResponseWriter, r *http.Request) {
 	}
 	defer room.Release()
 	room.Count()
-	room.Ready(r.Context())
+	if room.Ready(r.Context()) {
+		if no := s.refusesNow(room, &who); no != nil {
+			writeRefusal(w, no)
+			return
+		}
+	}
 	state, counts := room.Status()
-	out := protocol.Room{Room: name, State: state}
-	if counts.At > 0 { // nobody waits for them
+	out := roomAnswer{Room: name, State: room.StateFor(who.role.Staff())}
+	shown := who.role.Staff() || state.Count == nil || *state.Count
+	if counts.At > 0 && shown { // nobody waits for them
 		out.Viewers = &protocol.Viewers{Connections: counts.Connections, Users: counts.Users, PeakUsers: counts.PeakUsers, At: counts.At}
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, http.StatusOK, out)
 }
 
-// putRoom is PUT /v1/rooms/{room}: a new state.
-func (s *Server) putRoom(w http.ResponseWriter, r *http.Request) {
-	name, who, ok := s.enter(w, r, "")
-	if !ok {
-		return
-	}
-	if !who.role.Runs() {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "only a broadcaster or moderator may change the room"}, 0)
-		return
-	}
-	u := s.users.hold(userOf(name, who.id), time.Now())
-	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
-	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
-		writeProblem(w, 0, tooMany("messages", wait), 0)
-		return
-	}
-	p, ok := s.body(w, r)
-	if !ok {
-		return
-	}
-	st, err := protocol.DecodeState(p)
-	if e, bad := errors.AsType[*protocol.Error](err); bad {
-		writeProblem(w, 0, e, 0)
-		return
-	}
-	if st.Title, err = text.Clean(st.Title, protocol.MaxTitle); errors.Is(err, text.ErrEmpty) {
-		st.Title, err = "", nil
-	}
-	if err != nil {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeTooLong, Message: "title: " + err.Error()}, 0)
-		return
-	}
-	rev := st.Rev
-	st.Rev, st.Degraded, st.Broadcast = 0, false, 0
-	body, err := json.Marshal(st)
-	if err != nil {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeBadMessage, Message: "the state cannot be stored"}, 0)
-		return
-	}
-	set, err := s.cfg.Log.SetState(r.Context(), name, rev, body)
-	switch {
-	case errors.Is(err, hub.ErrConflict):
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeConflict, Message: "the state is not at rev " + strconv.FormatUint(rev, 10) + " any more"}, 0)
-	case errors.Is(err, hub.ErrUnknownOutcome):
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnknownOutcome, Message: "the state may have changed; the same request again tells", RetryMS: 1000}, 0)
-	case err != nil:
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the state was not changed: the room log cannot be reached", RetryMS: 1000}, 0)
-	default:
-		if set.Body != nil {
-			*st = hub.DecodeState(set)
-		}
-		st.Rev = set.Rev
-		writeJSON(w, http.StatusOK, st)
-	}
+// roomAnswer is a [protocol.Room] with all that the state has.
+type roomAnswer struct {
+	Room    string            `json:"room"`
+	State   json.RawMessage   `json:"state"`
+	Viewers *protocol.Viewers `json:"viewers,omitempty"`
 }
 
 // postComment is POST /v1/rooms/{room}/comments: publishing from a back end.
@@ -267,19 +228,23 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		id  string
 		err *protocol.Error
 	}
-	// Kept open, so that the next ones know the room's rate. Where that is too much, there
-	// is none to know: nobody on this node watches.
-	ended := false
-	if room, ok := s.cfg.Hub.AcquireToRead(name); ok {
-		defer room.Release()
-		if !who.trusted() {
-			room.Ready(r.Context())
-		}
-	} else if !who.trusted() {
-		ended = s.endedInLog(r.Context(), name)
+	// The room judges the comment: what its state and its acts say. It is kept open for the next ones.
+	room, ok := s.readRoom(w, name)
+	if !ok {
+		return
+	}
+	defer room.Release()
+	if !room.Ready(r.Context()) {
+		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: 1000,
+			Message: "the comment was not published: the room log cannot be reached; try again"}, 0)
+		return
+	}
+	if !s.exists(room) {
+		writeRefusal(w, noRoom())
+		return
 	}
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, identity: &who, author: post.User, user: u, ended: ended, req: &post.CommentRequest},
+	s.publish(comment{room: name, identity: &who, author: post.User, user: u, req: &post.CommentRequest},
 		func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {

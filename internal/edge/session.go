@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,8 @@ type session struct {
 	authAt    int64 // when a token came over the connection last, Unix milliseconds
 	malformed int32
 	asked     atomic.Bool // it is to be asked for a fresh token when it has its welcome
-	apart     bool        // it is in no count
+	told      atomic.Pointer[protocol.Blocked]
+	apart     bool // it is in no count
 
 	// Of expiry; the same lock guards them.
 	due     schedule
@@ -41,11 +43,14 @@ type session struct {
 var _ socket.Handler = (*session)(nil)
 
 // welcome makes the first message for somebody who has come as p.
-func (v *session) welcome(p *identity, recovered bool) []byte {
+func (v *session) welcome(p *identity, blocked *protocol.Blocked, limits protocol.Limits, recovered bool) []byte {
 	s := v.server
+	you := s.you(v.room, p)
+	you.Blocked = blocked
+	v.told.Store(blocked)
 	return protocol.Encode(&protocol.Welcome{
-		V: protocol.Version, Room: v.room, Session: v.session, You: s.you(v.room, p),
-		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: s.limitsOf(p),
+		V: protocol.Version, Room: v.room, Session: v.session, You: you,
+		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: limits,
 	})
 }
 
@@ -77,6 +82,10 @@ func (v *session) Message(p []byte) {
 	switch req := req.(type) {
 	case *protocol.CommentRequest:
 		v.comment(req)
+	case *protocol.ActRequest:
+		v.act(req)
+	case *protocol.SetRequest:
+		v.set(req)
 	case *protocol.AuthRequest:
 		v.auth(req)
 	case *protocol.BeatRequest:
@@ -105,6 +114,9 @@ func (v *session) comment(req *protocol.CommentRequest) {
 		answer("", &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: comeBack.Milliseconds(),
 			Message: "the comment was not published: this node is leaving; try again on another"})
 		return
+	}
+	if !v.settled.Load() { // it was quick: what it may do is known when it has come in
+		s.cfg.Hub.Await(context.Background(), v.room)
 	}
 	s.publish(comment{room: v.room, session: v.session, identity: &v.identity, user: v.user, address: v.address, req: req}, answer)
 }

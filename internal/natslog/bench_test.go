@@ -125,9 +125,11 @@ type counting struct {
 
 type observerOff struct{}
 
-func (observerOff) SetState(hub.State)  {}
-func (observerOff) Forgot(hub.Position) {}
-func (observerOff) Degraded(bool)       {}
+func (observerOff) SetState(hub.State)                 {}
+func (observerOff) Standing([]hub.Standing, hub.State) {}
+func (observerOff) Stands(hub.Standing)                {}
+func (observerOff) Forgot(hub.Position)                {}
+func (observerOff) Degraded(bool)                      {}
 
 func (c *counting) Reset(string, []hub.Event, hub.Position) { c.once.Do(c.warm.Done) }
 func (c *counting) Deliver(events []hub.Event)              { c.n.Add(int64(len(events))) }

@@ -79,8 +79,10 @@ type follow struct {
 	epoch        string // of the log that it has come so far in
 	liveSubject  string // what is subscribed to; empty before
 	stateSubject string
+	actSubjects  string // with a wildcard
 	sub          *nats.Subscription
 	stateSub     *nats.Subscription
+	actSub       *nats.Subscription
 	failing      time.Time // since when the tasks fail; zero when they don't
 	degraded     bool      // as it was reported
 }
@@ -384,6 +386,7 @@ func (f *follow) park(w work, err error) {
 func (f *follow) dismiss() {
 	f.unsubscribe(f.log, &f.sub)
 	f.unsubscribe(f.l.state, &f.stateSub)
+	f.unsubscribe(f.l.state, &f.actSub)
 	if f.degraded {
 		f.degraded = false
 		f.l.metrics.degraded.Dec()

@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"strings"
 
 	"github.com/kansei-live/kansei/hub"
 )
@@ -10,6 +11,12 @@ import (
 // reported.
 func (f *follow) showStates(states []liveState) {
 	for _, st := range states {
+		if acts, is := strings.CutSuffix(f.actSubjects, "*"); is && strings.HasPrefix(st.live, acts) {
+			f.tell(func() {
+				f.follower.Stands(hub.Standing{ID: strings.TrimPrefix(st.live, acts), Seq: st.seq, Body: st.data})
+			})
+			continue
+		}
 		if st.live != "" && st.live != f.stateSubject {
 			continue
 		}
@@ -58,6 +65,12 @@ func (f *follow) readState(ctx context.Context, anew bool) error {
 	if err != nil {
 		return err
 	}
+	var acts []hub.Standing
+	if anew {
+		if acts, err = f.standing(ctx); err != nil {
+			return err
+		}
+	}
 	if f.l.state.identity() != id {
 		return errMoved
 	}
@@ -65,6 +78,7 @@ func (f *follow) readState(ctx context.Context, anew bool) error {
 		f.mu.Lock()
 		f.freshState = true
 		f.mu.Unlock()
+		f.tell(func() { f.follower.Standing(acts, rec.state()) })
 		f.setState(rec)
 	} else if rec != nil && rec.seq > f.rev.Load() {
 		f.setState(rec)

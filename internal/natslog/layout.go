@@ -1,11 +1,15 @@
 package natslog
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // The layout of a stream is which subjects it has and what it republishes. It has a version,
@@ -31,7 +35,7 @@ const (
 	//	2: the states have more subjects behind that of a room, republish all of them, and take
 	//	   records that end by themselves
 	//
-	// This version needs nothing of what layout 2 adds, and uses streams of layout 1 as they are.
+	// Acts of moderators need layout 2. This version widens a stream of states of layout 1.
 	knownLayout = 2
 	// readsLayout is the lowest layout version that a node must know to use streams that
 	// this version has created.
@@ -49,6 +53,34 @@ func (s *stream) shape(c *jetstream.StreamConfig, epoch string) {
 	c.RePublish = &jetstream.RePublish{Source: source, Destination: destination}
 	c.Metadata[metaLayout], c.Metadata[metaReads] = strconv.Itoa(knownLayout), strconv.Itoa(readsLayout)
 }
+
+// widen gives the stream of states the subjects of layout 2, which acts need, if an older version has made
+// it. It takes nothing away. Where the user may not, or NeverCreate is set, acts are refused until an
+// operator has done it.
+func (s *stream) widen(ctx context.Context, info *jetstream.StreamInfo) {
+	if !s.isState() || coversAny(info.Config.Subjects, s.subjects+">") || s.l.cfg.NeverCreate || time.Since(s.widened) < widenEvery {
+		return
+	}
+	s.widened = time.Now()
+	c, epoch := info.Config, info.Config.Metadata[metaEpoch]
+	reads := c.Metadata[metaReads]
+	s.shape(&c, epoch)
+	if reads == "" {
+		delete(c.Metadata, metaReads)
+	} else {
+		c.Metadata[metaReads] = reads
+	}
+	if _, err := natsconn.API[jetstream.StreamInfo](ctx, s.l.conn, opUpdate, s.l.cfg.api()+"STREAM.UPDATE."+s.name, c, nil); err != nil {
+		s.l.log.Warn("the stream of states takes no acts of moderators: it was made by an older version, and cannot be widened; "+
+			fmt.Sprintf("nats stream edit %s --subjects '%s' --republish-source '%s' --republish-destination '%s' --allow-msg-ttl", s.name, c.Subjects[0], c.RePublish.Source, c.RePublish.Destination),
+			"stream", s.name, "error", err)
+		return
+	}
+	s.l.log.Info("the stream of states was widened to layout 2", "stream", s.name)
+}
+
+// widenEvery is how often that is tried.
+const widenEvery = time.Minute
 
 // needed matches the subjects that this version uses. Every layout has them.
 func (s *stream) needed() string { return s.subjects + "*" }

@@ -169,6 +169,7 @@ type observer struct {
 	headAt   int64
 	wrong    error
 	inside   bool
+	standing []hub.Standing
 }
 
 func (o *observer) enter() func() {
@@ -221,6 +222,18 @@ func (o *observer) Forgot(at hub.Position) {
 		o.fail(fmt.Errorf("forgotten up to %d, behind %d", head, o.head))
 	}
 	o.head = head
+}
+
+func (o *observer) Standing(all []hub.Standing, _ hub.State) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.standing = all
+}
+
+func (o *observer) Stands(s hub.Standing) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.standing = append(o.standing, s)
 }
 
 func (o *observer) SetState(s hub.State) {

@@ -32,6 +32,8 @@ const (
 	opTailProbe = "tail_probe" // last messages of many rooms
 	opFeed      = "feed"       // a batch of events for back ends
 	opConfig    = "config"     // an entry of the table
+	opPurge     = "purge"      // the records of a room
+	opUpdate    = "update"     // a stream is widened
 	opProbe     = "probe"      // whether the user may write to a stream
 	opStranger  = "stranger"   // an answer of another stream to an append
 	opMirror    = "mirror"     // an answer of a mirror to a direct get
@@ -55,7 +57,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opConfig}, []string{opPublish, opStranger, opMirror}),
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opConfig, opPurge, opUpdate}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",

@@ -154,7 +154,7 @@ func TestStateOfANewerSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const kept = `{"status":"live","title":"u","broadcast":1,"later":{"a":[1,2]}}`
+	const kept = `{"broadcast":1,"later":{"a":[1,2]},"status":"live","title":"u"}`
 	told(kept)
 	// The same change again is the same change, also when a later node has changed its fields.
 	if again, err := setState(ctx, l, "r", st.Rev, put); err != nil || again != rev {

@@ -59,6 +59,7 @@ type stream struct {
 
 	tried   time.Time // when prove was done last, and on which connection
 	triedOn uint64
+	widened time.Time // when widen was tried last
 
 	recheck    atomic.Bool                              // whether the log still has the end that it had, after a cut or a sign
 	unsure     atomic.Bool                              // the same, until the answer; or the leader was not reached, or says that it is shorter
@@ -398,6 +399,7 @@ func (s *stream) examine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.widen(ctx, info)
 	if other { // what is known is of the one before
 		had, high = nil, hub.Position{}
 	}

@@ -243,14 +243,18 @@ func (t *Table) take(all []Entry, rec *record) []Entry {
 // Put writes an entry in the place of the one of its name, and returns when it is stored and this
 // node has been told of it. Its error is [hub.ErrUnavailable] when it is not stored, and
 // [hub.ErrUnknownOutcome] when it may be: to write it again is safe.
-func (t *Table) Put(ctx context.Context, e Entry) error {
+func (t *Table) Put(ctx context.Context, e Entry) error { return t.PutFor(ctx, e, 0) }
+
+// PutFor is Put for an entry that lives for a time; 0: for good. Nodes that were told of it are not told
+// of its end.
+func (t *Table) PutFor(ctx context.Context, e Entry, life time.Duration) error {
 	if len(e.Body) > maxEntry {
 		return fmt.Errorf("natslog: an entry has %d bytes, at most %d are taken", len(e.Body), maxEntry)
 	}
-	err := t.store(ctx, e)
+	err := t.store(ctx, e, life)
 	if errors.Is(err, natsconn.ErrNoResponders) {
 		if err = t.create(ctx); err == nil {
-			err = t.store(ctx, e)
+			err = t.store(ctx, e, life)
 		}
 	}
 	switch {
@@ -265,9 +269,13 @@ func (t *Table) Put(ctx context.Context, e Entry) error {
 	return nil
 }
 
-func (t *Table) store(ctx context.Context, e Entry) error {
+func (t *Table) store(ctx context.Context, e Entry, life time.Duration) error {
 	var said error
-	err := t.l.conn.AskWith(ctx, opConfig, &nats.Msg{Subject: t.s.subjects + e.Name, Data: e.Body}, 1, func(answer *nats.Msg) bool {
+	m := &nats.Msg{Subject: t.s.subjects + e.Name, Data: e.Body}
+	if life > 0 {
+		m.Header = lifeHeader(life)
+	}
+	err := t.l.conn.AskWith(ctx, opConfig, m, 1, func(answer *nats.Msg) bool {
 		var ack *jetstream.PubAck
 		if ack, said = natsconn.Decode[jetstream.PubAck](answer.Data); said == nil && ack.Stream != t.s.name {
 			said = fmt.Errorf("stream %q has taken it", ack.Stream)

@@ -26,7 +26,8 @@ var (
 //     worker that warms the follow up is the one who would show them.
 //  2. Ask the leader for the room's last record, the target. Whatever is stored
 //     later comes live, or is found missing.
-//  3. Read the latest records up to the target, from any replica, which may lack
+//  3. Read the standing records, which are written before their events: those of all acts up to
+//     the target are there. Read the latest records up to the target, from any replica, which may lack
 //     some of them: see read.
 //  4. Report them. What has waited and is not beyond the target is dropped by its
 //     position; what is goes on from there, or shows a gap (follow.show).
@@ -60,6 +61,11 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Every act up to the target has its record by now.
+	acts, err := f.standing(ctx)
+	if err != nil {
+		return err
+	}
 	events, had, err := f.log.recent(ctx, f.room, f.recent, last)
 	if err != nil {
 		return err
@@ -76,7 +82,10 @@ func (f *follow) warmUp(ctx context.Context) error {
 	f.warm, f.freshLog, f.freshState = true, true, true
 	f.expected, f.forgotten = 0, hub.Position{}
 	f.mu.Unlock()
-	f.tell(func() { f.follower.Reset(id.epoch, events, had) })
+	f.tell(func() {
+		f.follower.Standing(acts, state.state())
+		f.follower.Reset(id.epoch, events, had)
+	})
 	f.told.Store(pasts)
 	f.setState(state)
 	return nil
@@ -131,6 +140,7 @@ func (f *follow) forget(upTo hub.Position) {
 		f.come(upTo)
 	}
 	f.tell(func() { f.follower.Forgot(f.place()) })
+	f.wake(taskStateAnew) // there may have been acts
 }
 
 // subscribe has the follow hear what streams of these epochs republish of its
@@ -140,9 +150,12 @@ func (f *follow) subscribe(epoch, stateEpoch string) error {
 	if nc == nil || !f.l.conn.Connected() {
 		return natsconn.ErrNotConnected
 	}
-	err := f.hear(nc, f.log, epoch, &f.liveSubject, &f.sub)
+	err := f.hear(nc, f.log, epoch, "", &f.liveSubject, &f.sub)
 	if err == nil {
-		err = f.hear(nc, f.l.state, stateEpoch, &f.stateSubject, &f.stateSub)
+		err = f.hear(nc, f.l.state, stateEpoch, "", &f.stateSubject, &f.stateSub)
+	}
+	if err == nil {
+		err = f.hear(nc, f.l.state, stateEpoch, ".act.*", &f.actSubjects, &f.actSub)
 	}
 	if err == nil {
 		err = nc.FlushTimeout(f.l.cfg.RequestTimeout)
@@ -155,9 +168,10 @@ func (f *follow) subscribe(epoch, stateEpoch string) error {
 	return nil
 }
 
-// hear subscribes to the room's subject of one stream, if it has not.
-func (f *follow) hear(nc *nats.Conn, s *stream, epoch string, subject *string, sub **nats.Subscription) error {
-	want := s.liveSubjects(epoch) + f.room
+// hear subscribes to a subject of the room in one stream, if it has not: that of the room, and what
+// follows it.
+func (f *follow) hear(nc *nats.Conn, s *stream, epoch, behind string, subject *string, sub **nats.Subscription) error {
+	want := s.liveSubjects(epoch) + f.room + behind
 	if *subject == want {
 		return nil
 	}

@@ -1,0 +1,490 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/kansei-live/kansei/protocol"
+)
+
+// crew is a node with a moderator and a viewer in a room.
+type crew struct {
+	*testNode
+	mod, boss, ken string // tokens
+}
+
+func newCrew(t *testing.T, args ...string) crew {
+	n := runNode(t, append([]string{"--rate=1000", "--burst=1000"}, args...)...)
+	return crew{n, n.token("mod", protocol.RoleModerator, "r"), n.token("boss", protocol.RoleBroadcaster, "r"), n.token("ken", protocol.RoleViewer, "r")}
+}
+
+func (c crew) in(token string) *wsConn { return c.mustDial("r", "?token="+token) }
+
+// act does an act over HTTP.
+func (c crew) act(token, body string) (status int, got protocol.ActDone, problem protocol.Problem) {
+	c.t.Helper()
+	status, answer := c.do(http.MethodPost, c.url+"/v1/rooms/r/acts", token, body)
+	if status == http.StatusOK {
+		_ = json.Unmarshal([]byte(answer), &got)
+	} else {
+		_ = json.Unmarshal([]byte(answer), &problem)
+	}
+	return status, got, problem
+}
+
+// does is act for one that has to succeed.
+func (c crew) does(token, body string) protocol.ActDone {
+	c.t.Helper()
+	status, got, problem := c.act(token, body)
+	if status != http.StatusOK {
+		c.t.Fatalf("%s: %d %+v", body, status, problem)
+	}
+	return got
+}
+
+// set patches the state.
+func (c crew) set(patch string) {
+	c.t.Helper()
+	if status, answer := c.do(http.MethodPatch, c.url+"/v1/rooms/r", c.boss, patch); status != http.StatusOK {
+		c.t.Fatalf("%s: %d %s", patch, status, answer)
+	}
+}
+
+// comment says something and returns its id.
+func (c *wsConn) comment(text string) string {
+	c.t.Helper()
+	c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":%q}`, text, text))
+	m := c.next("ok", "error")
+	if m["type"] != "ok" {
+		c.t.Fatalf("%s: %v", text, m)
+	}
+	return m["id"].(string)
+}
+
+// refused says something and returns why not.
+func (c *wsConn) refused(text string) map[string]any {
+	c.t.Helper()
+	c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":%q}`, text+time.Now().String(), text))
+	m := c.next("ok", "error")
+	if m["type"] != "error" {
+		c.t.Fatalf("%s was taken", text)
+	}
+	return m
+}
+
+// read returns the texts of what everybody can read.
+func (c crew) read() string {
+	c.t.Helper()
+	page, _ := c.comments("r", nil)
+	var out []string
+	for _, it := range page.Items {
+		out = append(out, it.Text)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestRemoveAndUndo(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, eve := c.in(c.ken), c.in(c.token("eve", protocol.RoleViewer, "r"))
+	a := ken.comment("one")
+	b := ken.comment("two")
+	eve.next("comments")
+	done := c.does(c.mod, fmt.Sprintf(`{"type":"remove","ref":"1","ids":[%q],"reason":"no"}`, a))
+	if done.Act == "" || done.Cursor == "" {
+		t.Errorf("the act is %+v", done)
+	}
+	if m := eve.next("removed"); fmt.Sprint(m["ids"]) != "["+a+"]" {
+		t.Errorf("viewers are told %v", m)
+	}
+	if got := c.read(); got != "two" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if m := c.in(c.ken).next("comments"); strings.Join(texts(m), " ") != "two" {
+		t.Errorf("a newcomer gets %v", m)
+	}
+	// The same again is the same act.
+	if again := c.does(c.mod, fmt.Sprintf(`{"type":"remove","ref":"1","ids":[%q],"reason":"no"}`, a)); again != done {
+		t.Errorf("again it is %+v, was %+v", again, done)
+	}
+	// The broadcaster's are not the moderator's to remove.
+	boss := c.in(c.boss)
+	if status, _, p := c.act(c.mod, fmt.Sprintf(`{"type":"remove","ids":[%q]}`, boss.comment("mine"))); status != http.StatusForbidden || p.Code != protocol.CodeForbidden {
+		t.Errorf("the broadcaster's: %d %+v", status, p)
+	}
+	// A viewer takes back what is their own, and nothing else.
+	if status, _, _ := c.act(c.ken, fmt.Sprintf(`{"type":"remove","ids":[%q]}`, b)); status != http.StatusOK {
+		t.Errorf("one's own: %d", status)
+	}
+	if status, _, _ := c.act(c.token("eve", protocol.RoleViewer, "r"), fmt.Sprintf(`{"type":"remove","ids":[%q]}`, b)); status != http.StatusForbidden {
+		t.Errorf("another's: %d", status)
+	}
+	if got := c.read(); got != "mine" {
+		t.Errorf("what can be read is %q", got)
+	}
+	undo := fmt.Sprintf(`{"type":"undo","ref":"2","act":%q}`, done.Act)
+	first := c.does(c.boss, undo)
+	m := eve.next("restored")
+	if items := m["items"].([]any); len(items) != 1 || items[0].(map[string]any)["text"] != "one" {
+		t.Errorf("viewers are told %v", m)
+	}
+	if got := c.read(); got != "one mine" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if again := c.does(c.boss, undo); again != first {
+		t.Errorf("again it is %+v, was %+v", again, first)
+	}
+	if again := c.does(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, done.Act)); again.Act != first.Act {
+		t.Errorf("another one undoes it again: %+v", again)
+	}
+	if status, _, p := c.act(c.mod, `{"type":"undo","act":"abcdefghijklmnopqrstuv"}`); status != http.StatusNotFound || p.Code != protocol.CodeNoAct {
+		t.Errorf("an act that never was: %d %+v", status, p)
+	}
+	// Removed again it is gone again.
+	c.does(c.mod, fmt.Sprintf(`{"type":"remove","ref":"3","ids":[%q]}`, a))
+	if got := c.read(); got != "mine" {
+		t.Errorf("what can be read is %q", got)
+	}
+}
+
+func TestMuteTellsWhyAndHowLong(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, "--appeal-url=https://example.com/appeal")
+	ken := c.in(c.ken)
+	ken.comment("hello")
+	mod := c.in(c.mod)
+	mod.say(`{"type":"mute","ref":"m","user":"ken","for_ms":600000,"reason":"no advertising"}`)
+	act := mod.next("ok", "error")
+	if act["act"] == nil || act["cursor"] == nil {
+		t.Fatalf("the act is answered with %v", act)
+	}
+	check := func(what string, b map[string]any) {
+		t.Helper()
+		left, _ := b["retry_ms"].(float64)
+		if b["code"] != "muted" || b["reason"] != "no advertising" || b["act"] != act["act"] || b["appeal_url"] != "https://example.com/appeal" || left < 590000 || left > 600000 {
+			t.Errorf("%s: %v", what, b)
+		}
+	}
+	you := ken.next("you")
+	check("you", you["blocked"].(map[string]any))
+	check("error", ken.refused("again"))
+	check("welcome", c.in(c.ken).next("welcome")["you"].(map[string]any)["blocked"].(map[string]any))
+	status, answer := c.do(http.MethodPost, c.url+"/v1/rooms/r/comments", c.ken, `{"text":"by post"}`)
+	var p map[string]any
+	_ = json.Unmarshal([]byte(answer), &p)
+	if check("problem", p); status != http.StatusForbidden {
+		t.Errorf("%d %s", status, answer)
+	}
+	// Nobody mutes a broadcaster but a broadcaster who... not even that.
+	c.in(c.boss).next("comments")
+	if status, _, _ := c.act(c.mod, `{"type":"mute","user":"boss"}`); status != http.StatusForbidden {
+		t.Errorf("a moderator mutes a broadcaster: %d", status)
+	}
+	if status, _, _ := c.act(c.ken, `{"type":"mute","user":"eve"}`); status != http.StatusForbidden {
+		t.Errorf("a viewer mutes: %d", status)
+	}
+	mod.say(`{"type":"unmute","ref":"u","user":"ken"}`)
+	if m := mod.next("ok", "error"); m["act"] == nil {
+		t.Errorf("unmute: %v", m)
+	}
+	if you := ken.next("you"); you["blocked"] != nil {
+		t.Errorf("you are %v", you)
+	}
+	ken.comment("thanks")
+	mod.say(`{"type":"unmute","ref":"u2","user":"ken"}`)
+	if m := mod.next("ok", "error"); m["type"] != "ok" || m["act"] != nil {
+		t.Errorf("unmute of somebody who is not muted: %v", m)
+	}
+}
+
+func TestBan(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, other, eve := c.in(c.ken), c.in(c.ken), c.in(c.token("eve", protocol.RoleViewer, "r"))
+	ken.comment("spam")
+	done := c.does(c.mod, `{"type":"ban","ref":"b","user":"ken","for_ms":3600000,"reason":"spam","clear":true}`)
+	for _, conn := range []*wsConn{ken, other} {
+		if b := conn.next("you")["blocked"].(map[string]any); b["code"] != "banned" || b["reason"] != "spam" {
+			t.Errorf("blocked %v", b)
+		}
+		code, reason := conn.closed()
+		if ms := protocol.RetryMS(reason); code != websocket.StatusCode(protocol.CloseBanned) || !strings.Contains(reason, "spam") || ms < 3500000 || ms > 3600000 {
+			t.Errorf("closed with %d %q", code, reason)
+		}
+	}
+	if m := eve.next("removed"); m["user"] != "ken" {
+		t.Errorf("viewers are told %v", m)
+	}
+	if got := c.read(); got != "" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if code, reason := c.in(c.ken).closed(); code != websocket.StatusCode(protocol.CloseBanned) {
+		t.Errorf("came in: %d %q", code, reason)
+	}
+	status, answer := c.do(http.MethodGet, c.url+"/v1/rooms/r", c.ken, "")
+	var p protocol.Problem
+	_ = json.Unmarshal([]byte(answer), &p)
+	if status != http.StatusForbidden || p.Code != protocol.CodeBanned || p.Close != protocol.CloseBanned || p.Reason != "spam" || p.Act != done.Act || p.RetryMS == 0 {
+		t.Errorf("%d %s", status, answer)
+	}
+	c.does(c.mod, `{"type":"unban","user":"ken"}`)
+	if m := eve.next("restored"); len(m["items"].([]any)) != 1 {
+		t.Errorf("viewers are told %v", m)
+	}
+	c.in(c.ken).comment("back")
+	if got := c.read(); got != "spam back" {
+		t.Errorf("what can be read is %q", got)
+	}
+}
+
+func TestQuietMute(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, eve := c.in(c.ken), c.in(c.token("eve", protocol.RoleViewer, "r"))
+	eve.comment("hi")
+	ken.next("comments")
+	done := c.does(c.mod, `{"type":"mute","user":"ken","for_ms":60000,"quiet":true}`)
+	ken.comment("can you hear me")
+	if got := texts(ken.next("comments")); fmt.Sprint(got) != "[can you hear me]" {
+		t.Errorf("the author sees %q", got)
+	}
+	eve.comment("no")
+	if got := c.read(); got != "hi no" {
+		t.Errorf("others see %q", got)
+	}
+	eve.say(`{"type":"comment","ref":"end","text":"end"}`)
+	for seen := ""; !strings.Contains(seen, "end"); {
+		if seen = fmt.Sprint(texts(eve.next("comments"))); strings.Contains(seen, "hear") {
+			t.Errorf("others see %q", seen)
+		}
+	}
+	if b := c.in(c.ken).next("welcome")["you"].(map[string]any)["blocked"]; b != nil {
+		t.Errorf("the user is told %v", b)
+	}
+	c.does(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, done.Act))
+	if m := eve.next("restored"); m["items"].([]any)[0].(map[string]any)["text"] != "can you hear me" {
+		t.Errorf("viewers are told %v", m)
+	}
+	if got := c.read(); got != "hi can you hear me no end" {
+		t.Errorf("others see %q", got)
+	}
+}
+
+func TestWarnAndAck(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken := c.in(c.ken)
+	ken.comment("x")
+	c.does(c.mod, `{"type":"warn","user":"ken","reason":"be kind"}`)
+	b := ken.next("you")["blocked"].(map[string]any)
+	if b["code"] != "warned" || b["reason"] != "be kind" {
+		t.Fatalf("blocked %v", b)
+	}
+	if e := ken.refused("y"); e["code"] != "warned" || e["act"] != b["act"] {
+		t.Errorf("%v", e)
+	}
+	if status, _, _ := c.act(c.token("eve", protocol.RoleViewer, "r"), fmt.Sprintf(`{"type":"ack","act":%q}`, b["act"])); status != http.StatusForbidden {
+		t.Errorf("another one acknowledges it: %d", status)
+	}
+	ken.say(fmt.Sprintf(`{"type":"ack","ref":"a","act":%q}`, b["act"]))
+	for range 2 { // in any order
+		if m := ken.next("ok", "error", "you"); m["type"] == "error" || m["blocked"] != nil {
+			t.Fatalf("%v", m)
+		}
+	}
+	ken.comment("z")
+}
+
+func TestClear(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, eve := c.in(c.ken), c.in(c.token("eve", protocol.RoleViewer, "r"))
+	ken.comment("a")
+	eve.comment("b")
+	c.does(c.mod, `{"type":"clear","user":"ken"}`)
+	if m := eve.next("removed"); m["user"] != "ken" {
+		t.Errorf("%v", m)
+	}
+	if got := c.read(); got != "b" {
+		t.Errorf("%q", got)
+	}
+	ken.comment("c")
+	done := c.does(c.mod, `{"type":"clear"}`)
+	if m := eve.next("removed"); m["all"] != true {
+		t.Errorf("%v", m)
+	}
+	ken.comment("d")
+	if got := c.read(); got != "d" {
+		t.Errorf("%q", got)
+	}
+	c.does(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, done.Act))
+	if got := c.read(); got != "b c d" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, guest, mod := c.in(c.ken), c.mustDial("r", ""), c.in(c.mod)
+	code := func(conn *wsConn, text string) string {
+		t.Helper()
+		conn.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":%q}`, text, text))
+		m := conn.next("ok", "error")
+		code, _ := m["code"].(string)
+		return code
+	}
+	n := 0
+	for _, row := range []struct{ patch, ken, guest, mod string }{
+		{`{"mode":"users"}`, "", "locked", ""},
+		{`{"mode":"members"}`, "locked", "locked", ""},
+		{`{"mode":"known","known_ms":3600000}`, "locked", "locked", ""},
+		{`{"mode":"locked"}`, "locked", "locked", ""},
+		{`{"mode":null}`, "", "", ""},
+		{`{"status":"scheduled"}`, "", "", ""},
+		{`{"early_chat":false}`, "locked", "locked", ""},
+		{`{"status":"live","links":"none"}`, "", "", ""},
+		{`{"status":"ended"}`, "locked", "locked", ""},
+	} {
+		c.set(row.patch)
+		n++
+		for who, want := range map[*wsConn]string{ken: row.ken, guest: row.guest, mod: row.mod} {
+			if got := code(who, fmt.Sprint(n, want)); got != want {
+				t.Errorf("%s: %q, want %q", row.patch, got, want)
+			}
+		}
+	}
+	c.set(`{"status":"live","text":5}`)
+	if got := code(ken, "看看 https://example.com"); got != "too_long" {
+		t.Errorf("too long: %q", got)
+	}
+	c.set(`{"text":null}`)
+	for text, want := range map[string]string{
+		"看看https://x": "no_links", "WWW.example.com": "no_links", "http:// nothing": "", "www. nothing": "", "awww.cute": "", "https://": "",
+	} {
+		if got := code(ken, text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+	if got := code(mod, "https://example.com"); got != "" {
+		t.Errorf("the staff: %q", got)
+	}
+	// Whom the staff trusts is known.
+	c.set(`{"mode":"known"}`)
+	if e := ken.refused("k"); e["retry_ms"] == nil {
+		t.Errorf("%v", e)
+	}
+	c.does(c.mod, `{"type":"trust","user":"ken"}`)
+	ken.comment("trusted")
+}
+
+func TestSlowMode(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, mod := c.in(c.ken), c.in(c.mod)
+	ken.comment("before")
+	c.set(`{"slow_ms":60000}`)
+	e := ken.refused("too soon")
+	if left := e["retry_ms"].(float64); e["code"] != "slow_mode" || left < 50000 || left > 60000 {
+		t.Errorf("%v", e)
+	}
+	b := c.in(c.ken).next("welcome")["you"].(map[string]any)["blocked"].(map[string]any)
+	if left := b["retry_ms"].(float64); b["code"] != "slow_mode" || left < 50000 || left > 60000 {
+		t.Errorf("a reload: %v", b)
+	}
+	mod.comment("1")
+	mod.comment("2")
+	// Two at once through one node: one.
+	eve := c.in(c.token("eve", protocol.RoleViewer, "r"))
+	eve.say(`{"type":"comment","ref":"a","text":"a"}`)
+	eve.say(`{"type":"comment","ref":"b","text":"b"}`)
+	first, second := eve.next("ok", "error"), eve.next("ok", "error")
+	if first["type"] == second["type"] {
+		t.Errorf("%v and %v", first, second)
+	}
+	c.set(`{"slow_ms":0}`)
+	ken.comment("after")
+}
+
+func TestStateOverTheSocket(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken, mod := c.in(c.ken), c.in(c.mod)
+	id := ken.comment("pin me")
+	mod.say(fmt.Sprintf(`{"type":"set","ref":"s","rev":0,"state":{"title":"t","notice":"n\n\u200bn","pin":{"id":%q},"data":{"a":[1,"<b>"]},"count":false}}`, id))
+	ok := mod.next("ok", "error")
+	if ok["rev"] == nil {
+		t.Fatalf("%v", ok)
+	}
+	var st map[string]any
+	for st = ken.next("state"); st["rev"] == 0.0; st = ken.next("state") {
+	}
+	pin := st["pin"].(map[string]any)["comment"].(map[string]any)
+	if st["notice"] != "n\nn" || pin["text"] != "pin me" || pin["user"].(map[string]any)["id"] != "ken" || fmt.Sprint(st["data"]) != "map[a:[1 <b>]]" || st["rev"] != ok["rev"] {
+		t.Errorf("%v", st)
+	}
+	// Of a conflict everybody gets the present document.
+	mod.say(`{"type":"set","ref":"s2","rev":0,"state":{"title":"u"}}`)
+	e := mod.next("ok", "error")
+	if now, _ := e["state"].(map[string]any); e["code"] != "conflict" || now["title"] != "t" || now["rev"] != ok["rev"] {
+		t.Errorf("%v", e)
+	}
+	// A client of the first version ends the broadcast, and wipes nothing that it does not know.
+	status, answer := c.do(http.MethodPut, c.url+"/v1/rooms/r", c.boss, fmt.Sprintf(`{"rev":%.0f,"status":"ended","title":"t"}`, ok["rev"]))
+	if status != http.StatusOK || !strings.Contains(answer, `"notice":"n\nn"`) {
+		t.Errorf("%d %s", status, answer)
+	}
+	// What is pinned goes when it is removed, and comes back.
+	done := c.does(c.mod, fmt.Sprintf(`{"type":"remove","ids":[%q]}`, id))
+	if _, body := c.get(c.url + "/v1/rooms/r"); strings.Contains(body, "pin me") || !strings.Contains(body, `"title":"t"`) {
+		t.Errorf("%s", body)
+	}
+	c.does(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, done.Act))
+	if _, body := c.get(c.url + "/v1/rooms/r"); !strings.Contains(body, "pin me") {
+		t.Errorf("%s", body)
+	}
+	ken.say(`{"type":"set","ref":"s3","state":{"title":"mine"}}`)
+	if e := ken.next("error"); e["code"] != "forbidden" {
+		t.Errorf("%v", e)
+	}
+	for _, bad := range []string{`{"slow_ms":300001}`, `{"mode":"x"}`, `{"pin":{"id":"zzzzzzzzzz"}}`, `{"notice":"` + strings.Repeat("x", 1001) + `"}`, `[]`} {
+		if status, answer := c.do(http.MethodPatch, c.url+"/v1/rooms/r", c.boss, bad); status != 400 && status != 422 {
+			t.Errorf("%.40s: %d %s", bad, status, answer)
+		}
+	}
+}
+
+// Acts, sanctions and the state are there after a restart.
+func TestActsOutliveTheNode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	n, stop := startNode(t, "--data-dir="+dir, "--rate=1000", "--burst=1000")
+	c := crew{n, n.token("mod", protocol.RoleModerator, "r"), n.token("boss", protocol.RoleBroadcaster, "r"), n.token("ken", protocol.RoleViewer, "r")}
+	ken := c.in(c.ken)
+	id := ken.comment("secret")
+	ken.comment("stays")
+	c.does(c.mod, fmt.Sprintf(`{"type":"remove","ids":[%q]}`, id))
+	c.does(c.mod, `{"type":"ban","user":"eve"}`)
+	undone := c.does(c.mod, `{"type":"ban","user":"ken"}`)
+	c.does(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, undone.Act))
+	c.set(`{"slow_ms":1000}`)
+	stop()
+	n, stop = startNode(t, "--data-dir="+dir)
+	defer stop()
+	c.testNode = n
+	if got := c.read(); got != "stays" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if code, _ := c.mustDial("r", "?token="+c.token("eve", protocol.RoleViewer, "r")).closed(); code != websocket.StatusCode(protocol.CloseBanned) {
+		t.Errorf("the ban is forgotten: %d", code)
+	}
+	if m := c.in(c.ken).next("state"); m["slow_ms"] != 1000.0 {
+		t.Errorf("%v", m)
+	}
+}
