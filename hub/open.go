@@ -16,6 +16,8 @@ const (
 	// countLinger is the same for one of which nothing is known but that somebody has asked
 	// for its counts: they come within a second, and are there for who asks again.
 	countLinger = 2 * time.Second
+	// postRooms is how many times Config.ReadRooms rooms those may open who post.
+	postRooms = 10
 	// maxLingering is how many rooms that everybody has left stay open. With more of
 	// them the next rooms are shut at once: one connection can visit thousands
 	// of rooms one after the other.
@@ -43,11 +45,21 @@ func (h *Hub) acquire(name string) *Room {
 // [Room.Ready]. It returns false when the room is not open and Config.ReadRooms
 // others are open for nothing but to be read.
 func (h *Hub) AcquireToRead(name string) (*Room, bool) {
+	return h.acquireUpTo(name, h.cfg.ReadRooms)
+}
+
+// AcquireToPost is AcquireToRead for those who come with a token and do something in the room: what
+// readers may have open does not keep them out, up to postRooms times as many rooms.
+func (h *Hub) AcquireToPost(name string) (*Room, bool) {
+	return h.acquireUpTo(name, postRooms*h.cfg.ReadRooms)
+}
+
+func (h *Hub) acquireUpTo(name string, most int) (*Room, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.rooms[name]
 	if r == nil {
-		if h.read >= h.cfg.ReadRooms {
+		if h.read >= most {
 			return nil, false
 		}
 		r = h.open(name)

@@ -30,7 +30,7 @@ const (
 	MaxReason  = 200                                 // code points
 	MaxActMS   = 10 * 366 * 24 * int64(60*60*1000)   // how long an act may last that ends
 	MaxQuietMS = int64(60 * 60 * 1000)               // the same of one that its user is not told of
-	MaxActBody = MaxActIDs*(MaxID+len(`"",`)) + 4096 // bytes of a request
+	MaxActBody = MaxActIDs*(MaxID+len(`"",`)) + 5576 // bytes of a request: 24 KiB
 	minActMS   = 1000
 )
 

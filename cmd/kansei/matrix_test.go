@@ -121,6 +121,32 @@ var entrances = map[string]func(t *testing.T, s subject) (bool, string){
 		_ = json.Unmarshal([]byte(body), &room)
 		return request(http.MethodPut, "/v1/rooms/ROOM", fmt.Sprintf(`{"rev":%d,"status":"live"}`, room.State.Rev))(t, s)
 	},
+	"`PATCH /v1/rooms/{room}`, `set`": func(t *testing.T, s subject) (bool, string) {
+		did, how := request(http.MethodPatch, "/v1/rooms/ROOM", `{"title":"t"}`)(t, s)
+		if c, m, _ := s.comeIn(t, ""); m != nil {
+			c.say(`{"type":"set","ref":"set","state":{"title":"t"}}`)
+			if answer := c.next("ok", "error"); (answer["type"] == "ok") != did {
+				t.Errorf("over the socket: %v", answer)
+			}
+		}
+		return did, how
+	},
+	"`DELETE /v1/rooms/{room}`": request(http.MethodDelete, "/v1/rooms/ROOM", ""),
+	"`POST …/acts`: on others":  request(http.MethodPost, "/v1/rooms/ROOM/acts", `{"type":"mute","user":"nobody","for_ms":1000}`),
+	"take back one's own comment": func(t *testing.T, s subject) (bool, string) {
+		c, m, how := s.comeIn(t, "")
+		if m == nil {
+			return false, how
+		}
+		c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":"mine"}`, time.Now().String()))
+		answer := c.next("ok", "error")
+		if answer["type"] != "ok" {
+			return false, fmt.Sprint(answer)
+		}
+		c.say(fmt.Sprintf(`{"type":"remove","ref":"remove","ids":[%q]}`, answer["id"]))
+		answer = c.next("ok", "error")
+		return answer["type"] == "ok", fmt.Sprint(answer)
+	},
 	"`GET …/viewers`":              request(http.MethodGet, "/v1/rooms/ROOM/viewers", ""),
 	"`GET /v1/users/{user}/rooms`": request(http.MethodGet, "/v1/users/u/rooms", ""),
 	"`GET /v1/rooms?sort=users`":   request(http.MethodGet, "/v1/rooms?sort=users", ""),

@@ -171,7 +171,7 @@ func (n *node) start(ctx context.Context) error {
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
 	sockets := socket.NewServer(socket.Config{
-		Deflate: n.cfg.Compress, MaxMessage: n.cfg.MaxMessage, Metrics: socket.NewMetrics(reg), Logger: n.log,
+		Deflate: n.cfg.Compress, MaxMessage: n.cfg.MaxMessage, MaxLong: protocol.MaxActBody, Metrics: socket.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the sockets", sockets.Close)
 

@@ -136,7 +136,8 @@ func TestPostGetPut(t *testing.T) {
 		{"POST", "/comments", staff, strings.Repeat("x", 9000), 413, "8192"},
 		{"PUT", "", n.token("u", protocol.RoleViewer, "r"), `{"status":"live"}`, 403, "forbidden"},
 		{"PUT", "", staff, `{"status":"asleep"}`, 400, "status"},
-		{"DELETE", "", staff, "", 404, "no DELETE"},
+		{"DELETE", "/comments", staff, "", 404, "no DELETE"},
+		{"DELETE", "", n.token("mod", protocol.RoleModerator, "r"), "", 403, "broadcaster"},
 	} {
 		if status, body := n.do(c.method, room+c.path, c.token, c.body); status != c.status || !strings.Contains(body, c.want) {
 			t.Errorf("%s %s %.30s: %d %s, want %d %s", c.method, c.path, c.body, status, body, c.status, c.want)

@@ -325,7 +325,7 @@ func (v *session) beside(ref string, do func(context.Context, *hub.Room, *identi
 		e.Ref = ref
 		v.send(e)
 	}
-	switch room, ok := s.cfg.Hub.AcquireToRead(v.room); {
+	switch room, ok := s.cfg.Hub.AcquireToPost(v.room); {
 	case !ok:
 		refuse(unreached())
 	case v.parting.Load():
@@ -370,7 +370,7 @@ func (s *Server) postAct(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, 0, e, 0)
 		return
 	}
-	room, ok := s.readRoom(w, name)
+	room, ok := s.postRoom(w, name)
 	if !ok {
 		return
 	}

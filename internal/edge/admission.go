@@ -179,6 +179,9 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := &session{ticket: *t, conn: conn}
+	if v.role.Runs() {
+		conn.Lengthen() // for acts on many comments
+	}
 	if !s.enroll(v) { // the node has begun to drain meanwhile
 		t.release()
 		s.refused.Add(1)

@@ -150,11 +150,20 @@ const busyRetry = time.Second
 // false.
 func (s *Server) readRoom(w http.ResponseWriter, name string) (*hub.Room, bool) {
 	room, ok := s.cfg.Hub.AcquireToRead(name)
-	if !ok {
-		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: busyRetry.Milliseconds(),
-			Message: "this node reads as many rooms without viewers as it may"}, 0)
-	}
-	return room, ok
+	return room, ok || busy(w)
+}
+
+// postRoom acquires a room for somebody who does something there; it has answered when it returns false.
+func (s *Server) postRoom(w http.ResponseWriter, name string) (*hub.Room, bool) {
+	room, ok := s.cfg.Hub.AcquireToPost(name)
+	return room, ok || busy(w)
+}
+
+// busy answers that too many rooms are open; it returns false.
+func busy(w http.ResponseWriter) bool {
+	writeProblem(w, 0, &protocol.Error{Code: protocol.CodeUnavailable, RetryMS: busyRetry.Milliseconds(),
+		Message: "this node reads as many rooms without viewers as it may"}, 0)
+	return false
 }
 
 // getRoom is GET /v1/rooms/{room}: state and counts, or why a viewer with the same
@@ -229,7 +238,7 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		err *protocol.Error
 	}
 	// The room judges the comment: what its state and its acts say. It is kept open for the next ones.
-	room, ok := s.readRoom(w, name)
+	room, ok := s.postRoom(w, name)
 	if !ok {
 		return
 	}

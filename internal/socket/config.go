@@ -13,6 +13,8 @@ type Config struct {
 	Deflate bool
 	// MaxMessage is the most bytes a peer's message may have, inflated: 8192.
 	MaxMessage int
+	// MaxLong is the same for peers of whom [Conn.Lengthen] says so: as MaxMessage, at least.
+	MaxLong int
 
 	// PingAfter is the silence after which the peer is sent a ping: 60 s.
 	PingAfter time.Duration

@@ -94,6 +94,9 @@ func (c *Conn) more() *extra {
 	return c.extra
 }
 
+// Lengthen lets the peer send messages of up to Config.MaxLong. It is called before Start.
+func (c *Conn) Lengthen() { c.dec.long = true }
+
 // Start begins to read and returns at once. It is called once, or never if the
 // connection is closed instead. When it has ended by then, Closed is called before
 // Start returns.

@@ -81,6 +81,7 @@ type decoder struct {
 	rested       bool   // the latest piece had a point where nothing was unfinished
 	pinged       bool   // the latest piece had a ping
 	over         bool   // nothing that comes matters any more
+	long         bool   // the peer may send longer messages than others
 	idle         uint16 // the frames that brought no message, since who feeds it reset it
 }
 
@@ -88,19 +89,31 @@ type decoder struct {
 // server.
 type decoding struct {
 	limit     int // bytes of a message
+	longLimit int // the same of a peer that may send longer ones
 	buffers   buffers
 	inflaters inflaters
 }
 
-func newDecoding(limit int) *decoding { return &decoding{limit: limit} }
+func newDecoding(limit, long int) *decoding {
+	return &decoding{limit: limit, longLimit: max(limit, long)}
+}
+
+// limitOf is how many bytes a message may have.
+func (e *decoding) limitOf(d *decoder) int {
+	if d.long {
+		return e.longLimit
+	}
+	return e.limit
+}
 
 // wireLimit bounds the payload of a message before it is inflated: a deflater
 // adds 5 bytes to each stored block at worst.
-func (e *decoding) wireLimit(deflated bool) int {
+func (e *decoding) wireLimit(d *decoder, deflated bool) int {
+	limit := e.limitOf(d)
 	if deflated {
-		return e.limit + e.limit/8 + 64
+		return limit + limit/8 + 64
 	}
-	return e.limit
+	return limit
 }
 
 // unfinished reports whether bytes of a frame or of a message are missing.
@@ -226,8 +239,8 @@ func (e *decoding) header(d *decoder, p []byte) (h header, err error) {
 		if d.open != nil {
 			room, deflated = len(d.open.b), d.openDeflated
 		}
-		if length > uint64(e.wireLimit(deflated)-room) {
-			return h, tooBig(e.limit)
+		if length > uint64(e.wireLimit(d, deflated)-room) {
+			return h, tooBig(e.limitOf(d))
 		}
 	}
 	h.whole, h.size = true, h.head+int(length)
@@ -289,7 +302,7 @@ func (e *decoding) frame(d *decoder, h header, p []byte, to sink) error {
 	}
 	if fin && d.open == nil {
 		d.rested = true
-		return e.message(payload, h.first&rsv1Bit != 0, to)
+		return e.message(payload, h.first&rsv1Bit != 0, e.limitOf(d), to)
 	}
 	if d.open == nil {
 		d.open, d.openDeflated = e.buffers.get(), h.first&rsv1Bit != 0
@@ -302,20 +315,20 @@ func (e *decoding) frame(d *decoder, h header, p []byte, to sink) error {
 	d.rested = true
 	open := d.open
 	d.open = nil
-	err := e.message(open.b, d.openDeflated, to)
+	err := e.message(open.b, d.openDeflated, e.limitOf(d), to)
 	e.buffers.put(open)
 	return err
 }
 
 // message hands on the payload of a whole message.
-func (e *decoding) message(p []byte, deflated bool, to sink) (err error) {
+func (e *decoding) message(p []byte, deflated bool, limit int, to sink) (err error) {
 	if to.deaf() {
 		return nil // to inflate it would be the peer's to have done
 	}
 	if deflated {
 		out := e.buffers.get()
 		defer e.buffers.put(out)
-		if out.b, err = e.inflaters.inflate(out.b[:0], p, e.limit); err != nil {
+		if out.b, err = e.inflaters.inflate(out.b[:0], p, limit); err != nil {
 			return err
 		}
 		p = out.b

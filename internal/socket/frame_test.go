@@ -159,7 +159,7 @@ func BenchmarkDecode(b *testing.B) {
 		{"ping", frame(finBit|opPing, "x")},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			d, e := decoder{deflates: true}, newDecoding(8192)
+			d, e := decoder{deflates: true}, newDecoding(8192, 0)
 			in := make([]byte, len(c.frame))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -175,7 +175,7 @@ func BenchmarkDecode(b *testing.B) {
 // TestDecodeAllocatesNothing is not parallel: it counts the allocations of the
 // whole process.
 func TestDecodeAllocatesNothing(t *testing.T) {
-	d, e := decoder{deflates: true}, newDecoding(8192)
+	d, e := decoder{deflates: true}, newDecoding(8192, 0)
 	for _, f := range [][]byte{
 		text("hello"),
 		frame(0xc1, deflated(t, strings.Repeat("hello ", 100))),
@@ -205,7 +205,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 // TestIdleHoldsNothing: after whole messages a decoder holds no memory.
 func TestIdleHoldsNothing(t *testing.T) {
 	t.Parallel()
-	d, e := decoder{}, newDecoding(8192)
+	d, e := decoder{}, newDecoding(8192, 0)
 	stream := append(frame(opText, "a"), frame(0x80, "b")...)
 	for i := range stream {
 		if i > 0 && !d.unfinished() {
@@ -227,5 +227,25 @@ func TestIdleHoldsNothing(t *testing.T) {
 	}
 	if e.release(&d); d.unfinished() {
 		t.Error("release leaves something")
+	}
+}
+
+// A peer that may send longer messages may do so up to its own limit, deflated or not.
+func TestLongMessages(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		long bool
+		n    int
+		ok   bool
+	}{{false, 100, true}, {false, 101, false}, {true, 101, true}, {true, 200, true}, {true, 201, false}} {
+		frame := append([]byte{finBit | opText, maskBit | 126, byte(c.n >> 8), byte(c.n), 0, 0, 0, 0}, bytes.Repeat([]byte("x"), c.n)...)
+		if c.n < 126 {
+			frame = append([]byte{finBit | opText, maskBit | byte(c.n), 0, 0, 0, 0}, bytes.Repeat([]byte("x"), c.n)...)
+		}
+		to := &listener{}
+		err := newDecoding(100, 200).feed(&decoder{long: c.long}, frame, to)
+		if (err == nil) != c.ok {
+			t.Errorf("%d bytes, long %v: %v", c.n, c.long, err)
+		}
 	}
 }

@@ -44,7 +44,7 @@ func (s *transcript) closed(code int, reason string) {
 // decode feeds a stream in pieces, whose lengths come from cuts over and over; no
 // cuts: in one.
 func decode(stream []byte, deflates bool, cuts []byte) (*transcript, *decoder, error) {
-	d, e := &decoder{deflates: deflates}, newDecoding(fuzzLimit)
+	d, e := &decoder{deflates: deflates}, newDecoding(fuzzLimit, 0)
 	to := new(transcript)
 	rest := bytes.Clone(stream)
 	for i := 0; len(rest) > 0; i++ {

@@ -126,7 +126,7 @@ func TestIdleIsCounted(t *testing.T) {
 		{"a closing connection", bytes.Join([][]byte{text("a"), frame(opText, "a"), frame(finBit, "b"), closing(1000, "")}, nil), true, 3},
 	} {
 		d, to := new(decoder), &listener{isDeaf: c.deaf}
-		if err := newDecoding(100).feed(d, bytes.Clone(c.stream), to); err != nil || d.idle != c.want {
+		if err := newDecoding(100, 0).feed(d, bytes.Clone(c.stream), to); err != nil || d.idle != c.want {
 			t.Errorf("%s: %d frames (%v), want %d", c.name, d.idle, err, c.want)
 		}
 		if c.deaf && len(to.messages) > 0 {
@@ -150,7 +150,7 @@ func TestDeafInflatesNothing(t *testing.T) {
 	bomb := frame(0xc1, deflated(t, strings.Repeat("\x00", 8000))[:2]) // would not inflate
 	for _, deaf := range []bool{false, true} {
 		d := &decoder{deflates: true}
-		err := newDecoding(8192).feed(d, bytes.Clone(bomb), &listener{isDeaf: deaf})
+		err := newDecoding(8192, 0).feed(d, bytes.Clone(bomb), &listener{isDeaf: deaf})
 		if (err == nil) != deaf {
 			t.Errorf("deaf: %v; %v", deaf, err)
 		}

@@ -41,7 +41,7 @@ func NewServer(config Config) *Server {
 		config:    config,
 		limits:    config.limits(),
 		metrics:   config.Metrics,
-		decoding:  newDecoding(config.MaxMessage),
+		decoding:  newDecoding(config.MaxMessage, config.MaxLong),
 		stopWheel: make(chan struct{}),
 	}
 	s.polls.srv = s
