@@ -426,6 +426,8 @@ func (r *Room) changed(added *placed, undone []*placed) {
 			v.cache.clear()
 		}
 		if len(hid) > 0 {
+			hid = append(hid, v.withdraw()...)
+			slices.Sort(hid)
 			r.rewrite(v, hid)
 		}
 	}
@@ -485,6 +487,8 @@ func (v *view) recheck(r *Room) {
 	v.restored = nil
 	v.cache.clear()
 	if len(hid) > 0 {
+		hid = append(hid, v.withdraw()...)
+		slices.Sort(hid)
 		r.rewrite(v, hid)
 	}
 }
@@ -523,6 +527,9 @@ func (r *Room) rewrite(v *view, hid []uint64) {
 		}
 		if f.after >= f.upTo.Seq || f.after < v.floor.Seq { // it has more than its stretch, or that is forgotten
 			if f.notice {
+				if f.brings {
+					ring.replace(f, chunk{})
+				}
 				continue
 			}
 			for ring.tail <= i && ring.tail+1 < ring.head.Load() {
@@ -539,24 +546,25 @@ func (r *Room) rewrite(v *view, hid []uint64) {
 	}
 }
 
-// actMessage is what a view is told of an act, beside the comments; nil: nothing.
-func (r *Room) actMessage(e *Event, v *view, live bool) []byte {
+// actMessage is what a view is told of an act, beside the comments, and whether that brings comments
+// back; nil: nothing.
+func (r *Room) actMessage(e *Event, v *view, live bool) (message []byte, brings bool) {
 	var a Act
 	if json.Unmarshal(e.Body, &a) != nil {
-		return nil
+		return nil, false
 	}
 	var m protocol.Removed
 	switch {
 	case a.Kind == protocol.TypeUndo:
 		if !live || len(v.restored) == 0 {
-			return nil
+			return nil, false
 		}
 		n, size := len(v.restored)-1, len(v.restored[len(v.restored)-1])
 		for n > 0 && size+len(v.restored[n-1]) <= maxFrame { // the latest of them
 			n--
 			size += len(v.restored[n])
 		}
-		return protocol.AppendRestored(nil, v.restored[n:])
+		return protocol.AppendRestored(nil, v.restored[n:]), true
 	case a.Kind == protocol.TypeRemove:
 		m.IDs = a.IDs
 	case a.Hash == "" && a.Kind == protocol.TypeClear:
@@ -567,12 +575,58 @@ func (r *Room) actMessage(e *Event, v *view, live bool) []byte {
 			m.User = alias(r.name, m.User)
 		}
 		if m.User == "" { // it was erased
-			return nil
+			return nil, false
 		}
 	default:
-		return nil
+		return nil, false
 	}
-	return protocol.Encode(&m)
+	return protocol.Encode(&m), false
+}
+
+// withdraw takes what is hidden again out of the messages that have brought it back, and returns where
+// these are.
+func (v *view) withdraw() (changed []uint64) {
+	for i := range v.items {
+		it := &v.items[i]
+		if !it.brings || it.hidden {
+			continue
+		}
+		m, same := v.stillShown(it.json)
+		if same {
+			continue
+		}
+		changed = append(changed, it.seq)
+		if it.hidden = m == nil; m != nil {
+			v.bytes += len(m) - len(it.json)
+			it.json = m
+		}
+	}
+	v.notices.Store(v.notices.Load().refit(v.stillShown))
+	return changed
+}
+
+// stillShown is a restored message with those of its comments that are not hidden; nil: none.
+func (v *view) stillShown(message []byte) (now []byte, same bool) {
+	var m struct {
+		Items []json.RawMessage `json:"items"`
+	}
+	if json.Unmarshal(message, &m) != nil {
+		return nil, false
+	}
+	var left [][]byte
+	for _, item := range m.Items {
+		seq, _ := seqOf(string(idOf(item)))
+		if i := behind(v.items, seq-1); i < len(v.items) && v.items[i].seq == seq && !v.items[i].hidden {
+			left = append(left, item)
+		}
+	}
+	switch len(left) {
+	case len(m.Items):
+		return message, true
+	case 0:
+		return nil, false
+	}
+	return protocol.AppendRestored(nil, left), false
 }
 
 // UserActs returns the acts in force that concern a user: what they are told, and judged by. ready

@@ -31,13 +31,13 @@ func (r *Room) hold(v *view, e *Event, s *sight, live bool) {
 	if !s.act || !live || len(v.viewers) == 0 {
 		return
 	}
-	if m := r.actMessage(e, v, true); m != nil {
+	if m, brings := r.actMessage(e, v, true); m != nil {
 		f := &frame{
 			chunk: chunk{frame: newFrame([][]byte{m}, v.wanted)}, first: v.counted, before: makeCursor(r.tag, v.at),
-			made: time.Now(), cut: v.cut, notice: true,
+			made: time.Now(), cut: v.cut, notice: true, brings: brings,
 		}
 		v.ring.push(f)
-		v.note(f.index, m)
+		v.note(f.index, m, brings)
 		v.everybody = true
 	}
 }

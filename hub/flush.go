@@ -238,7 +238,7 @@ func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now
 	v.counted += f.comments
 	for i := range items {
 		if items[i].notice {
-			v.note(f.index, items[i].json)
+			v.note(f.index, items[i].json, items[i].brings)
 		}
 	}
 	r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(sampled * len(v.viewers)))

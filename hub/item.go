@@ -16,6 +16,7 @@ type item struct {
 	came    time.Duration // how old the hub was: what is kept does not depend on clocks
 	comment bool
 	notice  bool  // it is an act: for those who have the comments before it, not for new viewers
+	brings  bool  // it is an act that brings comments back
 	hidden  bool  // it is a comment that an act hides
 	rank    uint8 // of its author
 	author  string
@@ -31,7 +32,7 @@ func (s *sight) encode(r *Room, e *Event, tag string, v *view, live bool) item {
 	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil && !s.act, notice: s.act}
 	switch {
 	case s.act:
-		it.json = r.actMessage(e, v, live)
+		it.json, it.brings = r.actMessage(e, v, live)
 		return it
 	case !it.comment:
 		it.json = s.kind.Message(e, makeCursor(tag, e.Position()))

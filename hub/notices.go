@@ -17,19 +17,43 @@ type notices struct {
 }
 
 type notice struct {
-	index uint64 // of the frame
-	frame *Frame
+	index   uint64 // of the frame
+	frame   *Frame
+	message []byte
+	brings  bool // comments back
 }
 
 // note keeps the message of an act that lies in a frame. Room.mu is held.
-func (v *view) note(index uint64, message []byte) {
+func (v *view) note(index uint64, message []byte, brings bool) {
 	had := v.notices.Load()
-	now := &notices{from: had.from, all: append(slices.Clone(had.all), notice{index, newFrame([][]byte{slices.Clone(message)}, nil)})}
+	now := &notices{from: had.from, all: append(slices.Clone(had.all), newNotice(index, message, brings))}
 	if over := len(now.all) - keepNotices; over > 0 {
 		now.from = now.all[over-1].index + 1
 		now.all = now.all[over:]
 	}
 	v.notices.Store(now)
+}
+
+func newNotice(index uint64, message []byte, brings bool) notice {
+	return notice{index, newFrame([][]byte{slices.Clone(message)}, nil), message, brings}
+}
+
+// refit returns notices that bring back what fit leaves of them.
+func (n *notices) refit(fit func(message []byte) (now []byte, same bool)) *notices {
+	out := &notices{from: n.from}
+	for _, one := range n.all {
+		if one.brings {
+			m, same := fit(one.message)
+			if m == nil {
+				continue
+			}
+			if !same {
+				one = newNotice(one.index, m, true)
+			}
+		}
+		out.all = append(out.all, one)
+	}
+	return out
 }
 
 // tooMany tells a viewer that it does not know all that was removed.

@@ -28,6 +28,7 @@ type frame struct {
 	after  uint64
 	upTo   Position
 	notice bool // it has no comments
+	brings bool // but some that an act has brought back
 }
 
 // ring is the latest frames of a view. One goroutine at a time pushes, holding

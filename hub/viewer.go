@@ -106,7 +106,7 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 			dst = v.view.notices.Load().between(dst, v.next, f.index, v.form)
 		}
 		v.next, v.seen = f.index+1, f.first+f.comments
-		if f.own == nil { // as almost always
+		if f.own == nil && f.frame != nil { // as almost always
 			dst = append(dst, f.frame.bytes(v.form))
 		} else {
 			dst = f.append(dst, v, 0)

@@ -58,7 +58,7 @@ func (s *Server) doAct(ctx context.Context, room *hub.Room, who *identity, sessi
 	case protocol.TypeUndo:
 		return s.undo(ctx, room, who, a, req)
 	case protocol.TypeUnmute, protocol.TypeUnban:
-		return s.lift(ctx, room, who, a, req)
+		return s.lift(ctx, room, a, req)
 	}
 	if req.AllRooms {
 		a.Hash = s.cfg.Desk.HashEverywhere(a.User)
@@ -208,7 +208,7 @@ func (s *Server) ack(ctx context.Context, room *hub.Room, who *identity, u *hub.
 }
 
 // lift undoes all mutes or bans of a user.
-func (s *Server) lift(ctx context.Context, room *hub.Room, who *identity, u *hub.Act, req *protocol.ActRequest) (protocol.ActDone, *protocol.Error) {
+func (s *Server) lift(ctx context.Context, room *hub.Room, u *hub.Act, req *protocol.ActRequest) (protocol.ActDone, *protocol.Error) {
 	kind := protocol.TypeMute
 	if req.Type == protocol.TypeUnban {
 		kind = protocol.TypeBan

@@ -20,7 +20,6 @@ type change struct {
 	room    string
 	user    string // the id of whom it concerns; empty: all in the room
 	deleted bool   // the room was deleted
-	gone    bool   // an act for all rooms has gone
 	all     bool   // it concerns the user in all rooms
 	carry   *hub.Act
 	drop    []string // acts to undo, whose act for all rooms does not count any more
