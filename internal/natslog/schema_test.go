@@ -160,11 +160,11 @@ func TestStateOfANewerSchema(t *testing.T) {
 	if again, err := setState(ctx, l, "r", st.Rev, put); err != nil || again != rev {
 		t.Errorf("again: %d, %v; wanted %d", again, err, rev)
 	}
-	// A field that the node knows and that is left out is removed.
-	if _, err := setState(ctx, l, "r", rev, []byte(`{"status":"ended"}`)); err != nil {
+	// A field that is null is removed.
+	if _, err := setState(ctx, l, "r", rev, []byte(`{"status":"ended","title":null}`)); err != nil {
 		t.Fatal(err)
 	}
-	told(`{"status":"ended","broadcast":1,"later":{"a":[1,2]}}`)
+	told(`{"broadcast":1,"later":{"a":[1,2]},"status":"ended"}`)
 }
 
 // What a node does not know of beside its streams is not its business.
