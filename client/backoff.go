@@ -21,7 +21,7 @@ func (c *Client) next(e ending) (p pause, again bool) {
 		return pause{}, false
 	}
 	if ce, ok := errors.AsType[*CloseError](e.err); ok {
-		if ce.Code.NeedsToken() && !c.renew(ce) || !ce.Code.Reconnect() {
+		if ce.Code.NeedsToken() && !c.renew(ce) || !ce.Code.ComesBack(ce.Reason) {
 			return pause{}, false
 		}
 	}

@@ -72,6 +72,10 @@ type Handler struct {
 	State    func(*protocol.State)
 	// Gap tells of comments that this client was not sent.
 	Gap func(*protocol.Gap)
+	// Removed tells of comments to take off the screen and out of lists, Restored of those that are
+	// back, for lists.
+	Removed  func(*protocol.Removed)
+	Restored func(*protocol.Restored)
 	// You is told that what the user is, may do, or is limited to has changed.
 	You func(*protocol.YouNow)
 	// Error is told of a refusal that answers no comment being waited for.
@@ -364,6 +368,10 @@ func (c *Client) handle(l *link, raw []byte) error {
 		err = tell(raw, h.State)
 	case protocol.TypeGap:
 		err = tell(raw, h.Gap)
+	case protocol.TypeRemoved:
+		err = tell(raw, h.Removed)
+	case protocol.TypeRestored:
+		err = tell(raw, h.Restored)
 	}
 	if err == nil && cursor != nil {
 		c.mu.Lock()

@@ -206,7 +206,8 @@ func TestCloseCodes(t *testing.T) {
 		{protocol.CloseRestart, "draining retry_ms=4200", true, 4200 * time.Millisecond, 4200*time.Millisecond + usual},
 		{protocol.CloseMalformed, "", false, 0, 0},
 		{protocol.CloseUnauthorized, "", false, 0, 0}, // there is no new token here
-		{protocol.CloseBanned, "", false, 0, 0},
+		{protocol.CloseBanned, "you are banned", false, 0, 0},
+		{protocol.CloseBanned, "you are banned: spam retry_ms=2000", true, 2 * time.Second, 2*time.Second + usual},
 		{protocol.CloseNoRoom, "no such room", false, 0, 0},
 		{protocol.CloseTooSlow, "", true, 0, usual},
 		{protocol.CloseTooMany, "retry_ms=2000", true, 2 * time.Second, 2*time.Second + usual},

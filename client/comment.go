@@ -94,7 +94,7 @@ func (m *commenting) run(ctx context.Context) (string, error) {
 		// An error is the end of the connection, or of its peer's reading: either is
 		// waited for like an answer.
 		_ = l.send(m.req)
-		answer, err := m.wait(ctx, l)
+		answer, err := waitFor(ctx, m.answers, l)
 		if err != nil {
 			return "", m.failed(err)
 		}
@@ -191,14 +191,14 @@ func (m *commenting) refused(a *protocol.Error) error {
 	return fmt.Errorf("%w: %w", m.unknown("it may have been published"), a)
 }
 
-// wait waits for the answer; none without an error means to send again. An answer
-// that has been read counts, whatever has ended beside it.
-func (m *commenting) wait(ctx context.Context, l *link) (protocol.Message, error) {
+// waitFor waits for the answer to what was sent over a link; none without an error means to send again.
+// An answer that has been read counts, whatever has ended beside it.
+func waitFor(ctx context.Context, answers <-chan protocol.Message, l *link) (protocol.Message, error) {
 	t := time.NewTimer(answerTimeout)
 	defer t.Stop()
 	var err error
 	select {
-	case a := <-m.answers:
+	case a := <-answers:
 		return a, nil
 	case <-l.done:
 	case <-t.C:
@@ -207,7 +207,7 @@ func (m *commenting) wait(ctx context.Context, l *link) (protocol.Message, error
 		err = context.Cause(ctx)
 	}
 	select {
-	case a := <-m.answers:
+	case a := <-answers:
 		return a, nil
 	default:
 		return nil, err

@@ -226,8 +226,7 @@ func TestAnAnswerCountsBesideAnEnd(t *testing.T) {
 	for range 100 { // select chooses at random
 		answers := make(chan protocol.Message, 1)
 		answers <- &protocol.OK{ID: "id1"}
-		m := &commenting{answers: answers}
-		if a, err := m.wait(ctx, ended); err != nil || a == nil {
+		if a, err := waitFor(ctx, answers, ended); err != nil || a == nil {
 			t.Fatalf("answer %v, error %v, want the answer that was there", a, err)
 		}
 	}

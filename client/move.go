@@ -64,7 +64,7 @@ func (c *Client) stay(l *link, err error) (wait time.Duration, again bool) {
 	l.moves++
 	if ce, ok := errors.AsType[*CloseError](err); ok {
 		switch {
-		case !ce.Code.Reconnect():
+		case !ce.Code.ComesBack(ce.Reason):
 			return 0, false // what is left is the node that is leaving
 		case ce.Code.NeedsToken() && !c.renew(ce):
 			return 0, false

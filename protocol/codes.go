@@ -82,6 +82,12 @@ func (c CloseCode) Reconnect() bool {
 	return true
 }
 
+// ComesBack reports whether a client that was closed with c, for that reason, should come back by itself:
+// after a ban that ends, too.
+func (c CloseCode) ComesBack(reason string) bool {
+	return c.Reconnect() || c == CloseBanned && RetryMS(reason) > 0
+}
+
 // NeedsToken reports whether a client must fetch a new token before it comes back.
 func (c CloseCode) NeedsToken() bool { return c == CloseUnauthorized }
 

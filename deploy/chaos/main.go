@@ -32,6 +32,7 @@ type command struct {
 	Viewers    int           `default:"300" help:"Over all rooms."`
 	Publishers int           `default:"2" help:"In each room; half as many back ends besides."`
 	Rate       float64       `default:"8" help:"Comments a second in each room."`
+	Acts       float64       `default:"1" help:"Acts of moderators, a second in each room; none beside a restore or an upgrade."`
 	Drain      time.Duration `default:"5s" help:"--drain of the nodes."`
 	Skew       time.Duration `default:"3m" help:"How far the clocks of two nodes are off, one back and one forth; not with --kansei."`
 	Trace      string        `env:"KANSEI_TRACE" placeholder:"FILE" help:"A recorded audience whose texts are said; by default they are made up."`
@@ -66,7 +67,7 @@ func (c *command) run(ctx context.Context) error {
 	}
 	report, err := chaos.Run(ctx, chaos.Config{
 		Seed: c.Seed, Only: c.Only, Rounds: c.Rounds, Pace: c.Pace, Rooms: c.Rooms, Partitions: c.Partitions,
-		Viewers: c.Viewers, Publishers: c.Publishers, Rate: c.Rate, Drain: c.Drain, Skew: c.Skew, Trace: c.Trace,
+		Viewers: c.Viewers, Publishers: c.Publishers, Rate: c.Rate, Acts: c.Acts, Drain: c.Drain, Skew: c.Skew, Trace: c.Trace,
 		Kansei: c.Kansei, Other: c.Other, Dir: c.Dir, Log: os.Stderr,
 	})
 	if err != nil {

@@ -48,6 +48,10 @@ type Entry struct {
 	Serial Serial
 	Author string
 	Digest uint32 // of what it says: see [Digest]
+	ID     string
+	At     time.Time // when it was stored, the log's clock
+	Staff  bool      // its author has more standing than moderators
+	Act    *LogAct   // it is an act, and no comment
 }
 
 // Item is a comment as a viewer received it.
@@ -74,6 +78,7 @@ type Journal struct {
 	ids     map[Serial]string // under which it was received first
 	names   map[string]Serial // room and id of what was received
 	clashes []clash
+	acts    []Act    // by number, from 1 on
 	rolled  []Window // of what the log may have lost: see [Journal.RolledBack]
 }
 
@@ -121,6 +126,8 @@ const (
 	lost              // its connection
 	moved             // to another connection, without having lost one
 	ended             // it will not come back
+	together          // what follows, up to another kind, came in one message
+	restored          // it was brought back
 )
 
 // event is one thing that happened to a viewer.
@@ -182,11 +189,24 @@ func (v *Viewer) Ended() { v.note(ended) }
 // Received takes the comments that came together, in their order.
 func (v *Viewer) Received(items []Item) {
 	at := v.j.Now()
+	if len(items) > 0 {
+		v.note(together)
+	}
 	for _, it := range items {
 		v.events = append(v.events, event{at: at, serial: it.Serial, digest: it.Digest, kind: received})
 	}
 	if n := len(items); n > 0 {
 		v.last.Store(int64(items[n-1].Serial))
+	}
+	v.j.name(v.room, items)
+}
+
+// Restored takes comments that were brought back.
+func (v *Viewer) Restored(items []Item) {
+	at := v.j.Now()
+	v.note(together)
+	for _, it := range items {
+		v.events = append(v.events, event{at: at, serial: it.Serial, digest: it.Digest, kind: restored})
 	}
 	v.j.name(v.room, items)
 }

@@ -31,6 +31,13 @@ type Verdict struct {
 	Told         int // deliveries that did not happen, as viewers were told
 	RolledBack   int // acknowledged, and gone with what the log was put back by
 
+	Acts, ActsRefused, ActsUnknown int // acts of moderators, as they were answered
+	StoredActs                     int // in the log
+	LostActs                       int // acknowledged, and not in the log
+	AppearedActs                   int // refused, and in the log
+	Shown                          int // deliveries of what an act hides that the viewer had passed
+	Hidden                         int // comments that are hidden in the end
+
 	Examples []string // of what is wrong
 }
 
@@ -54,6 +61,9 @@ func (v *Verdict) Findings() []Finding {
 		{"not in the log", v.Phantoms, "comments that a viewer received and the log does not hold"},
 		{"altered", v.Altered, "comments that a viewer received with another content"},
 		{"misnamed", v.Misnamed, "comments whose ids do not agree"},
+		{"acts lost", v.LostActs, "acknowledged acts that the log does not hold"},
+		{"acts refused and there", v.AppearedActs, "acts in the log that were refused"},
+		{"shown", v.Shown, "comments that a viewer was shown behind the act that hides them"},
 		{"sent away", v.SentAway, "viewers that were sent away for good"},
 	}
 }
@@ -78,6 +88,15 @@ func (j *Journal) Verify(log []Entry) *Verdict {
 	defer j.mu.Unlock()
 	v := &Verdict{Sent: len(j.sends), Stored: len(log), Viewers: len(j.viewers)}
 	rooms := j.verifyLog(v, log)
+	j.verifyActs(v, rooms)
+	for _, r := range rooms {
+		v.Stored -= len(r.acts)
+		for i := range r.log {
+			if r.hidden(&r.log[i]) {
+				v.Hidden++
+			}
+		}
+	}
 	for _, w := range j.viewers {
 		r := rooms[w.room]
 		if r == nil {
@@ -91,8 +110,10 @@ func (j *Journal) Verify(log []Entry) *Verdict {
 
 // room is a room's part of the log.
 type room struct {
-	log []Entry // in order
-	at  map[Serial]int
+	log    []Entry // its comments, in order
+	at     map[Serial]int
+	acts   []Entry           // in order
+	undone map[string]uint64 // the id of an act → where it was undone first
 }
 
 // verifyLog holds the log against what was sent.
@@ -101,8 +122,17 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 	for _, e := range log {
 		r := rooms[e.Room]
 		if r == nil {
-			r = &room{at: map[Serial]int{}}
+			r = &room{at: map[Serial]int{}, undone: map[string]uint64{}}
 			rooms[e.Room] = r
+		}
+		if e.Act != nil {
+			r.acts = append(r.acts, e)
+			for _, id := range e.Act.Undoes {
+				if r.undone[id] == 0 || e.Seq < r.undone[id] {
+					r.undone[id] = e.Seq
+				}
+			}
+			continue
 		}
 		r.log = append(r.log, e)
 	}
@@ -170,6 +200,7 @@ type walk struct {
 	rewound bool   // what it has received may come again
 	sure    int    // the place of the last one that the log surely had when it came; -1: none
 	anew    bool   // it was told of a gap since the log was put back
+	passed  uint64 // the furthest place in the log that it has passed
 }
 
 func (k *walk) run() {
@@ -180,8 +211,15 @@ func (k *walk) run() {
 		first = 0
 	}
 	began := k.w.began()
-	for _, e := range k.w.events {
+	if k.w.whole { // it came when everything was done
+		k.passed = ^uint64(0)
+	}
+	for n, e := range k.w.events {
 		switch e.kind {
+		case together:
+			k.pass(k.w.events[n+1:])
+		case restored:
+			k.show(e)
 		case notRecovered:
 			k.told, k.rewound = true, true
 			k.back(e)
@@ -195,6 +233,7 @@ func (k *walk) run() {
 			k.v.SentAway++
 			k.v.example("%s was sent away for good at %v", k.w.name, e.at)
 		case received:
+			k.show(e)
 			k.receive(e)
 			if first < 0 && k.begun {
 				first = k.at
@@ -213,6 +252,7 @@ func (k *walk) run() {
 		owed := first >= 0 && i >= first || k.sentAfter(e, began)
 		switch {
 		case !owed || k.room.at[e.Serial] != i:
+		case k.w.whole && k.room.hidden(&e), !k.w.whole && k.room.everHidden(&e):
 		case k.excused[i]:
 			k.v.Told++
 		default:
@@ -235,6 +275,29 @@ func (v *Viewer) began() (at int64) {
 
 func (k *walk) sentAfter(e Entry, began int64) bool {
 	return began >= 0 && e.Serial >= 1 && int(e.Serial) <= len(k.sends) && int64(k.sends[e.Serial-1].At) > began
+}
+
+// pass takes the viewer past the comments of one message, which come first in events.
+func (k *walk) pass(events []event) {
+	for _, e := range events {
+		if e.kind != received {
+			return
+		}
+		if i, ok := k.room.at[e.serial]; ok {
+			k.passed = max(k.passed, k.room.log[i].Seq)
+		}
+	}
+}
+
+// show judges whether a comment may be shown to the viewer where it is.
+func (k *walk) show(e event) {
+	i, ok := k.room.at[e.serial]
+	if !ok || k.room.mayShow(&k.room.log[i], k.passed) {
+		return
+	}
+	k.v.Shown++
+	k.v.example("%s was shown comment %d of %s, at %d, at %v, when it had passed %d, behind the act that hides it", k.w.name, e.serial, k.w.room,
+		k.room.log[i].Seq, e.at, k.passed)
 }
 
 // receive moves the viewer on by one comment.
@@ -300,6 +363,15 @@ func (k *walk) excuse(to int) {
 	}
 }
 
+// actLine says what was done by moderators; empty when nothing was.
+func (v *Verdict) actLine() string {
+	if v.Acts+v.ActsRefused+v.ActsUnknown == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d acts of moderators were acknowledged, %d refused, %d unknown; the log holds %d, which hide %d comments in the end\n",
+		v.Acts, v.ActsRefused, v.ActsUnknown, v.StoredActs, v.Hidden)
+}
+
 // String says what was found, a line a kind.
 func (v *Verdict) String() string {
 	var b strings.Builder
@@ -308,6 +380,7 @@ func (v *Verdict) String() string {
 	if v.RolledBack > 0 {
 		fmt.Fprintf(&b, "%d acknowledged comments are gone with the end that the log has lost\n", v.RolledBack)
 	}
+	b.WriteString(v.actLine())
 	fmt.Fprintf(&b, "%d viewers received %d; told of gaps: %d, cursors not recovered: %d, not received as told: %d\n",
 		v.Viewers, v.Received, v.Gaps, v.NotRecovered, v.Told)
 	for _, f := range v.Findings() {

@@ -35,6 +35,9 @@ type Config struct {
 	JoinRate   float64 // viewers that come in a second
 	Publishers int     // in each room; half as many back ends besides
 	Rate       float64 // comments a second in each room
+	// Acts is how many acts a second moderators do in each room; 0: none. As many hecklers as
+	// publishers are there for them to be done to.
+	Acts float64
 
 	Trace   string // a file whose texts are said; empty: texts are made up
 	Seed    uint64
@@ -59,6 +62,7 @@ type Crowd struct {
 	viewers    []*member
 	publishers map[string][]*publisher // by room
 	backEnds   map[string][]*backEnd
+	hecklers   map[string][]*heckler
 }
 
 // Join brings everybody in and returns when all have been welcome. They stay until Leave.
@@ -70,7 +74,7 @@ func Join(ctx context.Context, cfg Config) (*Crowd, error) {
 	c := &Crowd{
 		cfg: cfg, texts: &texts{next: said}, frames: newFrames(),
 		http:       &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: 30 * time.Second},
-		publishers: map[string][]*publisher{}, backEnds: map[string][]*backEnd{},
+		publishers: map[string][]*publisher{}, backEnds: map[string][]*backEnd{}, hecklers: map[string][]*heckler{},
 	}
 	c.life, c.leave = context.WithCancel(context.WithoutCancel(ctx))
 	if err := loadtest.RaiseFileLimit(cfg.Viewers + len(cfg.Rooms)*cfg.Publishers*2); err != nil {
@@ -111,11 +115,18 @@ func (c *Crowd) join(ctx context.Context) error {
 			}
 			c.publishers[room] = append(c.publishers[room], &publisher{m})
 			if n%2 == 0 {
-				b, err := c.backEnd(room, fmt.Sprintf("b%d-%d", i, n))
+				b, err := c.backEnd(room, fmt.Sprintf("b%d-%d", i, n), protocol.RoleBroadcaster)
 				if err != nil {
 					return err
 				}
 				c.backEnds[room] = append(c.backEnds[room], b)
+			}
+			if c.cfg.Acts > 0 {
+				b, err := c.backEnd(room, fmt.Sprintf("h%d-%d", i, n), protocol.RoleViewer)
+				if err != nil {
+					return err
+				}
+				c.hecklers[room] = append(c.hecklers[room], &heckler{backEnd: b})
 			}
 		}
 	}
@@ -257,6 +268,8 @@ func (m *member) frame(raw []byte) {
 		m.mu.Lock()
 		m.counts = *f.counts
 		m.mu.Unlock()
+	case f.back:
+		m.account.Restored(f.items)
 	default:
 		m.account.Received(f.items)
 	}

@@ -83,7 +83,7 @@ func TestBackEndOutcomes(t *testing.T) {
 	}))
 	defer server.Close()
 	c := &Crowd{cfg: Config{Front: server.URL, Secret: "secret"}, http: &http.Transport{DisableKeepAlives: true}}
-	b, err := c.backEnd("r", "b")
+	b, err := c.backEnd("r", "b", protocol.RoleBroadcaster)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 // --room-rate 0.
 type frame struct {
 	items  []audit.Item
+	back   bool // they were brought back
 	gap    bool
 	counts *Counts
 }
@@ -73,7 +74,8 @@ func parse(raw []byte) *frame {
 		f.gap = true
 	case "viewers":
 		f.counts = &Counts{m.Connections, m.Users}
-	case "comments":
+	case "comments", "restored":
+		f.back = m.Type == "restored"
 		for _, it := range m.Items {
 			f.items = append(f.items, audit.Item{Serial: serialOf(it.MediaMS), ID: it.ID, Digest: audit.Digest(it.User.ID, it.Text)})
 		}

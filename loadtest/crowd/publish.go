@@ -77,8 +77,8 @@ type backEnd struct {
 	token string
 }
 
-func (c *Crowd) backEnd(room, name string) (*backEnd, error) {
-	token, err := loadtest.Mint(c.cfg.Secret, room, name, name, protocol.RoleBroadcaster, time.Now())
+func (c *Crowd) backEnd(room, name string, role protocol.Role) (*backEnd, error) {
+	token, err := loadtest.Mint(c.cfg.Secret, room, name, name, role, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +136,10 @@ func (c *Crowd) Publish() *Publishing {
 	for i, room := range c.cfg.Rooms {
 		rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(i)))
 		p.sending.Go(func() { c.keepTalking(ctx, room, rng) }) // ends with Stop
+		if c.cfg.Acts > 0 {
+			rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(i)+1<<32))
+			p.sending.Go(func() { c.keepModerating(ctx, room, rng) }) // ends with Stop
+		}
 	}
 	return p
 }
@@ -188,6 +192,9 @@ func (c *Crowd) talkers(room string) []talker {
 	for _, b := range c.backEnds[room] {
 		all = append(all, b)
 	}
+	for _, h := range c.hecklers[room] {
+		all = append(all, h, h) // they talk more
+	}
 	return all
 }
 
@@ -236,4 +243,4 @@ func (c *Crowd) Mark(ctx context.Context) (map[string]audit.Serial, error) {
 	return last, nil
 }
 
-var _, _ talker = (*publisher)(nil), (*backEnd)(nil)
+var _, _, _ talker = (*publisher)(nil), (*backEnd)(nil), (*heckler)(nil)

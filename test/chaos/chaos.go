@@ -35,6 +35,7 @@ type Config struct {
 	Viewers           int           // over all rooms
 	Publishers        int           // in each room
 	Rate              float64       // comments a second in each room
+	Acts              float64       // of moderators, a second in each room
 	Drain             time.Duration // --drain of the nodes
 	// Skew is how far the clocks of the first and the last node are off, back and forth.
 	Skew  time.Duration
@@ -76,6 +77,15 @@ const (
 // skews are the variables of a node.
 func (c Config) skews(edge int) []string {
 	return []string{skew.Env(c.Skew * time.Duration(edge-1))}
+}
+
+// acts is how many acts a second moderators do in each room. There are none where the log loses its
+// end, with what was acknowledged, nor beside an older version, which knows none.
+func (c Config) acts(plan []fault) float64 {
+	if slices.ContainsFunc(plan, func(f fault) bool { return f.name == "restore" || f.name == "upgrade" }) {
+		return 0
+	}
+	return c.Acts
 }
 
 func (c Config) rooms() []string {

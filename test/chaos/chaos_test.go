@@ -28,7 +28,7 @@ func TestChaos(t *testing.T) {
 	var log bytes.Buffer
 	all, _ := Faults()
 	r, err := Run(t.Context(), Config{
-		Seed: seed, Only: slices.DeleteFunc(all, func(f string) bool { return f == "split-leader" || f == "restore" || f == "upgrade" }), Rounds: 1, Pace: 0.4, Rooms: 4, Partitions: 2, Viewers: 100, Publishers: 2, Rate: 5,
+		Seed: seed, Only: slices.DeleteFunc(all, func(f string) bool { return f == "split-leader" || f == "restore" || f == "upgrade" }), Rounds: 1, Pace: 0.4, Rooms: 4, Partitions: 2, Viewers: 100, Publishers: 2, Rate: 5, Acts: 1,
 		Drain: 3 * time.Second, Skew: 3 * time.Minute, Trace: os.Getenv("KANSEI_TRACE"), Dir: dir, Log: &log,
 	})
 	t.Logf("%s", &log)
@@ -45,6 +45,9 @@ func TestChaos(t *testing.T) {
 	}
 	if v := r.Verdict; v.Acknowledged < 500 || v.Received < 100*v.Acknowledged/4/2 {
 		t.Error("next to nothing happened")
+	}
+	if v := r.Verdict; v.Acts < 50 || v.Hidden < 20 {
+		t.Errorf("%d acts, %d comments hidden: next to nothing was moderated", v.Acts, v.Hidden)
 	}
 	tellLogs(t, dir)
 }

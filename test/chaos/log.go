@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/loadtest/audit"
 )
 
@@ -34,6 +35,8 @@ type stored struct {
 		Subject string
 		Seq     uint64
 		Data    []byte
+		Hdrs    []byte
+		Time    time.Time
 	}
 	Error struct {
 		Code        int
@@ -70,18 +73,54 @@ func readStream(ctx context.Context, nc *nats.Conn, name string) ([]audit.Entry,
 			}
 			continue
 		}
+		e, err := entry(&got)
+		if err != nil {
+			return nil, fmt.Errorf("at %d: %w", got.Message.Seq, err)
+		}
+		if e != nil {
+			out = append(out, *e)
+		}
+		at = got.Message.Seq + 1
+	}
+}
+
+// entry is what a record holds; nil for a kind that is not judged here.
+func entry(got *stored) (*audit.Entry, error) {
+	m := &got.Message
+	header, err := nats.DecodeHeadersMsg(m.Hdrs)
+	if err != nil {
+		return nil, err
+	}
+	e := &audit.Entry{Room: m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], Seq: m.Seq, At: m.Time}
+	switch kind := header.Get("Kansei-Kind"); kind {
+	case "":
 		var body struct {
 			Text    string
 			MediaMS int64 `json:"media_ms"`
-			User    struct{ ID string }
+			User    struct{ ID, Role string }
 		}
-		if err := json.Unmarshal(got.Message.Data, &body); err != nil {
-			return nil, fmt.Errorf("at %d: %w", got.Message.Seq, err)
+		if err := json.Unmarshal(m.Data, &body); err != nil {
+			return nil, err
 		}
-		out = append(out, audit.Entry{
-			Room: got.Message.Subject[strings.LastIndexByte(got.Message.Subject, '.')+1:], Seq: got.Message.Seq,
-			Serial: audit.Serial(body.MediaMS), Author: body.User.ID, Digest: audit.Digest(body.User.ID, body.Text),
-		})
-		at = got.Message.Seq + 1
+		e.Serial, e.Author, e.Digest = audit.Serial(body.MediaMS), body.User.ID, audit.Digest(body.User.ID, body.Text)
+		e.ID, e.Staff = hub.CommentID(m.Seq, header.Get(nats.MsgIdHdr)), body.User.Role == "broadcaster"
+	case "act":
+		var a struct {
+			ID, Kind, User, Reason string
+			IDs, Undoes            []string
+			Ends                   int64
+			Clear                  bool
+		}
+		if err := json.Unmarshal(m.Data, &a); err != nil {
+			return nil, err
+		}
+		e.Act = &audit.LogAct{ID: a.ID, Kind: a.Kind, Comments: a.IDs, User: a.User, Clear: a.Clear, Undoes: a.Undoes}
+		_, _ = fmt.Sscanf(a.Reason, "act %d", &e.Act.Number) // other acts have no number
+		if a.Ends > 0 {
+			e.Act.Ends = time.UnixMilli(a.Ends)
+		}
+	default:
+		return nil, nil
 	}
+	return e, nil
 }

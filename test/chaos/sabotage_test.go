@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
+	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/redispresence"
 	"github.com/kansei-live/kansei/internal/socket"
@@ -33,8 +35,8 @@ type saboteur struct {
 	// tamper makes what is delivered out of what is to be; it says when it has done its
 	// work. nil: nothing.
 	tamper func(events []hub.Event) (out []hub.Event, done bool)
-	// lie has the next append acknowledged and not done.
-	lie bool
+	// lie has the next append acknowledged and not done: that of a comment, or with acts that of an act.
+	lie, acts bool
 
 	mu    sync.Mutex
 	armed bool
@@ -56,7 +58,7 @@ func (s *saboteur) finished() bool {
 
 func (s *saboteur) Append(room string, d hub.Draft, done func(hub.Receipt, error)) {
 	s.mu.Lock()
-	lies := s.armed && !s.done && s.lie
+	lies := s.armed && !s.done && s.lie && (d.Kind == hub.KindAct) == s.acts
 	s.done = s.done || lies
 	s.mu.Unlock()
 	if lies {
@@ -106,14 +108,16 @@ func startNode(t *testing.T, s *saboteur) (url, secret string, log *nats.Conn) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.RoomLog = roomLog
-	rooms := hub.New(hub.Config{Log: s, Presence: presence})
+	desk := moderation.New(moderation.Config{Log: s, Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(desk.Close)
+	rooms := hub.New(hub.Config{Log: s, Presence: presence, Finish: desk.Finish})
 	t.Cleanup(rooms.Close)
 	sockets := socket.NewServer(socket.Config{MaxMessage: 8192, Deflate: true})
 	secret = strings.Repeat("secret", 8)
 	tokens, err := auth.NewVerifier([]byte(secret))
 	must(t, err)
 	e := edge.New(edge.Config{
-		Hub: rooms, Log: s, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
+		Hub: rooms, Log: s, Desk: desk, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
 		ViewerRate: edge.Rate{PerS: 100, Burst: 100}, StaffRate: edge.Rate{PerS: 1000, Burst: 1000},
 		ViewerText: 200, StaffText: 1000, MaxMessage: 8192, MaxViewers: 1000, Beat: 30 * time.Second,
 		Sent: sockets.SentBytes, Metrics: edge.NewMetrics(nil), Logger: slog.New(slog.DiscardHandler),
@@ -241,6 +245,66 @@ func TestAuditFindsSabotage(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Log(v)
+			}
+		})
+	}
+}
+
+// The same of acts of moderators: one that a node does not hear, and one that is acknowledged and not done.
+func TestAuditFindsSabotagedActs(t *testing.T) {
+	t.Parallel()
+	deaf := func(events []hub.Event) ([]hub.Event, bool) {
+		return slices.DeleteFunc(slices.Clone(events), func(e hub.Event) bool { return e.Kind == hub.KindAct }), false
+	}
+	for name, c := range map[string]struct {
+		saboteur *saboteur
+		want     string
+	}{
+		"nobody":                        {&saboteur{}, ""},
+		"a node that hears of no act":   {&saboteur{tamper: deaf}, "shown"},
+		"an act acknowledged, not done": {&saboteur{lie: true, acts: true}, "acts lost"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, secret, nc := startNode(t, c.saboteur)
+			journal := audit.NewJournal()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			here, err := crowd.Join(ctx, crowd.Config{
+				Front: url, Nodes: []string{url}, Secret: secret, Rooms: []string{"r"},
+				Viewers: 6, JoinRate: 100, Publishers: 3, Rate: 60, Acts: 20, Seed: 1, Journal: journal,
+			})
+			must(t, err)
+			defer here.Leave()
+			cursors := map[string]string{}
+			for len(cursors) == 0 {
+				cursors = here.Cursors()
+			}
+			c.saboteur.arm()
+			talk := here.Publish()
+			time.Sleep(4 * time.Second)
+			talk.Stop()
+			last, err := here.Mark(ctx)
+			must(t, err)
+			for end := time.Now().Add(5 * time.Second); here.Behind(last) > 0 && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
+			history, end := context.WithTimeout(ctx, 5*time.Second)
+			defer end()
+			must(t, here.History(history, cursors, last))
+			here.Leave()
+			log, err := readStream(ctx, nc, "KANSEI_LOG_0")
+			must(t, err)
+			v := journal.Verify(log)
+			if v.Acts < 2 || v.Hidden < 2 || c.want == "" && v.Acts < 20 {
+				t.Errorf("%d acts, %d comments hidden", v.Acts, v.Hidden)
+			}
+			found := map[string]bool{}
+			for _, f := range v.Failed() {
+				found[f.Name] = true
+			}
+			if c.want == "" && len(found) > 0 || c.want != "" && !found[c.want] {
+				t.Errorf("found %v, want %s\n%s", found, c.want, v)
 			}
 		})
 	}
