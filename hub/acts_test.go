@@ -288,6 +288,20 @@ func TestColdRoom(t *testing.T) {
 	})
 }
 
+// Where a record cannot be read, as one of a later version, nobody knows who may comment; watching goes on.
+func TestUnreadableRecord(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.log.standing = []Standing{{ID: "later", Seq: 1}}
+		w.log.sayAs("ken", "", "a")
+		v, s := w.join("r", "")
+		w.expect(s, "welcome(false) state history[a]")
+		if _, known := v.room.UserActs("ken"); known {
+			t.Error("the acts are known")
+		}
+		v.Leave()
+	})
+}
+
 // A log that was restored gives positions again: what was cleared before is not what is said now.
 func TestClearOfAnotherPast(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {

@@ -108,7 +108,7 @@ type State struct {
 type Standing struct {
 	ID   string // [A-Za-z0-9_-]{1,32}
 	Seq  uint64 // of the record; whoever replaces it names it. 0: there is none
-	Body []byte
+	Body []byte // nil: it is of a schema that this node does not know
 }
 
 // RoomLog is the durable, ordered log of every room. Its methods may be called

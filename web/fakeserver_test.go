@@ -36,8 +36,11 @@ type fakeServer struct {
 	leaving  bool               // newcomers are closed with 1012
 	asked    []string           // Authorization of each question why
 	state    protocol.State
-	puts     []string      // Authorization of each PUT
-	saving   chan struct{} // holds up each PUT until it is closed; nil: none
+	acts     []*protocol.ActRequest
+	sets     []*protocol.SetRequest
+	refusal  *protocol.Error // of acts and sets; nil: they are done
+	puts     []string        // Authorization of each PUT
+	saving   chan struct{}   // holds up each PUT until it is closed; nil: none
 	members  []protocol.Member
 	lists    int // times that a page of members was asked for
 	noList   int // HTTP status in place of one; 0: none
@@ -149,6 +152,10 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 		switch req := req.(type) {
 		case *protocol.BeatRequest:
 			write(c, &protocol.Beat{Now: time.Now().UnixMilli()})
+		case *protocol.ActRequest:
+			write(c, s.act(req))
+		case *protocol.SetRequest:
+			write(c, s.setState(req))
 		case *protocol.CommentRequest:
 			s.mu.Lock()
 			s.comments = append(s.comments, req)
@@ -159,6 +166,44 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 			}
 		}
 	}
+}
+
+// act does an act, whatever it is: what it removes is gone.
+func (s *fakeServer) act(req *protocol.ActRequest) protocol.Message {
+	s.mu.Lock()
+	s.acts = append(s.acts, req)
+	id, refusal := fmt.Sprint("act-", len(s.acts)), s.refusal
+	s.mu.Unlock()
+	if refusal != nil {
+		return &protocol.Error{Ref: req.Ref, Code: refusal.Code, Message: refusal.Message}
+	}
+	switch {
+	case req.Type == protocol.TypeRemove:
+		s.send(&protocol.Removed{IDs: req.IDs})
+	case req.Clear:
+		s.send(&protocol.Removed{User: req.User})
+	}
+	return &protocol.OK{Ref: req.Ref, Act: id, Cursor: "c1"}
+}
+
+// setState changes the state as a node does, and tells everybody.
+func (s *fakeServer) setState(req *protocol.SetRequest) protocol.Message {
+	patch, err := protocol.DecodePatch(req.State)
+	s.mu.Lock()
+	s.sets = append(s.sets, req)
+	refusal := s.refusal
+	if err != nil || refusal != nil {
+		s.mu.Unlock()
+		return &protocol.Error{Ref: req.Ref, Code: protocol.CodeForbidden, Message: "no"}
+	}
+	doc, _ := json.Marshal(s.state)
+	var now protocol.State
+	_ = json.Unmarshal(protocol.MergeState(doc, patch.Encode()), &now) // it is a state
+	now.Rev = s.state.Rev + 1
+	s.state = now
+	s.mu.Unlock()
+	s.send(&now)
+	return &protocol.OK{Ref: req.Ref, Rev: now.Rev}
 }
 
 // write gives up on a peer that has gone; the read loop notices.

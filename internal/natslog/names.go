@@ -19,7 +19,7 @@ func (n naming) feedStream() string   { return strings.ToUpper(n.prefix) + "_FEE
 func (n naming) configStream() string { return strings.ToUpper(n.prefix) + "_CONFIG" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
-// stands for a room (its effects, as ARCHITECTURE.md calls them) follows the room's state, behind another dot.
+// belongs to a room (its acts) follows the room's state, behind another dot.
 func (n naming) logSubjects(partition int) string {
 	return n.prefix + ".log." + strconv.Itoa(partition) + "."
 }

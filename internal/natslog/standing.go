@@ -102,7 +102,7 @@ func (f *follow) standing(ctx context.Context) ([]hub.Standing, error) {
 		at = rec.seq
 		if newerSchema(rec.header) {
 			f.l.tellNewer(recordState, rec)
-			return
+			rec.data = nil // nobody knows what it does
 		}
 		all = append(all, hub.Standing{ID: strings.TrimPrefix(rec.subject, prefix), Seq: rec.seq, Body: rec.data})
 	}

@@ -42,7 +42,7 @@ var ErrMissed = errors.New("bench: bounds missed")
 
 // names are the scenarios, in the order in which they run.
 func names() []string {
-	return []string{"memory", "quiet", "hot", "storm", "rooms", "idle", "joins", "tokens", "wire", "gc", "frozen", "slow", "curve"}
+	return []string{"memory", "quiet", "hot", "storm", "rooms", "idle", "joins", "tokens", "acts", "wire", "gc", "frozen", "slow", "curve"}
 }
 
 func (c *Command) check() error {

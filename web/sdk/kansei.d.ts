@@ -90,12 +90,31 @@ export interface You {
   user?: string;
   name: string;
   role: Role;
-  /** What one may do: comment, set, uncounted. */
+  /** What one may do: comment, set, act, uncounted. */
   can: string[];
   /** As others get it. */
   avatar?: string;
   /** When the token ends; absent for guests. */
   ends?: number;
+  /** Why one may not comment now; absent when nothing of the room's keeps one from it. */
+  blocked?: Blocked;
+}
+
+/** What one is told of an act of a moderator. */
+export interface Sanction {
+  act?: string;
+  reason?: string;
+  /** When it ends; absent: not known, or never. */
+  ends?: number;
+  /** Where to object. */
+  appeal_url?: string;
+}
+
+export interface Blocked extends Sanction {
+  code: ErrorCode;
+  message: string;
+  /** How long it lasts, if that is known. */
+  retry_ms?: number;
 }
 
 export interface Limits {
@@ -136,8 +155,81 @@ export interface State {
   rev: number;
   status: "scheduled" | "live" | "ended";
   title?: string;
+  broadcast?: number;
+  members?: true;
+  starts_at?: number;
+  media_url?: string;
+  media_offset_ms?: number;
+  notice?: string;
+  pin?: { comment?: Omit<Comment, "history">; text?: undefined } | { text: string; comment?: undefined };
+  /** Who may comment; absent: everybody. */
+  mode?: "users" | "members" | "known" | "locked";
+  known_ms?: number;
+  slow_ms?: number;
+  delay_ms?: number;
+  links?: "none";
+  early_chat?: false;
+  text?: number;
+  count?: false;
+  keep_ms?: number;
+  /** The owner's own. */
+  data?: unknown;
   /** The server cannot follow the room at the moment: comments may be late. */
   degraded?: boolean;
+}
+
+/** Changes of a state: null removes a field. A comment is pinned by its id. */
+export type Patch = {
+  [K in Exclude<keyof State, "type" | "rev" | "broadcast" | "degraded" | "pin" | "mode" | "members" | "early_chat" | "count">]?: State[K] | null;
+} & {
+  pin?: { id: string } | { text: string } | null;
+  mode?: "open" | NonNullable<State["mode"]> | null;
+  members?: boolean | null;
+  early_chat?: boolean | null;
+  count?: boolean | null;
+};
+
+/** Comments to take off the screen and out of lists: those with `ids`, all so far of `user`, or `all` so far. */
+export interface Removed {
+  type: "removed";
+  ids?: string[];
+  user?: string;
+  all?: true;
+  /** Too many to be told: load the list again. */
+  reload?: true;
+}
+
+/** Comments that are back: for lists, by `at`. They do not fly again. */
+export interface Restored {
+  type: "restored";
+  items: Omit<Comment, "history">[];
+}
+
+/** How long an act lasts: for some time, until the broadcast has ended, or, with neither, for good. */
+export interface Lasting {
+  for_ms?: number;
+  until?: "broadcast";
+}
+
+/** What the acts take. */
+export interface Acts {
+  remove: { ids: string[] };
+  clear: { user?: string };
+  mute: { user: string; clear?: boolean; quiet?: boolean; all_rooms?: boolean } & Lasting;
+  unmute: { user: string; all_rooms?: boolean };
+  ban: { user: string; clear?: boolean; all_rooms?: boolean } & Lasting;
+  unban: { user: string; all_rooms?: boolean };
+  warn: { user: string } & Lasting;
+  trust: { user: string } & Lasting;
+  undo: { act: string };
+  ack: { act: string };
+}
+
+export interface RequestOptions {
+  /** One's own name for the request, 1 to 64 characters; made up if absent. */
+  ref?: string | null;
+  /** How long to try, in milliseconds; 30000 if absent, 100000 at most. */
+  timeoutMs?: number | null;
 }
 
 /** Comments that this viewer does not get. */
@@ -175,7 +267,7 @@ export type Status =
        */
       reason:
         | "lost" | "offline" | "origin" | "not_kansei" | "silent" | "timeout" | "token" | "unauthorized" | "restart"
-        | "too_slow" | "too_many" | "overloaded";
+        | "too_slow" | "too_many" | "overloaded" | "banned";
       /** The close code, if the server gave one. */
       code?: number;
     }
@@ -191,7 +283,7 @@ export type Status =
 
 export type ErrorCode =
   | "bad_message" | "unsupported" | "too_long" | "empty" | "rate_limited" | "slow_mode" | "muted" | "forbidden"
-  | "locked" | "conflict" | "unavailable" | "unknown_outcome"
+  | "banned" | "warned" | "no_links" | "no_act" | "locked" | "conflict" | "unavailable" | "unknown_outcome"
   /** A fresh token was refused. */
   | "unauthorized"
   /** Of this SDK: the connection is closed; getToken failed. */
@@ -202,6 +294,13 @@ export class KanseiError extends Error {
   code: ErrorCode;
   /** When the same may succeed, if the server said so. */
   retryMs?: number;
+  /** Of what a moderator has done. */
+  act?: string;
+  reason?: string;
+  ends?: number;
+  appealUrl?: string;
+  /** Of a conflict: the state as it is. */
+  state?: State;
 }
 
 export interface Events {
@@ -210,6 +309,8 @@ export interface Events {
   viewers: Viewers;
   state: State;
   gap: Gap;
+  removed: Removed;
+  restored: Restored;
   status: Status;
   /** What went wrong without being the answer to a comment. */
   error: KanseiError;
@@ -217,13 +318,9 @@ export interface Events {
   you: YouNow;
 }
 
-export interface CommentOptions {
+export interface CommentOptions extends RequestOptions {
   mediaMs?: number;
   style?: Style | null;
-  /** One's own name for the request, 1 to 64 characters; made up if absent. */
-  ref?: string | null;
-  /** How long to try, in milliseconds; 30000 if absent, 100000 at most. */
-  timeoutMs?: number | null;
 }
 
 /** What `connect` returns. */
@@ -241,6 +338,13 @@ export interface Connection {
    * server would take is refused at once, by the code that the server has for it.
    */
   comment(text: string, options?: CommentOptions | null): Promise<{ id: string; ref: string; held: boolean }>;
+  /**
+   * Does an act of a moderator, takes back a comment of one's own (`remove`), or acknowledges a warning (`ack`). Resolves when it is
+   * in force, with its id, by which it is undone. It is tried again as a comment is.
+   */
+  act<K extends keyof Acts>(type: K, options: Acts[K] & { reason?: string } & RequestOptions): Promise<{ ref: string; act?: string; cursor?: string }>;
+  /** Changes the room's state; `rev`: the revision that it must have. Of a `conflict` the error has the state as it is. */
+  set(patch: Patch, options?: ({ rev?: number } & RequestOptions) | null): Promise<{ ref: string; rev: number }>;
   /**
    * Reads a page of who is in the room, for those who may know; rejects with a KanseiError otherwise (`forbidden`), or when it
    * cannot be read. Go on with `cursor` until there is none. Who stays meanwhile is in exactly one page.

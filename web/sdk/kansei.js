@@ -13,11 +13,12 @@
 // back. outbox.js holds the comments that are not answered yet. Everything that waits
 // has a limit; the types are in kansei.d.ts.
 
+import { actRequest, setRequest } from "./acts.js";
 import { Addresses } from "./addresses.js";
 import { members } from "./members.js";
 import { Outbox } from "./outbox.js";
 import { browser, steadyClock } from "./platform.js";
-import { KanseiError, asToken, commentRequest, whole } from "./request.js";
+import { KanseiError, asToken, commentRequest, refusal, whole } from "./request.js";
 import { Seen } from "./seen.js";
 import { measure } from "./text.js";
 import { toldBy, toldMs, whyNot } from "./why.js";
@@ -41,8 +42,10 @@ const FINAL = new Map([
   [1000, "ended"], [1002, "protocol"], [1003, "protocol"], [1007, "protocol"], [1009, "protocol"],
   [4400, "malformed"], [4403, "banned"], [4404, "no_room"],
 ]);
-const LOST = new Map([[1012, "restart"], [4408, "too_slow"], [4429, "too_many"]]);
+const LOST = new Map([[1012, "restart"], [4403, "banned"], [4408, "too_slow"], [4429, "too_many"]]);
 const UNAUTHORIZED = 4401;
+const BANNED = 4403; // for good, unless it says until when
+const isFinal = (code, reason) => FINAL.has(code) && !(code === BANNED && toldBy(reason) > 0);
 const AUTH_REF = "kansei-auth"; // of a fresh token
 
 /** Joins a room and stays in it until `close()`. */
@@ -124,8 +127,13 @@ class Connection {
 
   off(type, listener) { this.#listeners.get(type)?.delete(listener); }
 
-  async comment(text, options) {
-    const request = commentRequest(text, options ?? {});
+  async comment(text, options) { return this.#request(commentRequest(text, options ?? {}), options); }
+
+  async act(type, options) { return this.#request(actRequest(type, options ?? {}), options); }
+
+  async set(patch, options) { return this.#request(setRequest(patch, options ?? {}), options); }
+
+  #request(request, options) {
     const { timeoutMs } = options ?? {};
     if (timeoutMs != null && !(timeoutMs >= 0)) throw new TypeError(`kansei: timeoutMs must be milliseconds, not ${timeoutMs}`);
     if (this.#over) throw new KanseiError("closed", "the connection is closed");
@@ -245,7 +253,7 @@ class Connection {
 
   // declined decides what the end of the other socket means before its welcome.
   #declined(code, reason) {
-    if (FINAL.has(code)) return this.#giveUpNext(); // what is left is the node that is leaving
+    if (isFinal(code, reason)) return this.#giveUpNext(); // what is left is the node that is leaving
     if (code !== UNAUTHORIZED) return this.#stay(toldBy(reason));
     // The token was good when this connection began.
     if (!this.#o.getToken || ++this.#refusedTokens > TOKENS_MAX) return this.#giveUpNext();
@@ -272,7 +280,7 @@ class Connection {
   #closed(code, reason) {
     if (this.#next && !FINAL.has(code) && code !== UNAUTHORIZED) return this.#adopt();
     this.#drop();
-    if (FINAL.has(code)) return this.#end(FINAL.get(code), code, reason);
+    if (isFinal(code, reason)) return this.#end(FINAL.get(code), code, reason);
     if (code === UNAUTHORIZED) {
       if (!this.#o.getToken || ++this.#refusedTokens > TOKENS_MAX) return this.#end("unauthorized", code, reason);
       this.#token = undefined;
@@ -413,12 +421,14 @@ class Connection {
     switch (m?.type) {
       case "welcome": return this.#onWelcome(m);
       case "comments": return this.#onComments(m);
-      case "viewers": return this.#emit("viewers", m);
-      case "state": return this.#emit("state", m);
+      case "viewers":
+      case "state":
+      case "removed":
+      case "restored": return this.#emit(m.type, m);
       case "ok": return this.#outbox.ok(m);
       case "error":
         if (m.ref !== undefined && m.ref !== AUTH_REF) return this.#outbox.error(m);
-        return this.#emit("error", new KanseiError(m.code, m.message, m.retry_ms));
+        return this.#emit("error", refusal(m));
       case "gap":
         if (m.cursor) this.#cursor = m.cursor;
         return this.#emit("gap", m);

@@ -1,6 +1,6 @@
-// The comments that wait for their answer.
+// The comments, acts and changes of the state that wait for their answer.
 
-import { KanseiError, overLimit } from "./request.js";
+import { KanseiError, overLimit, refusal } from "./request.js";
 
 const PENDING_MAX = 100; // comments waiting for an answer
 const PENDING_MS = 30_000; // how long one waits by default
@@ -44,7 +44,7 @@ export class Outbox {
     const ref = message.ref ?? `${this.#prefix}-${++this.#n}`;
     if (this.#pending.size >= PENDING_MAX) return Promise.reject(new KanseiError("unavailable", "too many comments wait for an answer"));
     if (this.#pending.has(ref)) return Promise.reject(new TypeError(`kansei: ref ${ref} is waiting for its answer already`));
-    const over = overLimit(message.text, this.#limits);
+    const over = message.text !== undefined && overLimit(message.text, this.#limits);
     if (over) return Promise.reject(over);
     return new Promise((resolve, reject) => {
       const limit = Math.min(Math.max(timeoutMs, 0), REF_MS);
@@ -69,7 +69,7 @@ export class Outbox {
     this.#limits = limits;
     this.#burst = limits?.burst > 0 ? limits.burst : 1;
     for (const e of [...this.#pending.values()]) {
-      const over = e.sentIn === undefined && overLimit(e.text, limits);
+      const over = e.sentIn === undefined && e.text !== undefined && overLimit(e.text, limits);
       if (over) this.#settle(e, () => e.reject(over));
       else e.waited = true;
     }
@@ -92,13 +92,16 @@ export class Outbox {
 
   ok(m) {
     const e = this.#pending.get(m.ref);
-    if (e) this.#settle(e, () => e.resolve({ id: m.id, held: m.held === true, ref: m.ref }));
+    if (!e) return;
+    const said = { id: m.id, held: m.held === true, ref: m.ref };
+    const { type, ...done } = m;
+    this.#settle(e, () => e.resolve(e.text === undefined ? done : said));
   }
 
   error(m) {
     const e = this.#pending.get(m.ref);
     if (!e) return;
-    const refuse = () => this.#settle(e, () => e.reject(new KanseiError(m.code, m.message, m.retry_ms)));
+    const refuse = () => this.#settle(e, () => e.reject(refusal(m)));
     const outcome = m.code === "unavailable" || m.code === "unknown_outcome";
     if (!e.doubt) {
       if (!outcome && !(e.waited && LATER.has(m.code))) return refuse();

@@ -19,6 +19,16 @@ export class KanseiError extends Error {
   }
 }
 
+/** refusal is the error that a server's message is. */
+export function refusal(m) {
+  const err = new KanseiError(m.code, m.message, m.retry_ms);
+  // Of what moderators have done, and of a conflict.
+  for (const [name, value] of [["act", m.act], ["reason", m.reason], ["ends", m.ends], ["appealUrl", m.appeal_url], ["state", m.state]]) {
+    if (value !== undefined) err[name] = value;
+  }
+  return err;
+}
+
 // A player tells its position as a fraction, or NaN before it has one; the wire
 // takes whole milliseconds, or nothing.
 export const whole = (ms) => (ms >= 0 && ms <= Number.MAX_SAFE_INTEGER ? Math.round(ms) : undefined);

@@ -1,5 +1,5 @@
 // Types of stage.js.
-import type { Comment, Comments } from "./kansei.js";
+import type { Comment, Comments, Connection, Removed } from "./kansei.js";
 
 export { connect, KanseiError, measure } from "./kansei.js";
 
@@ -17,6 +17,10 @@ export class Stage {
   paused: boolean;
   /** A listener for "comments"; bound to the stage. */
   show: (event: Comments) => void;
+  /** A listener for "removed": takes comments off the stage; bound to it. */
+  remove: (event: Removed) => void;
+  /** Shows what a connection brings, and takes off what is removed. */
+  follow(room: Connection): this;
   add(...comments: Comment[]): void;
   /** Takes everything off the stage. */
   clear(): void;

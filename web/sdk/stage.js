@@ -1,8 +1,7 @@
 // A stage over which comments fly: over a video, a picture, or nothing at all.
 //
 //   import { Stage, connect } from "https://kansei.example/sdk/stage.js";
-//   const stage = new Stage(document.getElementById("player"));
-//   connect({ room: "lobby" }).on("comments", stage.show);
+//   new Stage(document.getElementById("player")).follow(connect({ room: "lobby" }));
 //
 // The stage is divided into thin rows. A comment takes as many as its lines need,
 // and enters where it can cross without running into the one in front of it; when
@@ -98,6 +97,22 @@ export class Stage {
     this.#still.addEventListener("change", this.#onMotion);
     this.#measure();
   }
+
+  /** Shows what a connection brings, and takes off what is removed. */
+  follow(room) {
+    room.on("comments", this.show);
+    room.on("removed", this.remove);
+    return this;
+  }
+
+  /** Takes off what a connection's "removed" event names. */
+  remove = ({ ids, user, all }) => {
+    const gone = (c) => all === true || (user !== undefined && c.user?.id === user) || (ids ?? []).includes(c.id);
+    this.#queue = this.#queue.filter((c) => !gone(c));
+    this.#waiting = this.#waiting.filter((c) => !gone(c));
+    if (this.#kept && gone(this.#kept.comment)) this.#kept = null;
+    for (const e of [...this.#flying]) if (gone(e.comment)) this.#remove(e);
+  };
 
   /** Shows what a connection's "comments" event brings. Those of the past are not news. */
   show = ({ items }) => this.#add(items.filter((c) => !c.history));

@@ -7,6 +7,21 @@ import { $, config, disable, has, isDisabled, say, setText } from "./page.js";
 const SENT_MS = 2_500; // how long "Sent" stands
 const SHOW_COUNTER = 0.6; // from this part of the limit on
 
+// What ends by itself soon enough for the button to wait for it.
+const TIMED = new Set(["rate_limited", "slow_mode", "unavailable", "unknown_outcome"]);
+
+// explain is why something was refused, or may not be, in words, with the reason that a moderator has given.
+function explain({ code, reason }) {
+  const words = say(has(`err_${code}`) ? `err_${code}` : "err_other");
+  return reason ? say("because", { what: words, reason }) : words;
+}
+
+// until is how long something still lasts.
+function until(seconds) {
+  if (seconds >= 7200) return say("in_hours", { n: Math.round(seconds / 3600) });
+  return seconds >= 120 ? say("in_minutes", { n: Math.round(seconds / 60) }) : say("in_seconds", { n: seconds });
+}
+
 export class Composer {
   #room;
   #box = $("say");
@@ -15,11 +30,12 @@ export class Composer {
   #limit = 200; // until the welcome says
   #may = true;
   #staff = false;
-  #ended = false; // the broadcast: then nobody but the staff may comment
+  #blocked; // why one may not comment now, as the server says
   #busy = false;
   #fits = true;
   #empty = true;
   #blockedUntil = 0;
+  #lift; // the timer of the end of what bars one
   #timer;
 
   constructor(room) {
@@ -44,20 +60,25 @@ export class Composer {
       picker.querySelector("summary").focus();
     });
     picker.addEventListener("focusout", (e) => { if (e.relatedTarget && !picker.contains(e.relatedTarget)) picker.open = false; });
-    room.on("welcome", (w) => {
-      this.#limit = w.limits?.text ?? this.#limit;
-      this.#may = w.you?.can?.includes("comment") ?? true;
-      this.#staff = (w.you?.role ?? "viewer") !== "viewer";
-      if (!this.#may) setText(this.#note, say(config.guests === "watch" && w.you?.role === "viewer" ? "watch_only" : "not_allowed"));
+    const become = (you, limits) => {
+      this.#limit = limits?.text ?? this.#limit;
+      this.#may = you?.can?.includes("comment") ?? true;
+      this.#staff = (you?.role ?? "viewer") !== "viewer";
+      if (!this.#may) setText(this.#note, say(config.guests === "watch" && you?.role === "viewer" ? "watch_only" : "not_allowed"));
+      else this.#bar(this.#staff ? undefined : you?.blocked);
       this.#measure();
-    });
+    };
+    room.on("welcome", (w) => become(w.you, w.limits));
+    room.on("you", (m) => become(m, m.limits));
+    // Until the server says who is concerned: a broadcast that has ended concerns all.
     room.on("state", (s) => {
       const ended = s.status === "ended";
-      if (ended === this.#ended) return;
-      this.#ended = ended;
-      if (this.#may && !this.#staff) this.#say(ended ? say("say_ended") : "");
+      if (this.#staff || !this.#may || ended === (this.#blocked?.ended ?? false)) return;
+      if (ended) this.#bar({ code: "locked", ended: true });
+      else if (this.#blocked?.ended) this.#bar(undefined);
       this.#update();
     });
+    $("blocked-ack").addEventListener("click", () => this.#acknowledge());
     room.on("status", (s) => {
       if (this.#busy && s.state !== "live") setText(this.#note, say("sending_waits"));
       this.#update();
@@ -83,7 +104,7 @@ export class Composer {
   }
 
   #update() {
-    const closed = this.#room.status.state === "closed" || (this.#ended && !this.#staff);
+    const closed = this.#room.status.state === "closed" || Boolean(this.#blocked && this.#blocked.code !== "slow_mode");
     disable(this.#box, !this.#may || closed || this.#busy);
     this.#box.setAttribute("aria-disabled", String(!this.#may || closed)); // while it is sent it is only not to be changed
     disable(this.#send, !this.#may || closed || this.#busy || this.#waiting() > 0 || !this.#fits);
@@ -103,11 +124,45 @@ export class Composer {
       this.#box.value = "";
       this.#say(say(held ? "sent_held" : "sent"), SENT_MS);
     } catch (err) {
-      this.#say(say(has(`err_${err.code}`) ? `err_${err.code}` : "err_other"));
-      if (err.retryMs > 0) this.#block(err.retryMs);
+      this.#say(explain(err));
+      if (err.retryMs > 0 && TIMED.has(err.code)) this.#block(err.retryMs);
     }
     this.#busy = false;
     this.#measure();
+  }
+
+  // bar shows why one may not comment, and until when.
+  #bar(blocked) {
+    const had = this.#blocked;
+    this.#blocked = blocked;
+    $("blocked-ack").hidden = blocked?.code !== "warned";
+    const appeal = $("blocked-appeal");
+    appeal.hidden = !/^https?:\/\//.test(blocked?.appeal_url ?? "");
+    if (appeal.hidden) appeal.removeAttribute("href");
+    else appeal.href = blocked.appeal_url;
+    clearTimeout(this.#lift);
+    if (!blocked) {
+      if (had) this.#say("");
+      return;
+    }
+    this.#say(blocked.ended ? say("say_ended") : explain(blocked));
+    if (!(blocked.retry_ms > 0)) return;
+    this.#block(blocked.retry_ms);
+    // A timer takes 24 days at most.
+    this.#lift = setTimeout(() => { this.#bar(undefined); this.#measure(); }, Math.min(blocked.retry_ms, 2 ** 31 - 1));
+  }
+
+  async #acknowledge() {
+    const { act } = this.#blocked ?? {};
+    if (!act) return;
+    try {
+      await this.#room.act("ack", { act });
+      this.#bar(undefined);
+      this.#measure();
+      this.#box.focus();
+    } catch {
+      this.#say(say("err_other"));
+    }
   }
 
   #say(text, forMs) {
@@ -122,7 +177,7 @@ export class Composer {
     this.#blockedUntil = Date.now() + ms;
     const tick = () => {
       const left = this.#waiting();
-      setText($("say-wait"), left > 0 ? say("in_seconds", { n: left }) : "");
+      setText($("say-wait"), left > 0 ? until(left) : "");
       if (left > 0) return setTimeout(tick, 250);
       this.#say(say("send_again"), SENT_MS);
       this.#update();

@@ -4,7 +4,7 @@
 // take of it is bounded; a button shows the rest.
 
 import { Places, compact } from "../sdk/compact.js";
-import { $, config, has, make, number, say, setText } from "./page.js";
+import { $, config, has, make, number, root, say, setText } from "./page.js";
 
 const KEPT = 200; // items in the list, and comments held while nothing is drawn
 const EVERY_MS = 200; // how often it changes
@@ -40,7 +40,11 @@ export class List {
   self = "";
   readAloud = false;
 
+  /** Of requests for the list. */
+  headers = {};
+
   #list = $("list");
+  #chosen;
   #newer = $("newer");
   #waiting = []; // entries for the list: comments, and gaps
   #leftOut = 0;
@@ -78,6 +82,90 @@ export class List {
     this.#waiting.push({ gap: missed ? say("gap", { n: missed }) : say("gap_unknown") });
     this.#limit();
     this.#schedule();
+  }
+
+  /** remove takes out what a "removed" event names. */
+  remove({ ids, user, all, reload }) {
+    const gone = (id, author) => all === true || (user !== undefined && author === user) || (ids ?? []).includes(id);
+    this.#waiting = this.#waiting.filter((e) => e.gap !== undefined || !gone(e.comment.id, e.comment.user?.id));
+    for (const li of [...this.#list.querySelectorAll(".item")]) {
+      if (gone(li.dataset.id, li.dataset.user)) this.#drop(li);
+    }
+    if (this.#aloud && gone(this.#aloud.id, this.#aloud.user?.id)) this.#aloud = undefined;
+    if (reload) this.#reload();
+  }
+
+  /** restore puts comments back where they were. */
+  restore({ items }) {
+    for (const c of items) {
+      const all = [...this.#list.querySelectorAll(".item")];
+      if (all.some((li) => li.dataset.id === c.id)) continue;
+      const next = all.find((li) => Number(li.dataset.at) > c.at);
+      if (next === all[0] && this.#list.childElementCount >= KEPT) continue; // it was left behind long ago
+      const li = this.#item(c);
+      if (next) next.before(li);
+      else this.#list.append(li);
+      this.#list.querySelector(".empty")?.remove();
+      this.#offerMore([li]);
+    }
+    this.follow();
+  }
+
+  /** selected is the comment that was chosen, as {id, user, name, li}; none without pick. */
+  get selected() {
+    const li = this.#list.querySelector(".item.chosen");
+    return li ? { id: li.dataset.id, user: li.dataset.user, name: li.querySelector(".name").textContent, li } : undefined;
+  }
+
+  /** pick lets comments be chosen, by pointer and by the arrow keys; chosen is told of each. */
+  pick(chosen) {
+    this.#chosen = chosen;
+    this.#list.classList.add("pickable");
+    this.#list.addEventListener("click", (e) => {
+      const li = e.target.closest?.(".item");
+      if (li && !e.target.closest("button") && !this.#selected()) this.choose(li.classList.contains("chosen") ? null : li);
+    });
+    this.#list.addEventListener("keydown", (e) => {
+      if (e.key !== "ArrowUp" && e.key !== "ArrowDown" || e.ctrlKey || e.metaKey || e.altKey) return;
+      const all = [...this.#list.querySelectorAll(".item")];
+      const at = all.indexOf(this.#list.querySelector(".item.chosen"));
+      const next = at < 0 ? all.at(-1) : all[at + (e.key === "ArrowUp" ? -1 : 1)];
+      if (!next) return;
+      e.preventDefault();
+      this.choose(next);
+      next.scrollIntoView({ block: "nearest" });
+    });
+  }
+
+  choose(li) {
+    for (const e of this.#list.querySelectorAll(".item.chosen")) e.classList.remove("chosen");
+    li?.classList.add("chosen");
+    if (li) {
+      li.id ||= `item-${li.dataset.id}`;
+      this.#list.setAttribute("aria-activedescendant", li.id);
+    } else this.#list.removeAttribute("aria-activedescendant");
+    this.#hold(Boolean(li) || !this.#atEnd());
+    this.#chosen?.(this.selected);
+  }
+
+  #drop(li) {
+    const chosen = li.classList.contains("chosen");
+    li.remove();
+    if (chosen) this.choose(null);
+  }
+
+  // reload reads the list again: too much was removed to be told.
+  async #reload() {
+    try {
+      const res = await fetch(`${root}v1/rooms/${encodeURIComponent(config.room)}/comments`, { cache: "no-store", headers: this.headers, signal: AbortSignal.timeout(15_000) });
+      if (!res.ok) return;
+      const { items } = await res.json();
+      const there = new Set(items.map((c) => c.id));
+      for (const li of [...this.#list.querySelectorAll(".item")]) if (!there.has(li.dataset.id)) this.#drop(li);
+      this.restore({ items });
+    } catch {
+      // The next one may come through.
+    }
   }
 
   /** follow goes back to the newest, as after a layout change. */
@@ -131,7 +219,7 @@ export class List {
     const nodes = batch.slice(-KEPT).map((e) => (e.gap ? make("li", "gap", e.gap) : this.#item(e.comment)));
     if (nodes.length) this.#list.querySelector(".empty")?.remove();
     this.#list.append(...nodes);
-    while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > KEPT) this.#drop(this.#list.firstElementChild);
     this.#offerMore(nodes);
     this.follow();
     this.#note();
@@ -139,6 +227,7 @@ export class List {
 
   #item(c) {
     const li = make("li", "item");
+    Object.assign(li.dataset, { id: c.id, user: c.user?.id ?? "", at: c.at ?? 0 });
     const role = c.user?.role;
     const own = this.self !== "" && c.user?.id === this.self;
     if (own) li.classList.add("own");

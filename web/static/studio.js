@@ -2,8 +2,10 @@
 // what is being said.
 
 import { connect } from "../sdk/kansei.js";
+import { showBoard } from "./board.js";
 import { Composer } from "./composer.js";
 import { Crew } from "./crew.js";
+import { Desk } from "./desk.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
 import { People } from "./people.js";
@@ -19,11 +21,16 @@ keepToken(room);
 rememberSession(room);
 showState(room);
 showLink(room);
+showBoard(room);
 new Composer(room);
 new Crew(room, token);
+new Desk(room, list);
+list.headers = token ? { Authorization: `Bearer ${token}` } : {};
 
 room.on("welcome", (w) => { list.self = w.you?.id ?? ""; });
 room.on("comments", (m) => list.add(m));
+room.on("removed", (m) => list.remove(m));
+room.on("restored", (m) => list.restore(m));
 room.on("gap", (g) => list.gap(g.missed));
 
 // --- the token

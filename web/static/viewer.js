@@ -1,20 +1,25 @@
 // The viewer page: a stage, a list beside it, a box to comment.
 
 import { Stage, connect } from "../sdk/stage.js";
+import { showBoard } from "./board.js";
 import { Composer } from "./composer.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
 import { People } from "./people.js";
 import { $, config, disable, isDisabled, keepToken, lastSession, number, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
-const room = connect({ url: root, room: config.room, token: takeToken(), session: lastSession() });
+const token = takeToken();
+const room = connect({ url: root, room: config.room, token, session: lastSession() });
 const phone = matchMedia("(max-width: 640px)").matches;
 const stage = new Stage($("stage"), { maxNodes: phone ? 48 : 110 });
 const list = new List();
 
+list.headers = token ? { Authorization: `Bearer ${token}` } : {};
+
 keepToken(room);
 rememberSession(room);
 showState(room);
+showBoard(room);
 showLink(room);
 new Composer(room);
 
@@ -23,7 +28,13 @@ room.on("comments", (m) => {
   stage.show(m);
   list.add(m);
 });
+room.on("removed", (m) => {
+  stage.remove(m);
+  list.remove(m);
+});
+room.on("restored", (m) => list.restore(m));
 room.on("gap", (g) => list.gap(g.missed));
+room.on("state", (s) => { if (s.count === false) $("count").hidden = true; });
 room.on("viewers", (v) => {
   $("count").hidden = false;
   setText($("count-n"), number(v.users));
@@ -77,7 +88,7 @@ $("embed-code").textContent = [
   `<div id="kansei" style="position: relative; aspect-ratio: 16/9; background: #15121f"></div>`,
   `<script type="module">`,
   `  import { Stage, connect } from "${root}sdk/stage.js";`,
-  `  connect({ room: "${config.room}" }).on("comments", new Stage(document.getElementById("kansei")).show);`,
+  `  new Stage(document.getElementById("kansei")).follow(connect({ room: "${config.room}" }));`,
   `</script>`,
 ].join("\n");
 $("embed-open").addEventListener("click", () => $("embed").showModal());

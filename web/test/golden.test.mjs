@@ -14,7 +14,9 @@ function golden(dir) {
   return names.map((name) => ({ name, text: readFileSync(new URL(`${dir}/${name}`, root), "utf8") }));
 }
 
-const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew"]);
+const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew", "removed", "restored"]);
+
+const ACTS = new Set(["remove", "clear", "mute", "unmute", "ban", "unban", "warn", "trust", "undo", "ack"]);
 
 for (const dir of ["server", "future"]) {
   test(`what servers send: ${dir}`, async (t) => {
@@ -39,6 +41,7 @@ for (const dir of ["server", "future"]) {
             await world.pass(1000);
             const err = answer ? await answer : value("error");
             assert.deepEqual([err.code, err.message, err.retryMs], [m.code, m.message, m.retry_ms]);
+            assert.deepEqual([err.act, err.reason, err.ends, err.appealUrl, err.state], [m.act, m.reason, m.ends, m.appeal_url, m.state]);
             break;
           }
           case "comments":
@@ -59,6 +62,8 @@ for (const dir of ["server", "future"]) {
           case "viewers":
           case "state":
           case "gap":
+          case "removed":
+          case "restored":
           case "reconnect":
           case "you":
             assert.deepEqual(value(m.type), m);
@@ -92,6 +97,12 @@ test("what viewers send", async (t) => {
         if (empty) return assert.rejects(said, { code: "empty" });
         said.catch(() => {});
         want.text = text; // as everybody gets it
+      } else if (want.type === "set") {
+        const { type, state, ...options } = want;
+        room.set(state, options).catch(() => {});
+      } else if (ACTS.has(want.type)) {
+        const { type, ...options } = want;
+        room.act(type, options).catch(() => {});
       } else if (want.type === "auth") {
         world.socket.say({ type: "renew", ends: 1 });
         await world.pass(0);

@@ -40,6 +40,19 @@ connect({ room: "r", host: "localhost:1", token: "t", since: "c", session: "s" }
 const stage = new Stage(document.body, { maxNodes: 20 });
 room.on("comments", stage.show);
 stage.add({} as Comment);
+stage.follow(room).remove({ type: "removed", user: "u" });
+const act: Promise<{ act?: string }> = room.act("mute", { user: "u", for_ms: 1000, reason: "r" });
+void act;
+// @ts-expect-error a mute is of somebody
+room.act("mute", {});
+// @ts-expect-error no act
+room.act("explode", {});
+const rev: Promise<{ rev: number }> = room.set({ slow_ms: 5000, notice: null, pin: { id: "x" }, mode: "open" }, { rev: 3 });
+void rev;
+// @ts-expect-error no mode
+room.set({ mode: "shut" });
+room.on("removed", (m) => m.ids?.length);
+room.on("restored", (m) => m.items.length);
 stage.paused = true;
 
 // A connection is what connect returns; there is no such value.
