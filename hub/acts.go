@@ -265,7 +265,7 @@ func (r *Room) Standing(all []Standing, state State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	had := r.standing
-	r.standing, r.unfinished, r.unread = standing{undone: had.undone}, nil, false
+	r.standing, r.unfinished, r.unknown = standing{undone: had.undone}, nil, false
 	for i := range all {
 		r.stands(&all[i], true)
 	}
@@ -310,7 +310,7 @@ func (r *Room) Stands(s Standing) {
 func (r *Room) stands(s *Standing, opening bool) {
 	var rec Record
 	if json.Unmarshal(s.Body, &rec) != nil || rec.Act.ID == "" {
-		r.unread = r.unread || opening // of a later version, perhaps
+		r.unknown = r.unknown || opening // of a later version, perhaps
 		return
 	}
 	known := r.standing.acts[rec.Act.ID]
@@ -636,7 +636,7 @@ func (r *Room) UserActs(id string) (acts []Act, ready bool) {
 	now := r.hub.cfg.Log.Now().UnixMilli()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.stated || r.unread {
+	if !r.stated || r.unknown {
 		return nil, false
 	}
 	if len(r.standing.users) == 0 {

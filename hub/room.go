@@ -54,7 +54,7 @@ type Room struct {
 	pages     map[Ask]*paging                // that are being read
 
 	standing   standing
-	unread     bool                // some acts are not known: nobody may comment
+	unknown    bool                // some acts are not known: nobody may comment
 	unfinished map[string]Standing // records whose events have not come, by id
 	finishing  *time.Timer
 	held       held
