@@ -46,27 +46,27 @@ func TestAct(t *testing.T) {
 		})
 		r := start(t, s, nil)
 		defer r.stop()
-		done, err := r.Client.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeMute, User: "ken", ForMS: 60_000})
+		done, err := r.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeMute, User: "ken", ForMS: 60_000})
 		if err != nil || done != (protocol.ActDone{Act: "a", Cursor: "c1"}) {
 			t.Errorf("%+v, %v", done, err)
 		}
 		if len(refs) != 3 || refs[0] != refs[1] || refs[1] != refs[2] {
 			t.Errorf("it was sent as %v", refs)
 		}
-		if _, err := r.Client.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeClear}); !isCode(err, protocol.CodeForbidden) {
+		if _, err := r.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeClear}); !isCode(err, protocol.CodeForbidden) {
 			t.Errorf("%v", err)
 		}
-		if _, err := r.Client.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeMute}); !isCode(err, protocol.CodeBadMessage) || len(refs) != 4 {
+		if _, err := r.Act(t.Context(), protocol.ActRequest{Type: protocol.TypeMute}); !isCode(err, protocol.CodeBadMessage) || len(refs) != 4 {
 			t.Errorf("what no server takes was sent: %v", err)
 		}
-		if rev, err := r.Client.Set(t.Context(), 0, map[string]any{"slow_ms": 1000, "notice": nil}); rev != 9 || err != nil {
+		if rev, err := r.Set(t.Context(), 0, map[string]any{"slow_ms": 1000, "notice": nil}); rev != 9 || err != nil {
 			t.Errorf("%d, %v", rev, err)
 		}
-		_, err = r.Client.Set(t.Context(), 7, map[string]any{"slow_ms": 1000})
+		_, err = r.Set(t.Context(), 7, map[string]any{"slow_ms": 1000})
 		if e, is := errors.AsType[*protocol.Error](err); !is || e.Code != protocol.CodeConflict || string(e.State) != `{"rev":9}` {
 			t.Errorf("%v", err)
 		}
-		if _, err := r.Client.Set(t.Context(), 0, map[string]any{"slow_ms": -1}); !isCode(err, protocol.CodeBadMessage) {
+		if _, err := r.Set(t.Context(), 0, map[string]any{"slow_ms": -1}); !isCode(err, protocol.CodeBadMessage) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -86,7 +86,7 @@ func TestActWithoutAnAnswer(t *testing.T) {
 		defer r.stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		if _, err := r.Client.Act(ctx, protocol.ActRequest{Type: protocol.TypeClear}); !isCode(err, protocol.CodeUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := r.Act(ctx, protocol.ActRequest{Type: protocol.TypeClear}); !isCode(err, protocol.CodeUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -232,7 +232,7 @@ func (s *fakeServer) say(items ...protocol.Comment) []string {
 	var ids []string
 	for i := range items {
 		s.seq++
-		items[i].ID, items[i].At = fmt.Sprintf("%x", s.seq), time.Now().UnixMilli()
+		items[i].ID, items[i].At = fmt.Sprintf("c%05x", s.seq), time.Now().UnixMilli()
 		if items[i].User.ID == "" {
 			items[i].User = protocol.User{ID: fmt.Sprintf("u%d", s.seq%97), Name: fmt.Sprintf("viewer %d", s.seq%97)}
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -53,7 +54,7 @@ func TestStudioModeration(t *testing.T) {
 	s.send(&protocol.Restored{Items: []protocol.Comment{{ID: ids[1], At: 1, User: protocol.User{ID: "u1", Name: "spammer"}, Text: "BUY GOLD"}}})
 	p.wait(`document.querySelectorAll("#list .item")[0].querySelector(".text").textContent === "BUY GOLD"`)
 	// By the keyboard alone, with a reason, for the user: the last comment is the first that the arrow chooses.
-	p.do(chromedp.Focus(chromedp.ID("list")), chromedp.KeyEvent("\ue013")) // ArrowUp
+	p.do(chromedp.Focus(chromedp.ID("list")), chromedp.KeyEvent(kb.ArrowUp))
 	p.wait(`document.getElementById("acts-who").textContent === "spammer"`)
 	p.do(chromedp.SendKeys(chromedp.ID("act-reason"), "no mud rub"))
 	acts(2) // what is typed is no key

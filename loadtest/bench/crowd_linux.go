@@ -234,12 +234,12 @@ func sleepUntil(ctx context.Context, at int64) error {
 
 func sleep(ctx context.Context, d time.Duration) error { return sleepUntil(ctx, now()+int64(d)) }
 
-// leave closes the connections of some viewers properly and waits until the server
+// leave closes the connections of the first n viewers properly and waits until the server
 // has ended them.
-func (c *crowd) leave(ctx context.Context, first, n int) error {
+func (c *crowd) leave(ctx context.Context, n int) error {
 	bye := clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff})
 	c.mu.Lock()
-	for _, v := range c.viewers[first : first+n] {
+	for _, v := range c.viewers[:n] {
 		if v.fd >= 0 {
 			c.out(v)
 			v.state = leaving
@@ -249,7 +249,7 @@ func (c *crowd) leave(ctx context.Context, first, n int) error {
 	c.mu.Unlock()
 	return c.await(ctx, joinPatience, func() (bool, string) {
 		left := 0
-		for _, v := range c.viewers[first : first+n] {
+		for _, v := range c.viewers[:n] {
 			if v.fd >= 0 {
 				left++
 			}

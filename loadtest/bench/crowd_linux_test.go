@@ -114,7 +114,7 @@ func TestConversation(t *testing.T) {
 	c.send(0, hello)
 	c.send(1, clientFrame(opText, []byte("hello")))
 	eventually(t, c, "both are answered", func() bool { return c.tally.acks == 2 })
-	if err := c.leave(t.Context(), 0, 2); err != nil {
+	if err := c.leave(t.Context(), 2); err != nil {
 		t.Error(err)
 	}
 	if c.in != 0 || c.open != 0 {

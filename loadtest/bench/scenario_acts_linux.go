@@ -62,7 +62,7 @@ func (b *bench) acts(ctx context.Context) error {
 				return err
 			}
 			cost[i], joins[i] = append(cost[i], s.cost()), append(joins[i], join)
-			if err := errors.Join(r.audience.leave(ctx, 0, r.viewers), n.settled(ctx, 0)); err != nil {
+			if err := errors.Join(r.audience.leave(ctx, r.viewers), n.settled(ctx, 0)); err != nil {
 				return err
 			}
 		}
@@ -130,7 +130,7 @@ func (b *bench) openCold(ctx context.Context, names []string) error {
 				return err
 			}
 			took[i] = append(took[i], c.joins(50).Seconds()*1000)
-			if err := c.leave(ctx, 0, 1); err != nil {
+			if err := c.leave(ctx, 1); err != nil {
 				return err
 			}
 		}

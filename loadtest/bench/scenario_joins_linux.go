@@ -85,5 +85,5 @@ func (b *bench) cost(ctx context.Context, p *process, c *crowd, viewers int) (fl
 	if err != nil {
 		return 0, err
 	}
-	return float64((after - before).Microseconds()) / float64(viewers), c.leave(ctx, 0, viewers)
+	return float64((after - before).Microseconds()) / float64(viewers), c.leave(ctx, viewers)
 }

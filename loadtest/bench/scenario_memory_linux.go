@@ -52,7 +52,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err := b.profile(ctx, n, "memory", func() error { return sleep(ctx, b.cmd.Window) }); err != nil {
 		return err
 	}
-	if err := c.leave(ctx, 0, viewers); err != nil {
+	if err := c.leave(ctx, viewers); err != nil {
 		return err
 	}
 	if err := n.settled(ctx, 0); err != nil {

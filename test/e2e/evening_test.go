@@ -21,12 +21,11 @@ import (
 
 // evening is a room of a cluster, over the API alone.
 type evening struct {
-	t       *testing.T
-	c       *localcluster.Cluster
-	boss    string // tokens
-	mod     string
-	room    string
-	nextRef int
+	t    *testing.T
+	c    *localcluster.Cluster
+	boss string // tokens
+	mod  string
+	room string
 }
 
 // call makes a request to a node, and returns the status and the body.

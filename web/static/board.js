@@ -2,7 +2,7 @@
 
 import { $, config, has, say, setText } from "./page.js";
 
-const moments = new Intl.DateTimeFormat(config.lang, { dateStyle: "medium", timeStyle: "short" });
+const beginnings = new Intl.DateTimeFormat(config.lang, { dateStyle: "medium", timeStyle: "short" });
 
 /** showBoard keeps it up to date with the state of the room. */
 export function showBoard(room) {
@@ -17,7 +17,7 @@ export function showBoard(room) {
     setText($("pin-who"), pinned ? pinned.user?.name || say("somebody") : "");
     setText($("pin-text"), pinned?.text ?? s.pin?.text ?? "");
     const words = [];
-    if (s.status === "scheduled" && s.starts_at > 0) words.push(say("starts_at", { time: moments.format(new Date(s.starts_at)) }));
+    if (s.status === "scheduled" && s.starts_at > 0) words.push(say("starts_at", { time: beginnings.format(new Date(s.starts_at)) }));
     if (s.status === "scheduled" && s.early_chat === false) words.push(say("early_chat"));
     if (has(`mode_${s.mode}`)) words.push(say(`mode_${s.mode}`));
     if (s.slow_ms > 0) words.push(say("slow_now", { n: Math.ceil(s.slow_ms / 1000) }));

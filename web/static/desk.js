@@ -91,7 +91,7 @@ export class Desk {
       if (act) this.#done = [...this.#done, act].slice(-UNDOABLE);
       if (name !== "pin" && name !== "undo") $("act-reason").value = "";
       this.#choose(this.#list.selected);
-      note(say(`act_done_${name}`, { name: chosen?.name ?? "" }));
+      note(say(`done_${name}`, { name: chosen?.name ?? "" }));
     } catch (err) {
       if (name === "undo" && err.code === "no_act") this.#done.pop();
       this.#choose(this.#list.selected);
