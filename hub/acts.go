@@ -48,8 +48,8 @@ type Act struct {
 	From   string   `json:"from,omitempty"`   // the act for all rooms that this one carries out here
 }
 
-// untilBroadcast is how long behind an act that ends with the broadcast it hides comments: those
-// that nodes have taken that had not heard of it. Later ones are not taken.
+// untilBroadcast is how long an act lasts at least that ends with the broadcast, and how long behind
+// it it hides comments: those that nodes have taken that had not heard of it. Later ones are not taken.
 const untilBroadcast = int64(time.Minute / time.Millisecond)
 
 // Record is the body of a [Standing] of an act.
@@ -69,7 +69,8 @@ func (a *Act) InForce(now int64, state *protocol.State) bool {
 	case a.Ends > 0:
 		return now < a.Ends
 	case a.Broadcast > 0:
-		return state.Broadcast < a.Broadcast || state.Broadcast == a.Broadcast && state.Status != protocol.StatusEnded
+		return state.Broadcast < a.Broadcast || state.Broadcast == a.Broadcast && state.Status != protocol.StatusEnded ||
+			now < a.At+untilBroadcast
 	}
 	return true
 }

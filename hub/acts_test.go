@@ -599,3 +599,26 @@ func randomActs(t *testing.T, w *world, seed uint64) {
 		time.Sleep(10 * time.Second)
 	}
 }
+
+// An act that ends with the broadcast holds while it may hide what is said, so that no comment is taken that nobody is shown.
+func TestInForceWhileItHides(t *testing.T) {
+	a := placed{Act: Act{Kind: protocol.TypeMute, Broadcast: 2, At: 1000}, pos: 5, sure: true}
+	for _, tt := range []struct {
+		now   int64
+		state protocol.State
+		want  bool
+	}{
+		{2000, protocol.State{Broadcast: 2, Status: protocol.StatusLive}, true},
+		{2000, protocol.State{Broadcast: 2, Status: protocol.StatusEnded}, true},
+		{2000, protocol.State{Broadcast: 3, Status: protocol.StatusLive}, true},
+		{99000, protocol.State{Broadcast: 1, Status: protocol.StatusScheduled}, true},
+		{99000, protocol.State{Broadcast: 2, Status: protocol.StatusLive}, true},
+		{99000, protocol.State{Broadcast: 2, Status: protocol.StatusEnded}, false},
+		{99000, protocol.State{Broadcast: 3, Status: protocol.StatusLive}, false},
+	} {
+		in := a.InForce(tt.now, &tt.state)
+		if in != tt.want || !in && a.of(comment{seq: 6, at: tt.now}) != shown {
+			t.Errorf("at %d, %+v: in force %v, %v", tt.now, tt.state, in, a.of(comment{seq: 6, at: tt.now}))
+		}
+	}
+}

@@ -488,3 +488,158 @@ func TestActsOutliveTheNode(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 }
+
+// An act for all rooms holds in every room, on this node at once, also in those that its user comes to later; undone, it
+// does not.
+func TestAllRooms(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	admin := c.token("admin", protocol.RoleModerator, "*")
+	ken := c.token("ken", protocol.RoleViewer, "*")
+	here := c.mustDial("r", "?token="+ken)
+	here.comment("before")
+	if status, _, p := c.act(c.mod, `{"type":"ban","user":"ken","all_rooms":true}`); status != http.StatusForbidden || !strings.Contains(p.Detail, "all rooms") {
+		t.Errorf("a moderator of one room: %d %+v", status, p)
+	}
+	done := c.does(admin, `{"type":"ban","user":"ken","all_rooms":true,"reason":"spam"}`)
+	if code, reason := here.closed(); code != websocket.StatusCode(protocol.CloseBanned) || !strings.Contains(reason, "spam") {
+		t.Errorf("closed with %d %q", code, reason)
+	}
+	for _, room := range []string{"r", "elsewhere"} {
+		if code, _ := c.mustDial(room, "?token="+ken).closed(); code != websocket.StatusCode(protocol.CloseBanned) {
+			t.Errorf("came into %s: %d", room, code)
+		}
+		if status, body := c.do(http.MethodPost, c.url+"/v1/rooms/"+room+"/comments", ken, `{"text":"x"}`); status != http.StatusForbidden || !strings.Contains(body, `"banned"`) {
+			t.Errorf("comments in %s: %d %s", room, status, body)
+		}
+	}
+	if status, _, p := c.act(c.mod, `{"type":"unban","user":"ken"}`); status != http.StatusForbidden || !strings.Contains(p.Detail, "all_rooms") {
+		t.Errorf("lifted in one room: %d %+v", status, p)
+	}
+	if status, _, _ := c.act(c.mod, fmt.Sprintf(`{"type":"undo","act":%q}`, done.Act)); status != http.StatusForbidden {
+		t.Errorf("undone by a moderator of one room: %d", status)
+	}
+	c.does(admin, `{"type":"unban","user":"ken","all_rooms":true}`)
+	for _, room := range []string{"r", "elsewhere"} {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			status, body := c.do(http.MethodPost, c.url+"/v1/rooms/"+room+"/comments", ken, `{"text":"back"}`)
+			if status == http.StatusCreated {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("after it was lifted, in %s: %d %s", room, status, body)
+			}
+		}
+		page, _ := c.comments(room, nil)
+		if n := len(page.Items); n == 0 || page.Items[n-1].Text != "back" {
+			t.Errorf("%s has %+v", room, page.Items)
+		}
+	}
+}
+
+// An act until the broadcast ends holds in the one that runs, or in the next.
+func TestUntilTheBroadcastEnds(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken := c.in(c.ken)
+	ken.comment("a")
+	c.does(c.mod, `{"type":"mute","user":"ken","until":"broadcast"}`)
+	for _, status := range []string{"live", "scheduled", "live"} {
+		c.set(`{"status":"` + status + `"}`)
+		if e := ken.refused("b"); e["code"] != "muted" || e["retry_ms"] != nil {
+			t.Errorf("%s: %v", status, e)
+		}
+	}
+	if got := c.read(); got != "a" {
+		t.Errorf("what can be read is %q", got)
+	}
+}
+
+// What is not there any more is removed all the same; only its author could not say that it was theirs.
+func TestActsOnWhatIsGone(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	ken := c.in(c.ken)
+	id := ken.comment("a")
+	if done := c.does(c.mod, `{"type":"remove","ids":["zzzzzabcd","`+id+`"]}`); done.Act == "" {
+		t.Errorf("%+v", done)
+	}
+	if got := c.read(); got != "" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if status, _, _ := c.act(c.ken, `{"type":"remove","ids":["zzzzzabcd"]}`); status != http.StatusForbidden {
+		t.Errorf("a viewer: %d", status)
+	}
+	// A thousand at once, over the socket too.
+	ids := make([]string, protocol.MaxActIDs)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("zzzzzzzzz%06d", i)
+	}
+	list, _ := json.Marshal(ids)
+	c.does(c.mod, `{"type":"remove","ids":`+string(list)+`}`)
+	mod := c.in(c.mod)
+	mod.say(`{"type":"remove","ref":"m","ids":` + string(list) + `}`)
+	if m := mod.next("ok", "error"); m["act"] == nil {
+		t.Errorf("%v", m)
+	}
+	if m := ken.next("removed"); len(m["ids"].([]any)) != 2 {
+		t.Errorf("%v", m)
+	}
+	if m := ken.next("removed"); len(m["ids"].([]any)) != len(ids) {
+		t.Errorf("%d ids", len(m["ids"].([]any)))
+	}
+}
+
+// With --rooms there are only rooms whose state was set, and those that match a pattern.
+func TestWhichRoomsExist(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, "--rooms=created", "--rooms=lesson-*")
+	ken := c.token("ken", protocol.RoleViewer, "*")
+	in := func(room string) bool {
+		conn := c.mustDial(room, "?token="+ken)
+		m := conn.nextOrClosed()
+		return m["type"] == "welcome"
+	}
+	for room, want := range map[string]bool{"r": false, "created": false, "lesson-1": true, "lesson-": true, "other": false} {
+		if got := in(room); got != want {
+			t.Errorf("%s is there: %v", room, got)
+		}
+		status, body := c.do(http.MethodGet, c.url+"/v1/rooms/"+room+"/comments", ken, "")
+		if (status == http.StatusOK) != want || !want && !strings.Contains(body, `"no_room"`) {
+			t.Errorf("comments of %s: %d %s", room, status, body)
+		}
+		if status, body := c.do(http.MethodPost, c.url+"/v1/rooms/"+room+"/comments", ken, `{"text":"x"}`); (status == http.StatusCreated) != want {
+			t.Errorf("a comment in %s: %d %s", room, status, body)
+		}
+	}
+	c.set(`{"title":"made"}`)
+	if !in("r") {
+		t.Error("a room that was made is not there")
+	}
+	if status, body := c.do(http.MethodDelete, c.url+"/v1/rooms/r", c.boss, ""); status != http.StatusOK || !strings.Contains(body, "remains") {
+		t.Errorf("%d %s", status, body)
+	}
+	for end := time.Now().Add(5 * time.Second); in("r"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a room that was deleted is there")
+		}
+	}
+	c.set(`{"title":"made anew"}`)
+	if _, body := c.get(c.url + "/v1/rooms/r"); !strings.Contains(body, "made anew") || strings.Contains(body, "deleted") {
+		t.Errorf("%s", body)
+	}
+}
+
+// A comment that is older than its room keeps is shown by nobody, before the log has removed it too.
+func TestRoomKeepsForAShortTime(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	c.in(c.ken).comment("old")
+	c.set(`{"keep_ms":60000}`)
+	if got := c.read(); got != "old" {
+		t.Errorf("what can be read is %q", got)
+	}
+	if status, body := c.do(http.MethodPatch, c.url+"/v1/rooms/r", c.boss, `{"keep_ms":1000}`); status != http.StatusBadRequest || !strings.Contains(body, "60000") {
+		t.Errorf("%d %s", status, body)
+	}
+}

@@ -217,6 +217,22 @@ func (c *wsConn) next(types ...string) map[string]any {
 	}
 }
 
+// nextOrClosed returns the next message; nil if the server closed the connection instead.
+func (c *wsConn) nextOrClosed() map[string]any {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	_, p, err := c.Read(ctx)
+	if websocket.CloseStatus(err) != -1 {
+		return nil
+	}
+	var m map[string]any
+	if err != nil || json.Unmarshal(p, &m) != nil {
+		c.t.Fatalf("%s: %v", p, err)
+	}
+	return m
+}
+
 // closed waits for the close frame.
 func (c *wsConn) closed() (websocket.StatusCode, string) {
 	c.t.Helper()
