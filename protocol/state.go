@@ -246,7 +246,7 @@ func decodePatch(p []byte) (*Patch, *Error) {
 		if want := wrongField(name, value); want != "" {
 			return nil, bad("%s must be %s", name, want)
 		}
-		patch.Fields[name] = value
+		patch.Fields[name] = slices.Clone(value) // p may be a buffer, which is used again
 	}
 	for name, value := range patch.Fields {
 		if isDefault(name, value) {

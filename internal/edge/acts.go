@@ -307,12 +307,14 @@ func (v *session) act(req *protocol.ActRequest) {
 }
 
 func (v *session) set(req *protocol.SetRequest) {
+	patch, err := protocol.DecodePatch(req.State) // here: its bytes are gone when the message is
+	if e, bad := errors.AsType[*protocol.Error](err); bad {
+		e.Ref = req.Ref
+		v.send(e)
+		return
+	}
+	patch.Rev = req.Rev
 	v.beside(req.Ref, func(ctx context.Context, room *hub.Room, who *identity) (*protocol.OK, *protocol.Error) {
-		patch, err := protocol.DecodePatch(req.State)
-		if e, bad := errors.AsType[*protocol.Error](err); bad {
-			return nil, e
-		}
-		patch.Rev = req.Rev
 		set, e := v.server.setState(ctx, room.Name(), who, patch)
 		return &protocol.OK{Ref: req.Ref, Rev: set.Rev}, e
 	})

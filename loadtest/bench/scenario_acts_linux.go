@@ -28,7 +28,7 @@ func (b *bench) acts(ctx context.Context) error {
 	if err := sockets(4*(viewers+2) + spareFiles); err != nil {
 		return err
 	}
-	n, err := b.startNode(ctx, "--rate-staff=100000", "--burst-staff=100000", "--rate=100000", "--burst=100000", "--room-limit=0", "--rate-address=0")
+	n, err := b.startNode(ctx, "--rate-staff=10000", "--burst-staff=10000", "--rate=10000", "--burst=10000", "--room-limit=0", "--rate-address=0")
 	if err != nil {
 		return err
 	}
