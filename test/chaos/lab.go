@@ -47,7 +47,10 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 	args := []string{
 		"--log-partitions", fmt.Sprint(cfg.Partitions), "--live-buffer", fmt.Sprint(liveBuffer), "--drain", cfg.Drain.String(),
 		// Everything is to reach everybody, whatever is done; floods too.
-		"--room-rate", "0", "--room-limit", "0", "--rate-address", "0", "--rate", "1000", "--burst", "1000", "--rate-staff", "100000", "--burst-staff", "100000", "--recover-max", "100000",
+		"--room-rate", "0", "--rate", "1000", "--burst", "1000", "--rate-staff", "100000", "--burst-staff", "100000", "--recover-max", "100000",
+	}
+	if cfg.Other == "" { // an earlier version does not know these
+		args = append(args, "--room-limit", "0", "--rate-address", "0")
 	}
 	kansei := cfg.Kansei
 	if kansei == "" {

@@ -81,6 +81,7 @@ func TestPresenceExample(t *testing.T) {
 	c := startCluster(t, 3, "--presence-leave-wait=2s")
 	staff := token(t, c, "back end", protocol.RoleMonitor)
 	ann := visit(t, c, c.Edges[0], "ann")
+	eventually(t, promptly, "ann is listed", func() bool { return slices.Equal(members(t, c.Edges[0], staff), []string{"ann"}) })
 
 	cmd := exec.CommandContext(t.Context(), program, "--nats", c.NATSURLs(), "--url", c.Edges[0].URL, "--room", "lesson", "--token", staff)
 	out, err := cmd.StdoutPipe()
