@@ -52,17 +52,6 @@ type Act struct {
 // it it hides comments: those that nodes have taken that had not heard of it. Later ones are not taken.
 const untilBroadcast = int64(time.Minute / time.Millisecond)
 
-// Record is the body of a [Standing] of an act.
-type Record struct {
-	Act  Act  `json:"act"`
-	Undo *Act `json:"undo,omitempty"` // it was undone by this act
-	Gone bool `json:"gone,omitempty"` // it was never done
-	// Pos and PosAt are where its event is in the log, or that of Undo, and when it was stored there;
-	// 0: not known.
-	Pos   uint64 `json:"pos,omitempty"`
-	PosAt int64  `json:"pos_at,omitempty"`
-}
-
 // InForce reports whether an act that lasts does so at a time, while the state is that.
 func (a *Act) InForce(now int64, state *protocol.State) bool {
 	switch {

@@ -16,8 +16,9 @@ func (r *Room) Standing(all []Standing, state State) {
 	defer r.mu.Unlock()
 	had := r.standing
 	r.standing, r.unfinished, r.unknown = standing{undone: had.undone}, nil, false
+	var d records
 	for i := range all {
-		r.stands(&all[i], true)
+		r.stands(&all[i], &d, true)
 	}
 	r.next = state
 	if !protocol.IsDeleted(state.Body) {
@@ -51,15 +52,15 @@ func (r *Room) Stands(s Standing) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.epoch != "" {
-		r.stands(&s, false)
+		r.stands(&s, new(records), false)
 	}
 }
 
 // stands takes in a record. Those that are read when the room is opened are in force; of those that
 // are heard of later the event is waited for. Room.mu is held.
-func (r *Room) stands(s *Standing, opening bool) {
-	var rec Record
-	if json.Unmarshal(s.Body, &rec) != nil || rec.Act.ID == "" {
+func (r *Room) stands(s *Standing, d *records, opening bool) {
+	rec, ok := d.decode(s.Body)
+	if !ok {
 		r.unknown = r.unknown || opening // of a later version, perhaps
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
 )
@@ -297,5 +298,33 @@ func BenchmarkBefore(b *testing.B) {
 			b.ReportMetric(float64(page)/float64(plain), "page/plain")
 			b.ReportMetric(float64(asked(b, l)-before)/float64(b.N), "requests/op")
 		})
+	}
+}
+
+// BenchmarkOpenStanding measures the first report of a room with 11,000 standing records, each as that
+// of a ban is.
+func BenchmarkOpenStanding(b *testing.B) {
+	l := inProcess(b)
+	js, err := jetstream.New(l.conn.NATS())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 11_000 {
+		body := fmt.Sprintf(`{"act":{"id":"act%d","kind":"ban","by":{"id":"moderator","name":"moderator","role":"moderator"},"at":1764200000000,"hash":"%026d","user":"u%d","reason":"spam","ends":1764300000000,"after":9},"pos":%d,"pos_at":1764200000001}`, i, i, i, i+10)
+		if _, err := js.PublishAsync(fmt.Sprintf("kansei.state.r.act.a%05d", i), []byte(body)); err != nil {
+			b.Fatal(err)
+		}
+		if i%500 == 499 { // what is under way is bounded
+			<-js.PublishAsyncComplete()
+		}
+	}
+	<-js.PublishAsyncComplete()
+	b.ReportAllocs()
+	for b.Loop() {
+		c := new(counting)
+		c.warm.Add(1)
+		f := l.Follow("r", 50, c)
+		c.warm.Wait()
+		f.Stop()
 	}
 }

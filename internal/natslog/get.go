@@ -26,7 +26,8 @@ type getRequest struct {
 
 const (
 	batchRecords = 256     // of one direct get; bounds its memory together with
-	batchBytes   = 1 << 20 // which the server counts without its own headers
+	recordBytes  = 4 << 10 // and this for each, which the server counts without its own headers
+	batchBytes   = 8 << 20 // at most
 )
 
 // storedMessage is the leader's answer to a getRequest.
@@ -82,7 +83,7 @@ type page struct {
 // directGet reads up to n records of a room from a position or a time on, from
 // any replica: what it answers has no holes, but may lack the latest.
 func (s *stream) directGet(ctx context.Context, room string, from uint64, since *time.Time, n int) (page, error) {
-	r := getRequest{NextFor: s.subjects + room, Batch: n, MaxBytes: batchBytes}
+	r := getRequest{NextFor: s.subjects + room, Batch: n, MaxBytes: min(n*recordBytes, batchBytes)}
 	if since != nil {
 		r.StartTime = since
 	} else {

@@ -24,8 +24,9 @@ import (
 // headerTTL is how long a record lives, in seconds.
 const headerTTL = "Nats-TTL"
 
-// standingBatch is how many standing records are asked for at once.
-const standingBatch = 2048
+// standingBatch is how many standing records are asked for at once, at most. The server counts what is
+// left for each request, so that many small ones would take it longer than the records themselves.
+const standingBatch = 16384
 
 // actSubject is what precedes the id in the subject of a standing record of a room.
 func (l *Log) actSubject(room string) string { return l.state.subjects + room + ".act." }
@@ -106,16 +107,17 @@ func (f *follow) standing(ctx context.Context) ([]hub.Standing, error) {
 		}
 		all = append(all, hub.Standing{ID: strings.TrimPrefix(rec.subject, prefix), Seq: rec.seq, Body: rec.data})
 	}
-	for {
-		p, err := s.directGet(ctx, f.room+".act.*", at+1, nil, standingBatch)
+	for n := batchRecords; n > 0; {
+		p, err := s.directGet(ctx, f.room+".act.*", at+1, nil, n)
 		if err != nil && !errors.Is(err, errMirror) {
 			return nil, err
 		}
 		for i := range p.records {
 			take(&p.records[i])
 		}
-		if p.pending == 0 || len(p.records) == 0 || uint64(len(p.records)) > p.pending {
-			break
+		n = 0
+		if len(p.records) > 0 { // pending is how many follow the first one
+			n = min(int(p.pending)+1-len(p.records), standingBatch)
 		}
 	}
 	for {

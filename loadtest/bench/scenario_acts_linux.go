@@ -41,6 +41,13 @@ func (b *bench) acts(ctx context.Context) error {
 			return err
 		}
 		rooms = append(rooms, &room{fanout: f, bench: b, node: n, audience: c})
+		stays, err := b.crowd(n, func(v int) who { return who{room: name, user: fmt.Sprint("stays", v), role: protocol.RoleViewer} })
+		if err != nil {
+			return err
+		}
+		if err := stays.bring(ctx, 0, 1, 100, normal); err != nil { // so that the room stays open
+			return err
+		}
 	}
 	if err := b.moderate(ctx, n, "moderated", banned, removed); err != nil {
 		return err
@@ -62,7 +69,7 @@ func (b *bench) acts(ctx context.Context) error {
 				return err
 			}
 			cost[i], joins[i] = append(cost[i], s.cost()), append(joins[i], join)
-			if err := errors.Join(r.audience.leave(ctx, r.viewers), n.settled(ctx, 0)); err != nil {
+			if err := errors.Join(r.audience.leave(ctx, r.viewers), n.settled(ctx, float64(len(rooms)))); err != nil {
 				return err
 			}
 		}
