@@ -73,10 +73,9 @@ func (a *Act) over(author string, rank int) bool {
 // log ended, at least, when it was asked for.
 type placed struct {
 	Act
-	pos    uint64
-	posAt  int64  // a log that was restored gives positions again, later
-	record uint64 // the sequence of its record, as far as is known
-	sure   bool   // its event was seen, or its record says where it is
+	pos   uint64
+	posAt int64 // a log that was restored gives positions again, later
+	sure  bool  // its event was seen, or its record says where it is
 }
 
 // clocks is by how much the clocks of the log's leaders may differ, in milliseconds.

@@ -77,13 +77,12 @@ func (r *Room) stands(s *Standing, d *records, opening bool) {
 			r.standing.undo([]string{rec.Act.ID})
 		}
 	case known != nil:
-		known.record = s.Seq
 		if known.sure || rec.Pos == 0 {
 			return
 		}
 		known.pos, known.posAt, known.sure = rec.Pos, rec.PosAt, true
 	case opening:
-		p := &placed{Act: rec.Act, pos: rec.Pos, posAt: rec.PosAt, record: s.Seq, sure: rec.Pos > 0}
+		p := &placed{Act: rec.Act, pos: rec.Pos, posAt: rec.PosAt, sure: rec.Pos > 0}
 		if !p.sure {
 			p.pos = rec.Act.After
 		}

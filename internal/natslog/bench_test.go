@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
 )
@@ -305,20 +304,19 @@ func BenchmarkBefore(b *testing.B) {
 // of a ban is.
 func BenchmarkOpenStanding(b *testing.B) {
 	l := inProcess(b)
-	js, err := jetstream.New(l.conn.NATS())
-	if err != nil {
-		b.Fatal(err)
+	var writing sync.WaitGroup
+	for w := range 32 {
+		writing.Go(func() {
+			for i := w; i < 11_000; i += 32 {
+				body := fmt.Sprintf(`{"act":{"id":"act%d","kind":"ban","by":{"id":"moderator","name":"moderator","role":"moderator"},"at":1764200000000,`+
+					`"hash":"%026d","user":"u%d","reason":"spam","ends":1764300000000,"after":9},"pos":%d,"pos_at":1764200000001}`, i, i, i, i+10)
+				if _, err := l.Keep(b.Context(), "r", hub.Standing{ID: fmt.Sprint("act", i), Body: []byte(body)}, 0); err != nil {
+					b.Error(err)
+				}
+			}
+		})
 	}
-	for i := range 11_000 {
-		body := fmt.Sprintf(`{"act":{"id":"act%d","kind":"ban","by":{"id":"moderator","name":"moderator","role":"moderator"},"at":1764200000000,"hash":"%026d","user":"u%d","reason":"spam","ends":1764300000000,"after":9},"pos":%d,"pos_at":1764200000001}`, i, i, i, i+10)
-		if _, err := js.PublishAsync(fmt.Sprintf("kansei.state.r.act.a%05d", i), []byte(body)); err != nil {
-			b.Fatal(err)
-		}
-		if i%500 == 499 { // what is under way is bounded
-			<-js.PublishAsyncComplete()
-		}
-	}
-	<-js.PublishAsyncComplete()
+	writing.Wait()
 	b.ReportAllocs()
 	for b.Loop() {
 		c := new(counting)

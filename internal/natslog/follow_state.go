@@ -12,8 +12,11 @@ import (
 func (f *follow) showStates(states []liveState) {
 	for _, st := range states {
 		if acts, is := strings.CutSuffix(f.actSubjects, "*"); is && strings.HasPrefix(st.live, acts) {
+			b := f.l.bucket(&st.record)
 			f.tell(func() {
-				f.follower.Stands(hub.Standing{ID: strings.TrimPrefix(st.live, acts), Seq: st.seq, Body: st.data})
+				for _, s := range b.records() {
+					f.follower.Stands(s)
+				}
 			})
 			continue
 		}

@@ -26,8 +26,7 @@ type getRequest struct {
 
 const (
 	batchRecords = 256     // of one direct get; bounds its memory together with
-	recordBytes  = 4 << 10 // and this for each, which the server counts without its own headers
-	batchBytes   = 8 << 20 // at most
+	batchBytes   = 1 << 20 // which the server counts without its own headers
 )
 
 // storedMessage is the leader's answer to a getRequest.
@@ -83,7 +82,7 @@ type page struct {
 // directGet reads up to n records of a room from a position or a time on, from
 // any replica: what it answers has no holes, but may lack the latest.
 func (s *stream) directGet(ctx context.Context, room string, from uint64, since *time.Time, n int) (page, error) {
-	r := getRequest{NextFor: s.subjects + room, Batch: n, MaxBytes: min(n*recordBytes, batchBytes)}
+	r := getRequest{NextFor: s.subjects + room, Batch: n, MaxBytes: batchBytes}
 	if since != nil {
 		r.StartTime = since
 	} else {

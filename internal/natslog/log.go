@@ -41,6 +41,7 @@ type Log struct {
 	logs     []*stream // by partition
 	state    *stream
 	table    *Table
+	keeping  [buckets]sync.Mutex // one bucket of standing records of all rooms each
 
 	closing atomic.Bool
 	closed  chan struct{} // when everything has ended

@@ -3,9 +3,12 @@ package natslog
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
@@ -85,24 +88,111 @@ func TestStandingRecords(t *testing.T) {
 	}
 }
 
-// A room with thousands of records is opened with all of them, in their order.
-func TestManyStandingRecords(t *testing.T) {
+// neighbours are ids of records in the bucket of the first one.
+func neighbours(n int) (ids []string) {
+	for i := 0; len(ids) < n; i++ {
+		if id := fmt.Sprint("id", i); len(ids) == 0 || bucketOf(id) == bucketOf(ids[0]) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Records that share a message end one by one, and what one says never comes between the others.
+func TestRecordsOfOneBucket(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	l := openReady(t, Config{URLs: urls(s)})
+	ids := neighbours(4)
+	stays := keep(t, l, "r", ids[0], `{"n":0}`, 0)
+	if _, err := l.Keep(testContext(t), "r", hub.Standing{ID: ids[1], Body: []byte(`{"n":1}`)}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "it ends", func() error {
+		if got, err := l.Kept(testContext(t), "r", ids[1]); err != nil || got.Seq > 0 {
+			return fmt.Errorf("%+v, %w", got, err)
+		}
+		return nil
+	})
+	anew := keep(t, l, "r", ids[1], `{"n":2}`, 0)
+	if got, err := l.Kept(testContext(t), "r", ids[0]); err != nil || got.Seq != stays.Seq || string(got.Body) != `{"n":0}` {
+		t.Errorf("its neighbour: %+v, %v", got, err)
+	}
+	if _, err := l.Keep(testContext(t), "r", hub.Standing{ID: ids[1], Seq: anew.Seq - 1, Body: []byte(`{"n":3}`)}, 0); !errors.Is(err, hub.ErrConflict) {
+		t.Errorf("on an older one: %v", err)
+	}
+	for _, st := range []hub.Standing{{ID: "a b", Body: []byte("{}")}, {Body: []byte("{}")}, {ID: "a", Body: []byte("{\n}")}} {
+		if _, err := l.Keep(testContext(t), "r", st, 0); !errors.Is(err, hub.ErrUnavailable) {
+			t.Errorf("%+v: %v", st, err)
+		}
+	}
+	// There is an end to what one message takes.
+	large := []byte(`"` + strings.Repeat("x", 600<<10) + `"`)
+	if _, err := l.Keep(testContext(t), "r", hub.Standing{ID: ids[2], Body: large}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Keep(testContext(t), "r", hub.Standing{ID: ids[3], Body: large}, 0); !errors.Is(err, hub.ErrUnavailable) || !strings.Contains(err.Error(), "too many acts") {
+		t.Errorf("a full one: %v", err)
+	}
+}
+
+// A bucket that a later version has written is left as it is: nobody knows what its records do.
+func TestBucketOfALaterVersion(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s)})
 	js := jetStream(t, s.ClientURL())
-	const n = 5000
-	for i := range n {
-		if _, err := js.PublishAsync(fmt.Sprintf("kansei.state.r.act.a%05d", i), []byte(`{"n":1}`)); err != nil {
-			t.Fatal(err)
-		}
-		if i%500 == 499 { // what is under way is bounded
-			<-js.PublishAsyncComplete()
-		}
+	subject := fmt.Sprintf("kansei.state.r.act.%02x", bucketOf("a"))
+	if _, err := js.PublishMsg(testContext(t), &nats.Msg{Subject: subject, Data: []byte("?"), Header: nats.Header{headerSchema: {"99"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Keep(testContext(t), "r", hub.Standing{ID: "a", Body: []byte("{}")}, 0); !errors.Is(err, hub.ErrUnavailable) {
+		t.Errorf("written beside it: %v", err)
 	}
 	o, _ := followRoom(t, l, "r", 10)
 	o.look(t, func() {
-		if len(o.standing) != n || o.standing[0].ID != "a00000" || o.standing[n-1].ID != fmt.Sprintf("a%05d", n-1) {
+		if len(o.standing) != 1 || o.standing[0].Body != nil {
+			t.Errorf("a room is opened with %+v", o.standing)
+		}
+	})
+}
+
+// A room with thousands of records is opened with all of them, whoever has written them at the same time.
+func TestManyStandingRecords(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), 0)
+	l := openReady(t, Config{URLs: urls(s)})
+	other := openReady(t, Config{URLs: urls(s)})
+	const n = 2000
+	var writing sync.WaitGroup
+	for w := range 16 { // on two nodes, which write into the same buckets
+		writing.Go(func() {
+			for i := w; i < n; i += 16 {
+				log := []*Log{l, other}[w%2]
+				first, err := log.Keep(testContext(t), "r", hub.Standing{ID: fmt.Sprintf("a%05d", i), Body: []byte(`{"n":1}`)}, 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := log.Keep(testContext(t), "r", hub.Standing{ID: first.ID, Seq: first.Seq, Body: []byte(`{"n":2}`)}, time.Hour); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	o, _ := followRoom(t, l, "r", 10)
+	o.look(t, func() {
+		there := map[string]bool{}
+		for _, s := range o.standing {
+			there[s.ID] = string(s.Body) == `{"n":2}`
+		}
+		for i := range n {
+			if !there[fmt.Sprintf("a%05d", i)] {
+				t.Fatalf("record %d is lost", i)
+			}
+		}
+		if len(o.standing) != n {
 			t.Errorf("%d records", len(o.standing))
 		}
 	})
