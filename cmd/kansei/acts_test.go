@@ -366,7 +366,7 @@ func TestModes(t *testing.T) {
 	}
 	c.set(`{"text":null}`)
 	for text, want := range map[string]string{
-		"看看https://x": "no_links", "WWW.example.com": "no_links", "http:// nothing": "", "www. nothing": "", "awww.cute": "", "https://": "",
+		"看看https://x": "no_links", "WWW.example.com": "no_links", "http:// nothing": "", "www. nothing": "", "www.　空": "", "awww.cute": "", "https://": "",
 	} {
 		if got := code(ken, text); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)

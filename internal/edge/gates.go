@@ -216,7 +216,7 @@ func words(d time.Duration) string {
 }
 
 // link is what counts as a link in a comment.
-var link = regexp.MustCompile(`(?i)(https?://|\bwww\.)[^\s]`)
+var link = regexp.MustCompile(`(?i)(https?://|\bwww\.)[^\s\pZ]`)
 
 // hasLink reports whether a text has a link: http:// or https:// or www., and something behind it.
 func hasLink(text string) bool { return link.MatchString(text) }
