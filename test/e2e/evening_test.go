@@ -348,3 +348,51 @@ func TestActsRace(t *testing.T) {
 		}
 	}
 }
+
+// Without a leader of the log nothing can be done, and whoever asks is told so in time. What was not known is known
+// when the log is back: the same request is one act.
+func TestActWithoutALeader(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, "--append-timeout=2s")
+	e := &evening{t: t, c: c, room: "alone", boss: token(t, c, "boss", protocol.RoleBroadcaster), mod: token(t, c, "mod", protocol.RoleModerator)}
+	ken := token(t, c, "ken", protocol.RoleViewer)
+	e.watch(0, ken, "")
+	id := e.say(0, ken, "spam")
+	for _, n := range c.NATS[1:] {
+		if err := n.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := fmt.Sprintf(`{"type":"remove","ref":"once","ids":[%q]}`, id)
+	start := time.Now()
+	status, answer := e.call(0, http.MethodPost, "/acts", e.mod, request)
+	var p protocol.Problem
+	_ = json.Unmarshal([]byte(answer), &p)
+	if status/100 != 5 || p.Code != protocol.CodeUnavailable && p.Code != protocol.CodeUnknownOutcome || time.Since(start) > 15*time.Second {
+		t.Errorf("after %v: %d %s", time.Since(start), status, answer)
+	}
+	for _, n := range c.NATS[1:] {
+		if err := n.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var done protocol.ActDone
+	eventually(t, time.Minute, "the same request is done", func() bool {
+		status, answer := e.call(0, http.MethodPost, "/acts", e.mod, request)
+		return status == http.StatusOK && json.Unmarshal([]byte(answer), &done) == nil
+	})
+	for node := range 2 {
+		eventually(t, 10*time.Second, "it is gone", func() bool {
+			return !strings.Contains(e.must(node, http.MethodGet, "/comments?limit=100", ken, ""), "spam")
+		})
+	}
+	if again := e.act(1, e.mod, `{"type":"remove","ref":"once","ids":[%q]}`, id); again.Act != done.Act {
+		t.Errorf("asked again it is another act: %+v, %+v", again, done)
+	}
+	e.act(1, e.boss, `{"type":"undo","act":%q}`, done.Act)
+	for node := range 2 {
+		eventually(t, 10*time.Second, "it is back", func() bool {
+			return strings.Contains(e.must(node, http.MethodGet, "/comments?limit=100", ken, ""), "spam")
+		})
+	}
+}
