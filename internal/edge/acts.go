@@ -21,7 +21,7 @@ const (
 	maxActing = 16
 	// maxActs bounds the acts of a room that count: a node has them all in memory, some 600 bytes each.
 	maxActs = 100_000
-	// actWait is how long an act is waited for to come back in the room's log.
+	// actWait is how long an act, or a state, is waited for to come back from NATS.
 	actWait = 2 * time.Second
 )
 

@@ -101,7 +101,21 @@ func (s *Server) setState(ctx context.Context, room string, who *identity, patch
 		return hub.State{}, &protocol.Error{Code: protocol.CodeUnknownOutcome, RetryMS: 1000,
 			Message: "the state has changed, but the room log does not know of it yet; try the same again"}
 	}
+	s.heardState(ctx, room, set.Rev)
 	return set, nil
+}
+
+// heardState waits until the room, if it is open here, has a state: it is in force on this node when
+// whoever has set it is told so.
+func (s *Server) heardState(ctx context.Context, room string, rev uint64) {
+	until := time.Now().Add(actWait)
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		r := s.cfg.Hub.Find(room)
+		if r == nil || r.Doc().Rev >= rev || time.Now().After(until) || ctx.Err() != nil {
+			return
+		}
+		time.Sleep(wait)
+	}
 }
 
 // cleanField cleans a text of a patch.
