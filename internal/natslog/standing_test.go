@@ -157,13 +157,13 @@ func TestBucketOfALaterVersion(t *testing.T) {
 	})
 }
 
-// A room with thousands of records is opened with all of them, whoever has written them at the same time.
+// A room with hundreds of records is opened with all of them, whoever has written them at the same time.
 func TestManyStandingRecords(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, t.TempDir(), 0)
 	l := openReady(t, Config{URLs: urls(s)})
 	other := openReady(t, Config{URLs: urls(s)})
-	const n = 2000
+	const n = 400
 	var writing sync.WaitGroup
 	for w := range 16 { // on two nodes, which write into the same buckets
 		writing.Go(func() {
