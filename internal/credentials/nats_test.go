@@ -15,6 +15,7 @@ import (
 	"github.com/kansei-live/kansei/internal/config"
 	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/natslog"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // way is a way to be let in by a server.
@@ -87,7 +88,7 @@ func TestNATS(t *testing.T) {
 	for name, w := range ways(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, port := t.TempDir(), freePort(t)
+			dir, port := t.TempDir(), ports.ForTest(t).Number
 			w.put(t, dir, 0)
 			s := settings(t, append(w.flags(dir), "--nats=nats://"+at(port), "--redis=redis://unused")...)
 			source, err := credentials.NewNATS(s.NATSAccess)
@@ -132,7 +133,7 @@ func TestNATSByValue(t *testing.T) {
 		"authorization {users: [{user: ann, password: s3cret}]}": {"--nats-user=ann", "--nats-password=s3cret"},
 		"authorization {token: s3cret}":                          {"--nats-token=s3cret"},
 	} {
-		port := freePort(t)
+		port := ports.ForTest(t).Number
 		startNATS(t, port, conf)
 		s := settings(t, append(flags, "--nats="+at(port), "--redis=redis://unused")...)
 		source, err := credentials.NewNATS(s.NATSAccess)
@@ -148,7 +149,7 @@ func TestNATSByValue(t *testing.T) {
 func TestNATSCertificateRefused(t *testing.T) {
 	t.Parallel()
 	ours, other := newAuthority(t, "ours"), newAuthority(t, "other")
-	dir, theirs, port := t.TempDir(), t.TempDir(), freePort(t)
+	dir, theirs, port := t.TempDir(), t.TempDir(), ports.ForTest(t).Number
 	putCertificate(t, theirs, ours, "nats", "127.0.0.1")
 	startNATS(t, port, fmt.Sprintf("tls {cert_file: %q, key_file: %q, ca_file: %q, verify: true}", theirs+"/cert.pem", theirs+"/key.pem", theirs+"/ca.pem"))
 	putCertificate(t, dir, other, "node")

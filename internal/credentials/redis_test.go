@@ -14,6 +14,7 @@ import (
 
 	"github.com/kansei-live/kansei/internal/credentials"
 	"github.com/kansei-live/kansei/internal/redispresence"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // everything is what a user of an ACL may do here.
@@ -61,7 +62,7 @@ func TestRedis(t *testing.T) {
 			func(dir string) []string { return []string{"--redis-password-file=" + dir + "/password"} },
 			func(t *testing.T, dir string, i int) { write(t, dir, "password", fmt.Sprint("secret", i)) },
 			func(t *testing.T, i int) []string {
-				return []string{fmt.Sprint("requirepass secret", i), "cluster-enabled yes", fmt.Sprint("cluster-port ", freePort(t))}
+				return []string{fmt.Sprint("requirepass secret", i), "cluster-enabled yes", fmt.Sprint("cluster-port ", ports.ForTest(t).Number)}
 			},
 			nil, []string{"WRONGPASS", "--redis-user", "--redis-password"},
 		},
@@ -74,7 +75,7 @@ func TestRedis(t *testing.T) {
 			"rediss+cluster", "", true, certificateFlags,
 			func(t *testing.T, dir string, i int) { putCertificate(t, dir, authorities[i], "node") },
 			func(t *testing.T, i int) []string {
-				return append(secured(t, i), "cluster-enabled yes", fmt.Sprint("cluster-port ", freePort(t)), "tls-cluster yes")
+				return append(secured(t, i), "cluster-enabled yes", fmt.Sprint("cluster-port ", ports.ForTest(t).Number), "tls-cluster yes")
 			},
 			nil, []string{"certificate", "--redis-ca"},
 		},
@@ -115,7 +116,7 @@ func TestRedis(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, port := t.TempDir(), freePort(t)
+			dir, port := t.TempDir(), ports.ForTest(t).Number
 			c.put(t, dir, 0)
 			url := fmt.Sprintf("--redis=%s://%s?read_timeout=60s&dial_timeout=60s%s", c.scheme, at(port), c.query)
 			s := settings(t, append(c.flags(dir), url)...)
@@ -133,7 +134,7 @@ func TestRedis(t *testing.T) {
 				if c.sentinel == nil {
 					return startRedis(t, own, port, c.secure, c.conf(t, i))
 				}
-				primary := freePort(t)
+				primary := ports.ForTest(t).Number
 				stopPrimary := startRedis(t, own, primary, c.secure, c.conf(t, i))
 				stopSentinel := startRedis(t, own, port, c.secure,
 					append([]string{fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1", primary)}, c.sentinel(t, i)...))
@@ -184,7 +185,7 @@ func TestRedisNames(t *testing.T) {
 				putCertificate(t, dir, a, name)
 				return []string{"tls-cert-file " + dir + "/cert.pem", "tls-key-file " + dir + "/key.pem", "tls-ca-cert-file " + dir + "/ca.pem", "tls-replication yes"}
 			}
-			primary, sentinel := freePort(t), freePort(t)
+			primary, sentinel := ports.ForTest(t).Number, ports.ForTest(t).Number
 			url := fmt.Sprintf("rediss+sentinel://localhost:%d?master_name=main&dial_timeout=60s", sentinel)
 			s := settings(t, append(certificateFlags(mine), "--redis="+url)...)
 			source, err := credentials.NewRedis(s.RedisAccess)
@@ -216,14 +217,14 @@ func certificateFlags(dir string) []string {
 // a password, are told of as such to a node that has none.
 func TestRedisWithoutCertificate(t *testing.T) {
 	t.Parallel()
-	a, dir, port, primary := newAuthority(t, "a"), t.TempDir(), freePort(t), freePort(t)
+	a, dir, port, primary := newAuthority(t, "a"), t.TempDir(), ports.ForTest(t).Number, ports.ForTest(t).Number
 	putCertificate(t, dir, a, "redis", "127.0.0.1")
 	full, err := credentials.NewRedis(settings(t, append(certificateFlags(dir), "--redis=rediss://r")...).RedisAccess)
 	if err != nil {
 		t.Fatal(err)
 	}
 	startRedis(t, full, port, true, []string{"tls-cert-file " + dir + "/cert.pem", "tls-key-file " + dir + "/key.pem", "tls-ca-cert-file " + dir + "/ca.pem", "tls-auth-clients yes"})
-	locked := freePort(t)
+	locked := ports.ForTest(t).Number
 	startRedis(t, full, primary, false, nil)
 	startRedis(t, full, locked, false, []string{fmt.Sprintf("sentinel monitor main 127.0.0.1 %d 1", primary), "requirepass s3cret"})
 	for _, c := range []struct {

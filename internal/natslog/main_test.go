@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -51,19 +51,14 @@ func stopServer(s *server.Server) {
 	s.WaitForShutdown()
 }
 
-// freePorts are ports that were free a moment ago.
+// freePorts returns ports that nobody else gets while the test lasts.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+	numbers := make([]int, n)
+	for i := range numbers {
+		numbers[i] = ports.ForTest(t).Number
 	}
-	return ports
+	return numbers
 }
 
 // open opens a log and closes it when the test ends.

@@ -15,6 +15,7 @@ import (
 	"github.com/kansei-live/kansei/internal/health"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // grants are the rules for a user of Redis that docs/OPERATING.md has: those that a node
@@ -98,7 +99,7 @@ func TestRedisUserOfTheDocument(t *testing.T) {
 			if c.cluster {
 				s = startCluster(t)
 			} else {
-				s = dial(t, startProcess(t, freePort(t)))
+				s = dial(t, startProcess(t, ports.ForTest(t).Number))
 			}
 			rules := slices.Clone(needed)
 			for _, w := range c.with {
@@ -269,7 +270,7 @@ func TestGrantsAreMinimal(t *testing.T) {
 func TestRedisUserLacksSomething(t *testing.T) {
 	t.Parallel()
 	needed, _ := grants(t)
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	u := s.as(t, needed)
 	was := u.node(t, nil)
 	view := was.open("room")
@@ -307,7 +308,7 @@ func TestSentinelUserOfTheDocument(t *testing.T) {
 	if line == nil {
 		t.Fatal("docs/OPERATING.md has no line for an ACL of Sentinel")
 	}
-	port := freePort(t)
+	port := ports.ForTest(t).Number
 	startProcess(t, port)
 	sentinel := startSentinel(t, port)
 	u := sentinel.as(t, strings.Fields(string(line[1])))
@@ -343,7 +344,7 @@ func startSentinel(t *testing.T, primary int) *server {
 	if err != nil {
 		t.Fatalf("%v: `make setup` installs it", err)
 	}
-	port, dir := freePort(t), t.TempDir()
+	port, dir := ports.ForTest(t).Number, t.TempDir()
 	conf := filepath.Join(dir, "sentinel.conf")
 	text := fmt.Sprintf("bind 127.0.0.1\nport %d\nsentinel monitor main 127.0.0.1 %d 1\ndir %s\n", port, primary, dir)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {

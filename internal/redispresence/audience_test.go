@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // firstOf returns when a user of a room was first seen, by the node and by the list.
@@ -156,7 +157,7 @@ func TestDistinctUsersOfABroadcast(t *testing.T) {
 // What nodes know of a broadcast is merged again when Redis has lost it.
 func TestDistinctUsersAreMergedAgain(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	for name, c := range map[string]struct{ exact, few int }{"one by one": {1000, 400}, "sketch": {100, 2400}} {
 		t.Run(name, func(t *testing.T) {
 			n := s.node(t, func(cfg *Config) { cfg.Buckets, cfg.DistinctExact, cfg.Prefix = 1, c.exact, "p"+fmt.Sprint(c.exact) })

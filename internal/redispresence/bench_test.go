@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // benchServers runs a benchmark over the servers that a node meets.
 func benchServers(b *testing.B, bench func(*testing.B, *server)) {
 	b.Run("redis", func(b *testing.B) {
-		s := &server{url: startProcess(b, freePort(b))}
+		s := &server{url: startProcess(b, ports.ForTest(b).Number)}
 		s.raw = s.client(b)
 		bench(b, s)
 	})

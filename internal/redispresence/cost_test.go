@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // What members cost a real Redis: see docs/PERFORMANCE.md, "Members". One iteration is enough:
@@ -134,7 +135,7 @@ func BenchmarkCrowd(b *testing.B) {
 		broadcast bool
 	}{{"one room", 1, false}, {"1000 rooms", 1000, false}, {"1000 rooms in broadcast", 1000, true}} {
 		b.Run(c.name, func(b *testing.B) {
-			s := &server{url: startProcess(b, freePort(b))}
+			s := &server{url: startProcess(b, ports.ForTest(b).Number)}
 			s.raw = s.client(b)
 			var least, joins, bytes, quiet, commands, pages float64
 			for b.Loop() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/protocol"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // Redis as people run it: members are exact behind a failover of Sentinel, and while slots of a
@@ -58,7 +59,7 @@ func knowsReplica(t *testing.T, sentinel *server) {
 func TestMembersAfterAFailover(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	first, second := freePort(t), freePort(t)
+	first, second := ports.ForTest(t).Number, ports.ForTest(t).Number
 	startProcess(t, first)
 	startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first))
 	sentinel := startSentinel(t, first)
@@ -113,7 +114,7 @@ func clusterOf(t *testing.T, n int) (*server, []*redis.Client) {
 	var nodes []*redis.Client
 	var addrs []string
 	for range n {
-		url := startProcess(t, freePort(t), "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t)))
+		url := startProcess(t, ports.ForTest(t).Number, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(ports.ForTest(t).Number))
 		addrs = append(addrs, strings.TrimPrefix(url, "redis://"))
 		c := redis.NewClient(&redis.Options{Addr: addrs[len(addrs)-1]})
 		t.Cleanup(func() { _ = c.Close() })
@@ -233,7 +234,7 @@ func TestMembersWhileSlotsMove(t *testing.T) {
 // presence does is in the ACL tests; this one lists over RESP2, which old proxies speak.
 func TestMembersOverBothProtocols(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	for _, version := range []int{2, 3} {
 		c, err := Connect(s.url + "?read_timeout=60s&protocol=" + strconv.Itoa(version))
 		if err != nil {
@@ -263,7 +264,7 @@ func TestMembersFromReplicas(t *testing.T) {
 	t.Parallel()
 	t.Run("sentinel", func(t *testing.T) {
 		t.Parallel()
-		first, second := freePort(t), freePort(t)
+		first, second := ports.ForTest(t).Number, ports.ForTest(t).Number
 		startProcess(t, first)
 		replica := dial(t, startProcess(t, second, "--replicaof", "127.0.0.1 "+strconv.Itoa(first)))
 		sentinel := startSentinel(t, first)
@@ -275,7 +276,7 @@ func TestMembersFromReplicas(t *testing.T) {
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
 		s, primaries := clusterOf(t, 1)
-		replica := dial(t, startProcess(t, freePort(t), "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t))))
+		replica := dial(t, startProcess(t, ports.ForTest(t).Number, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(ports.ForTest(t).Number)))
 		host, port, _ := net.SplitHostPort(strings.TrimPrefix(replica.url, "redis://"))
 		bus := replica.raw.ConfigGet(t.Context(), "cluster-port").Val()["cluster-port"]
 		if err := primaries[0].Do(t.Context(), "CLUSTER", "MEET", host, port, bus).Err(); err != nil {

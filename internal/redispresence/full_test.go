@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // squeeze sets maxmemory below what Redis uses.
@@ -39,7 +40,7 @@ func limit(t *testing.T, s *server, bytes int) {
 // are taken out as well.
 func TestRedisWithoutMemory(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t), "--maxmemory-policy", "noeviction"))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number, "--maxmemory-policy", "noeviction"))
 	a := s.node(t, func(c *Config) { c.Buckets = 1 })
 	b, victim := s.node(t, func(c *Config) { c.Buckets = 1 }), s.node(t, func(c *Config) { c.Buckets = 1 })
 	here, there := a.open("room"), b.open("room")
@@ -90,7 +91,7 @@ func TestRedisWithoutMemory(t *testing.T) {
 // TestHandBackWithoutMemory: a node that ends takes its viewers out of a full Redis.
 func TestHandBackWithoutMemory(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	n := s.node(t, func(c *Config) { c.Buckets = 1 })
 	v := n.open("room")
 	for _, u := range users(1200) {

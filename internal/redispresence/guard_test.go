@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // says returns nil when a node is not ready and says all of that.
@@ -95,7 +96,7 @@ func TestFlushedRedisMayBeAnothers(t *testing.T) {
 
 func TestPoliciesThatEvictAreRefused(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	ctx := context.Background()
 	n := s.node(t, nil)
 	eventually(t, "ready", n.Ready)
@@ -167,6 +168,6 @@ func TestPolicyMakesUnready(t *testing.T) {
 			t.Errorf("a policy that was changed: %v", got)
 		}
 	}
-	t.Run("redis", func(t *testing.T) { test(t, dial(t, startProcess(t, freePort(t)))) })
+	t.Run("redis", func(t *testing.T) { test(t, dial(t, startProcess(t, ports.ForTest(t).Number))) })
 	t.Run("cluster", func(t *testing.T) { test(t, startCluster(t)) })
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // answer has a presence have been told once what it asks for at the start.
@@ -172,7 +173,7 @@ func TestWhatIsNotRedis(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
-	single, locked := dial(t, startProcess(t, freePort(t))), dial(t, startProcess(t, freePort(t)))
+	single, locked := dial(t, startProcess(t, ports.ForTest(t).Number)), dial(t, startProcess(t, ports.ForTest(t).Number))
 	if err := locked.raw.Do(t.Context(), "ACL", "SETUSER", "default", "resetpass", ">s3cret").Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // tally is what is true of some rooms on some nodes.
@@ -220,7 +222,7 @@ func TestTwoLostKeysHeal(t *testing.T) {
 // TestEvictionHeals has a real Redis evict what it likes for a while.
 func TestEvictionHeals(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t), "--maxmemory-policy", "allkeys-lru"))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number, "--maxmemory-policy", "allkeys-lru"))
 	ctx := context.Background()
 	a, b := s.node(t, func(c *Config) { c.Buckets = 2 }), s.node(t, func(c *Config) { c.Buckets = 2 })
 	var here, there []*view

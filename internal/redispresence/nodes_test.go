@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // with pins secrets that stand for those of --auth-secret.
@@ -255,7 +256,7 @@ func TestOthersAreForgotten(t *testing.T) {
 // TestRecordsWithoutMemory: at maxmemory nodes go on to know each other.
 func TestRecordsWithoutMemory(t *testing.T) {
 	t.Parallel()
-	s := dial(t, startProcess(t, freePort(t)))
+	s := dial(t, startProcess(t, ports.ForTest(t).Number))
 	a := s.node(t, with("one"))
 	eventually(t, "ready", a.Ready)
 	squeeze(t, s)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 func TestCountsOverNodes(t *testing.T) {
@@ -283,7 +285,7 @@ func TestEmptyBucketIsLeft(t *testing.T) {
 
 func TestRedisComesLate(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
+	port := ports.ForTest(t).Number
 	s := &server{url: "redis://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	n := s.node(t, nil)
 	if err := n.Ready(); err == nil {
@@ -317,7 +319,7 @@ func TestRedisComesLate(t *testing.T) {
 
 func TestRedisGoes(t *testing.T) {
 	t.Parallel()
-	port := freePort(t)
+	port := ports.ForTest(t).Number
 	s := &server{url: "redis://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	n := s.node(t, nil)
 	v := n.open("room")

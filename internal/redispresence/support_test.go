@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 func TestMain(m *testing.M) {
@@ -50,7 +51,7 @@ var backends = []struct {
 	name  string
 	start func(*testing.T) *server
 }{
-	{"redis", func(t *testing.T) *server { return dial(t, startProcess(t, freePort(t))) }},
+	{"redis", func(t *testing.T) *server { return dial(t, startProcess(t, ports.ForTest(t).Number)) }},
 	{"miniredis", func(t *testing.T) *server {
 		t.Helper()
 		m := miniredis.RunT(t)
@@ -102,16 +103,6 @@ func (s *server) client(t testing.TB) redis.UniversalClient {
 	return c
 }
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // startProcess starts a redis-server that ends with the test.
 func startProcess(t testing.TB, port int, args ...string) (url string) {
 	t.Helper()
@@ -147,9 +138,9 @@ func startProcess(t testing.TB, port int, args ...string) (url string) {
 // slots in one script as any cluster does.
 func startCluster(t *testing.T) *server {
 	t.Helper()
-	port := freePort(t)
+	port := ports.ForTest(t).Number
 	// The bus needs a port of its own, by default port + 10,000.
-	url := startProcess(t, port, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t)))
+	url := startProcess(t, port, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(ports.ForTest(t).Number))
 	one := redis.NewClient(&redis.Options{Addr: strings.TrimPrefix(url, "redis://")})
 	defer func() { _ = one.Close() }()
 	ctx := context.Background()

@@ -11,10 +11,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 // clusterPage is the document that has the files of a cluster.
@@ -60,28 +61,12 @@ func program(t *testing.T, name string) string {
 	return ""
 }
 
-// nextPort is where freePorts goes on: no two tests get the same port.
-var nextPort = func() *atomic.Int32 {
-	n := new(atomic.Int32)
-	n.Store(int32(11_000 + os.Getpid()%900)) // #nosec G115 -- below 12,000
-	return n
-}()
-
-// freePorts returns addresses on loopback that nobody listens on, from below those of
-// outgoing connections and of local clusters.
+// freePorts returns addresses on loopback that nobody else gets while the test lasts.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var addresses []string
-	for tries := 0; len(addresses) < n; tries++ {
-		if tries == 1000 {
-			t.Fatal("there are not enough free ports")
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 11_000+nextPort.Add(1)%1000))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		addresses = append(addresses, l.Addr().String())
+	for range n {
+		addresses = append(addresses, ports.ForTest(t).String())
 	}
 	return addresses
 }

@@ -8,8 +8,8 @@
 //
 // cluster.go starts and ends the parts in order, parts.go says what each is; process.go
 // holds one process, which can be killed, frozen and started again on the same ports;
-// spawner.go is the thread that starts them, ready.go asks whether they are ready,
-// ports.go finds ports, and binaries.go the programs.
+// spawner.go is the thread that starts them, ready.go asks whether they are ready, and
+// binaries.go finds the programs.
 //
 // Nothing outlives a cluster: [Cluster.Close] ends every process, and on Linux the
 // kernel does when whoever started them dies.
@@ -30,6 +30,7 @@ import (
 	"github.com/kansei-live/kansei/internal/auth"
 	"github.com/kansei-live/kansei/internal/private"
 	"github.com/kansei-live/kansei/protocol"
+	"github.com/kansei-live/kansei/test/ports"
 )
 
 const (
@@ -85,6 +86,8 @@ type Cluster struct {
 	removeDir  bool
 	spawn      *spawner
 	onExit     func(*Process, string)
+	ports      []*ports.Port // held until Close
+	taken      int           // how many of them have an owner
 }
 
 // Edge is one node of kansei.
@@ -127,6 +130,12 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
+// address returns one of the addresses, each once.
+func (c *Cluster) address() string {
+	c.taken++
+	return c.ports[c.taken-1].String()
+}
+
 func newSecret() string {
 	var b [private.MinSecret]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -159,29 +168,31 @@ func (c *Cluster) start(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
-	ports, err := reserve(3*natsServers + 2 + 2*edges + 2)
-	if err != nil {
+	for range 3*natsServers + 2 + 2*edges + 2 {
+		p, err := ports.Reserve()
+		if err != nil {
+			return err
+		}
+		c.ports = append(c.ports, p)
+	}
+	if err := c.addNATS(programs.nats); err != nil {
 		return err
 	}
-	defer ports.release()
-	if err := c.addNATS(programs.nats, ports); err != nil {
-		return err
-	}
-	if c.Redis, err = c.addRedis("redis", programs.redis, ports); err != nil {
+	if c.Redis, err = c.addRedis("redis", programs.redis); err != nil {
 		return err
 	}
 	if cfg.Spare {
-		if c.Spare, err = c.addRedis("redis-spare", programs.redis, ports); err != nil {
+		if c.Spare, err = c.addRedis("redis-spare", programs.redis); err != nil {
 			return err
 		}
 	}
 	for i := range edges {
-		if err := c.addEdge(i, programs.kansei, cfg, ports); err != nil {
+		if err := c.addEdge(i, programs.kansei, cfg); err != nil {
 			return err
 		}
 	}
 	if cfg.Front {
-		if err := c.addFront(programs.haproxy, ports); err != nil {
+		if err := c.addFront(programs.haproxy); err != nil {
 			return err
 		}
 	}
@@ -245,6 +256,9 @@ func (c *Cluster) Close() error {
 		each(c.engine(), func(p *Process) error { return p.end() }),
 	}
 	c.spawn.close()
+	for _, p := range c.ports {
+		p.Close()
+	}
 	if c.removeDir {
 		errs = append(errs, os.RemoveAll(c.Dir))
 	}

@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-func (c *Cluster) addNATS(program string, ports *ports) error {
+func (c *Cluster) addNATS(program string) error {
 	var client, monitor, route [natsServers]string
 	for i := range natsServers {
-		client[i], monitor[i], route[i] = ports.take(), ports.take(), ports.take()
+		client[i], monitor[i], route[i] = c.address(), c.address(), c.address()
 	}
 	for i := range natsServers {
 		name := natsName(i)
@@ -46,7 +46,6 @@ cluster {
 		if err != nil {
 			return err
 		}
-		p.addresses, p.ports = []string{client[i], monitor[i], route[i]}, ports
 		p.ready = func(ctx context.Context) error { return natsReady(ctx, "http://"+monitor[i]) }
 		c.NATS = append(c.NATS, &NATS{p, "nats://" + client[i], "http://" + monitor[i], filepath.Join(c.Dir, name)})
 	}
@@ -89,8 +88,8 @@ func (c *Cluster) reach(from, to, address string) (string, error) {
 
 func natsName(i int) string { return fmt.Sprintf("nats-%d", i+1) }
 
-func (c *Cluster) addRedis(name, program string, ports *ports) (*Redis, error) {
-	address := ports.take()
+func (c *Cluster) addRedis(name, program string) (*Redis, error) {
+	address := c.address()
 	host, port, _ := strings.Cut(address, ":")
 	p, err := c.process(name, program, []string{
 		"--bind", host, "--port", port, "--dir", filepath.Join(c.Dir, name),
@@ -99,13 +98,12 @@ func (c *Cluster) addRedis(name, program string, ports *ports) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.addresses, p.ports = []string{address}, ports
 	p.ready = func(ctx context.Context) error { return redisReady(ctx, address) }
 	return &Redis{p, "redis://" + address}, nil
 }
 
-func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error {
-	public, ops := ports.take(), ports.take()
+func (c *Cluster) addEdge(i int, program string, cfg Config) error {
+	public, ops := c.address(), c.address()
 	name := fmt.Sprintf("edge-%d", i+1)
 	var natsURLs []string
 	for _, n := range c.NATS {
@@ -136,14 +134,13 @@ func (c *Cluster) addEdge(i int, program string, cfg Config, ports *ports) error
 	if cfg.EdgeEnvOf != nil {
 		p.env = append(p.env, cfg.EdgeEnvOf(i)...)
 	}
-	p.addresses, p.ports = []string{public, ops}, ports
 	p.ready = func(ctx context.Context) error { return httpReady(ctx, "http://"+ops+"/readyz") }
 	c.Edges = append(c.Edges, &Edge{p, "http://" + public, "http://" + ops})
 	return nil
 }
 
-func (c *Cluster) addFront(program string, ports *ports) error {
-	public, ops := ports.take(), ports.take()
+func (c *Cluster) addFront(program string) error {
+	public, ops := c.address(), c.address()
 	var servers, last strings.Builder
 	for _, e := range c.Edges {
 		address, check := strings.TrimPrefix(e.URL, "http://"), e.Ops[strings.LastIndexByte(e.Ops, ':')+1:]
@@ -187,7 +184,6 @@ backend nodes
 	if err != nil {
 		return err
 	}
-	p.addresses, p.ports = []string{public, ops}, ports
 	p.ready = func(ctx context.Context) error { return httpReady(ctx, "http://"+ops) }
 	c.Front = &Front{p, "http://" + public}
 	return nil

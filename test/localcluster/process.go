@@ -40,8 +40,6 @@ type Process struct {
 	program   string
 	args, env []string
 	log       string // the file that its output is added to
-	addresses []string
-	ports     *ports // that holds the addresses until the first start
 	ready     func(context.Context) error
 	cluster   *Cluster
 
@@ -218,7 +216,6 @@ func (p *Process) launch() (*running, error) {
 		}
 		defer func() { _ = log.Close() }() // the process has its own
 		cmd.Stdout, cmd.Stderr = log, log
-		p.ports.let(p.addresses)
 		return cmd.Start()
 	})
 	if err != nil {
