@@ -43,6 +43,25 @@ func deafen(t *testing.T, l *Log, f *follow) (hear func()) {
 	}
 }
 
+// hold has nobody look for what a follow has missed, neither the probe nor a worker, until
+// the function that it returns is called.
+func hold(t *testing.T, f *follow) (letGo func()) {
+	t.Helper()
+	eventually(t, 5*time.Second, "the follow rests", func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.tasks != 0 || !f.claim() {
+			return errors.New("it is busy")
+		}
+		return nil
+	})
+	f.log.mu.Lock()
+	return func() {
+		f.log.mu.Unlock()
+		f.handOver()
+	}
+}
+
 func flush(t *testing.T, l *Log) {
 	t.Helper()
 	if err := l.conn.NATS().Flush(); err != nil {

@@ -122,10 +122,10 @@ func TestRepairOfWhatWasRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.log.mu.Lock() // no probe looks between what is written and what is removed
-	say("b", 9)     // at 2 to 10
+	letGo := hold(t, f)
+	say("b", 9) // at 2 to 10
 	purge(t, js, 7)
-	f.log.mu.Unlock()
+	letGo()
 	waitEvents(t, o, 10*time.Second, "a", "b5", "b6", "b7", "b8")
 	forgotten := func(upTo uint64) {
 		t.Helper()
@@ -138,10 +138,10 @@ func TestRepairOfWhatWasRemoved(t *testing.T) {
 	forgotten(6)
 
 	// The same, betrayed by what comes behind it and not by the probe.
-	f.log.mu.Lock()
+	letGo = hold(t, f)
 	say("c", 9) // at 11 to 19
 	purge(t, js, 17)
-	f.log.mu.Unlock()
+	letGo()
 	hear()
 	say("d", 1)
 	waitEvents(t, o, 10*time.Second, "a", "b5", "b6", "b7", "b8", "c6", "c7", "c8", "d0")
@@ -165,7 +165,7 @@ func TestAllThatWasMissedIsRemoved(t *testing.T) {
 	waitEvents(t, o, 5*time.Second, "a")
 	waitFresh(t, f)
 	hear := deafen(t, l, f)
-	f.log.mu.Lock()
+	letGo := hold(t, f)
 	nc := dial(t, s.ClientURL())
 	lose := func(what string, from uint64) { // nine that begin there
 		t.Helper()
@@ -191,7 +191,7 @@ func TestAllThatWasMissedIsRemoved(t *testing.T) {
 		})
 	}
 	lose("b", 2)
-	f.log.mu.Unlock()
+	letGo()
 	told(1)
 	o.look(t, func() {
 		if o.head != 10 {
@@ -206,9 +206,9 @@ func TestAllThatWasMissedIsRemoved(t *testing.T) {
 	waitFresh(t, f)
 	f.sub = heard(f)
 	again := deafen(t, l, f)
-	f.log.mu.Lock()
+	letGo = hold(t, f)
 	lose("d", 12)
-	f.log.mu.Unlock()
+	letGo()
 	again()
 	mustAppend(t, l, room, "e")
 	waitEvents(t, o, 5*time.Second, "a", "c", "e")
