@@ -214,11 +214,9 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 	limits := s.limitsOf(&came)
 	// The room knows its state and its acts by then, or nobody can be refused by them yet.
 	admit := func(room *hub.Room) bool {
-		if refused = s.refusesNow(room, &came); refused != nil {
-			return false
-		}
-		blocked, limits = s.blocked(room, &came), s.limitsIn(room, &came)
-		return true
+		refused, blocked = s.judge(room, &came)
+		limits = s.limitsIn(room, &came)
+		return refused == nil
 	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
 		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.apart,

@@ -119,6 +119,11 @@ func (s *Server) told(code protocol.ErrorCode, words string, a *hub.Act) *protoc
 func (s *Server) blocked(room *hub.Room, p *identity) *protocol.Blocked {
 	acts := s.sanctionsOf(room, p)
 	s.meet(room, p, &acts)
+	return s.silenced(room, p, &acts)
+}
+
+// silenced is blocked where what moderators have done is known.
+func (s *Server) silenced(room *hub.Room, p *identity, acts *sanctions) *protocol.Blocked {
 	switch {
 	case !acts.known:
 		return &protocol.Blocked{Code: protocol.CodeUnavailable, RetryMS: 1000, Message: "the room log cannot be reached"}

@@ -149,7 +149,8 @@ func (s *Server) tellChange(v holder, c *change) {
 	if room == nil {
 		return
 	}
-	if no := s.refusesNow(room, &v.who); no != nil {
+	no, b := s.judge(room, &v.who)
+	if no != nil {
 		if no.blocked != nil {
 			v.sayYou(&v.who, no.blocked)
 		}
@@ -159,7 +160,6 @@ func (s *Server) tellChange(v holder, c *change) {
 	if !v.settled.Load() {
 		return // its welcome says it
 	}
-	b := s.blocked(room, &v.who)
 	if had := v.told.Load(); !sameBlocked(had, b) || c.user == "" && !c.all && s.limitsIn(room, &v.who).Text != s.limitsOf(&v.who).Text {
 		v.sayYou(&v.who, b)
 	}
@@ -176,16 +176,23 @@ func (v *session) sayYou(who *identity, b *protocol.Blocked) {
 
 // refusesNow says why a room would not let somebody in, and does not keep them; nil when it does.
 func (s *Server) refusesNow(room *hub.Room, who *identity) *refusal {
+	no, _ := s.judge(room, who)
+	return no
+}
+
+// judge says why a room would not let somebody in, and does not keep them; if it does, why they may
+// not comment. Both are nil for those who may do all. The caller holds no lock of the room.
+func (s *Server) judge(room *hub.Room, who *identity) (*refusal, *protocol.Blocked) {
 	if !s.exists(room) {
-		return noRoom()
+		return noRoom(), nil
 	}
 	acts := s.sanctionsOf(room, who)
 	s.meet(room, who, &acts)
 	if acts.ban == nil {
-		return nil
+		return nil, s.silenced(room, who, &acts)
 	}
 	b := s.told(protocol.CodeBanned, "you are banned", acts.ban)
-	return &refusal{close: protocol.CloseBanned, code: b.Code, message: b.Message, retryMS: b.RetryMS, reason: refusedBanned, blocked: b}
+	return &refusal{close: protocol.CloseBanned, code: b.Code, message: b.Message, retryMS: b.RetryMS, reason: refusedBanned, blocked: b}, nil
 }
 
 // meet has acts for all rooms be carried out in a room in which their user is met, and what has carried
