@@ -76,15 +76,20 @@ type Removed struct {
 
 // Restored brings comments back that were removed. They are for lists, and do not fly again.
 type Restored struct {
-	Items []Comment `json:"items"`
+	Items  []Comment `json:"items"`
+	Events []Event   `json:"events,omitempty"` // without cursors
 }
 
 func (*Removed) messageType() string  { return TypeRemoved }
 func (*Restored) messageType() string { return TypeRestored }
 
-// AppendRestored appends a restored message with items that are encoded already.
-func AppendRestored(dst []byte, items [][]byte) []byte {
-	return append(appendList(append(dst, `{"type":"restored","items":[`...), items), "]}"...)
+// AppendRestored appends a restored message with items and events that are encoded already.
+func AppendRestored(dst []byte, items, events [][]byte) []byte {
+	dst = append(appendList(append(dst, `{"type":"restored","items":[`...), items), ']')
+	if len(events) > 0 {
+		dst = append(appendList(append(dst, `,"events":[`...), events), ']')
+	}
+	return append(dst, '}')
 }
 
 // Blocked says why somebody may not comment now.

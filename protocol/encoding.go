@@ -31,7 +31,7 @@ func Encode(m Message) []byte {
 		}
 	case *Restored:
 		if v.Items == nil {
-			m = &Restored{Items: []Comment{}}
+			m = &Restored{Items: []Comment{}, Events: v.Events}
 		}
 	}
 	return encode(m.messageType(), m)
@@ -106,6 +106,8 @@ func Decode(p []byte) (Message, error) {
 		m = new(Removed)
 	case TypeRestored:
 		m = new(Restored)
+	case TypeEvent:
+		m = new(Event)
 	default:
 		if !json.Valid(p) {
 			return nil, fmt.Errorf("protocol: decode %s: not JSON", typ)

@@ -24,7 +24,7 @@ func seed(f *testing.F, dirs ...string) {
 func checkBad(t *testing.T, p []byte, err error) {
 	t.Helper()
 	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Code != CodeBadMessage || e.Message == "" {
+	if !ok || e.Code != CodeBadMessage && e.Code != CodeTooLong || e.Message == "" {
 		t.Fatalf("the error is %#v", err)
 	}
 	if n := len(Encode(e)); n > 1024 {

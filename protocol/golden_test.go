@@ -99,6 +99,20 @@ var serverMessages = map[string]Message{
 	"restored": &Restored{Items: []Comment{
 		{ID: "x71qd", At: 1767225600200, User: User{ID: "u42", Name: "さくら"}, Text: "うぽつ"},
 	}},
+	"comments_data": &Comments{Cursor: cursor, Items: []Comment{
+		{ID: "1c", At: 1767225600200, User: User{ID: "u42"}, Text: "はい", Data: json.RawMessage(`{"card":17,"ratio":1.0}`)},
+	}},
+	"event": &Event{ID: "x71qd", At: 1767225600200, User: User{ID: "key:shop", Name: "shop"}, Name: "gift",
+		Data: json.RawMessage(`{"from":"さくら","amount":500}`), Cursor: cursor},
+	"event_without_data": &Event{ID: "x71qd", At: 1767225600200, User: User{ID: "host", Role: RoleBroadcaster}, Name: "applause", Cursor: cursor},
+	"event_lasting": &Event{ID: "x71qe", At: 1767225600300, User: User{ID: "host", Name: "先生", Role: RoleBroadcaster}, Name: "slide",
+		Data: json.RawMessage(`{"page":7}`), Lasting: true},
+	"event_staff": &Event{ID: "x71qf", At: 1767225600400, User: User{ID: "u42"}, Name: "answer", Data: json.RawMessage(`{"q":1,"a":"b"}`),
+		Audience: AudienceStaff, Cursor: cursor},
+	"event_user": &Event{ID: "x71qg", At: 1767225600500, User: User{ID: "host", Role: RoleBroadcaster}, Name: "won", Audience: "user:u42", Cursor: cursor},
+	"restored_events": &Restored{Items: []Comment{}, Events: []Event{
+		{ID: "x71qd", At: 1767225600200, User: User{ID: "key:shop"}, Name: "gift"},
+	}},
 	"restored_nothing": &Restored{Items: []Comment{}},
 	"state_full": &State{
 		Rev: 9, Status: StatusScheduled, Title: "第七回", Broadcast: 3, Members: true, StartsAt: 1767225600000, MediaURL: "https://example.com/live.m3u8",
@@ -164,6 +178,12 @@ var clientRequests = map[string]Request{
 	"comment_markup":      &CommentRequest{Ref: "c-8", Text: `<b>"no" & 'markup'</b> \ / ` + "\u2028"},
 	"comment_empty":       &CommentRequest{Ref: "c-9"}, // answered "empty"
 	"comment_ref_longest": &CommentRequest{Ref: strings.Repeat("名", MaxRef), Text: "x"},
+	"comment_data":        &CommentRequest{Ref: "c-10", Text: "はい", Data: json.RawMessage(`{"card":17,"ratio":1.0}`)},
+	"event":               &EventRequest{Ref: "e-1", Name: "gift", Data: json.RawMessage(`{"from":"さくら","amount":500}`)},
+	"event_without_data":  &EventRequest{Name: "applause"},
+	"event_lasting":       &EventRequest{Ref: "e-2", Name: "slide", Data: json.RawMessage(`{"page":7}`), Lasting: true},
+	"event_staff":         &EventRequest{Ref: "e-3", Name: "answer", Data: json.RawMessage(`{"q":1,"a":"b"}`), Audience: AudienceStaff},
+	"event_user":          &EventRequest{Ref: "e-4", Name: "won", Audience: "user:u42"},
 	"auth":                &AuthRequest{Ref: "t1", Token: "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"},
 	"set":                 &SetRequest{Ref: "s-1", Rev: ptr(uint64(7863211)), State: json.RawMessage(`{"slow_ms":10000,"notice":null}`)},
 	"set_any":             &SetRequest{Ref: "s-2", State: json.RawMessage(`{"status":"live"}`)},
@@ -223,8 +243,10 @@ var httpBodies = map[string]any{
 	"presence_left": &PresenceEvent{V: 1, Type: "presence", Room: "lesson-7", Generation: "1767225599000", Seq: 13, At: 1767225600000,
 		Left: []PresenceUser{{ID: "u42", Role: RoleViewer, Since: 1767225599800, Lost: true}}},
 	"presence_reset": &PresenceEvent{V: 1, Type: "reset", Room: "_all", Generation: "1767225599001", Seq: 1, At: 1767225600000},
-	"act_done":       &ActDone{Act: "Zk3vQ0aX1cZk3vQ0aX1cZA", Cursor: cursor},
-	"deleted":        &Deleted{Room: "lesson-7", Deleted: []string{"its comments"}, Remains: []string{"copies that others have made"}},
+	"event_post": &EventPost{EventRequest: EventRequest{Ref: "order-19", Name: "gift", Data: json.RawMessage(`{"amount":500}`)},
+		User: &User{ID: "u42", Name: "さくら"}},
+	"act_done": &ActDone{Act: "Zk3vQ0aX1cZk3vQ0aX1cZA", Cursor: cursor},
+	"deleted":  &Deleted{Room: "lesson-7", Deleted: []string{"its comments"}, Remains: []string{"copies that others have made"}},
 	"problem_banned": &Problem{Title: "Forbidden", Status: 403, Detail: "you are banned: spam", Code: CodeBanned, RetryMS: 600000, Close: CloseBanned,
 		Sanction: Sanction{Act: "Zk3vQ0aX1cZk3vQ0aX1cZA", Reason: "spam", Ends: 1767226200123}},
 	"problem_conflict": &Problem{Title: "Conflict", Status: 409, Detail: "the state is not at rev 7 any more", Code: CodeConflict,
@@ -353,6 +375,8 @@ func TestHTTPGolden(t *testing.T) {
 		switch {
 		case strings.HasPrefix(name, "post") && name != "posted":
 			got, err = DecodePost(b)
+		case name == "event_post":
+			got, err = DecodeEvent(b)
 		case strings.HasPrefix(name, "put"):
 			got, err = DecodeState(b)
 		default:

@@ -20,7 +20,8 @@ const (
 )
 
 // Message is what a server sends: one of *Welcome, *Comments, *Viewers, *State,
-// *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow, *Renew, *Removed and *Restored.
+// *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow, *Renew, *Removed,
+// *Restored and *Event.
 type Message interface{ messageType() string }
 
 // Welcome is the first message of a connection. It is the only personal one
@@ -93,6 +94,8 @@ type Comment struct {
 	Text    string `json:"text"`
 	MediaMS *int64 `json:"media_ms,omitempty"` // position in the programme, milliseconds
 	Style   *Style `json:"style,omitempty"`
+	// Data is the application's own, a JSON object of at most [MaxCommentData] bytes.
+	Data json.RawMessage `json:"data,omitempty"`
 }
 
 // User is the author of a comment.

@@ -13,7 +13,7 @@ const (
 )
 
 // Request is what a viewer sends: one of *CommentRequest, *BeatRequest, *AuthRequest,
-// *ActRequest, *SetRequest and, when decoded, *UnknownRequest.
+// *ActRequest, *SetRequest, *EventRequest and, when decoded, *UnknownRequest.
 type Request interface{ requestType() string }
 
 // CommentRequest asks to publish a comment.
@@ -22,6 +22,8 @@ type CommentRequest struct {
 	Text    string `json:"text"`
 	MediaMS *int64 `json:"media_ms,omitempty"` // position in the programme, milliseconds
 	Style   *Style `json:"style,omitempty"`
+	// Data is the application's own, a JSON object of at most [MaxCommentData] bytes.
+	Data json.RawMessage `json:"data,omitempty"`
 }
 
 // BeatRequest shows that the viewer is there.
@@ -52,8 +54,9 @@ func (r *UnknownRequest) requestType() string { return r.Type }
 func EncodeRequest(r Request) []byte { return encode(r.requestType(), r) }
 
 // DecodeRequest decodes a message that a viewer sent. Its error is always an
-// *[Error] with [CodeBadMessage], a text that names what was wrong, and the
-// message's ref if that could be read: it is ready to be sent as the answer.
+// *[Error] with [CodeBadMessage], or [CodeTooLong] for the application's data, a text that
+// names what was wrong, and the message's ref if that could be read: it is ready to be sent
+// as the answer.
 //
 // A style is returned in its shortest form, with colors as #rrggbb. The text of a
 // comment is not judged here: that takes Unicode's tables and the operator's
@@ -105,6 +108,12 @@ func decodeAs(p []byte, ref string) (Request, *Error) {
 		return a, nil
 	case TypeSet:
 		return decodeSet(p, ref)
+	case TypeEvent:
+		e, err := decodeEvent(p, ref)
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
 	}
 	if isAct(typ) {
 		return decodeAct(p, typ, ref)
@@ -120,6 +129,7 @@ func decodeComment(p []byte, ref string, more ...field) (*CommentRequest, *Error
 		field{name: "text", into: &c.Text, want: wantString},
 		field{name: "media_ms", into: &c.MediaMS, want: wantMedia},
 		field{name: "style", into: &style, want: wantObject},
+		field{name: "data", into: &c.Data, want: wantObject},
 	)...)
 	if err != nil {
 		return nil, err
@@ -128,6 +138,9 @@ func decodeComment(p []byte, ref string, more ...field) (*CommentRequest, *Error
 		return nil, err
 	}
 	if c.Style, err = readStyle(style); err != nil {
+		return nil, err
+	}
+	if c.Data, err = readData(c.Data, MaxCommentData); err != nil {
 		return nil, err
 	}
 	return c, nil
