@@ -240,9 +240,13 @@ func (r *Room) visibleItem(it *item) sightOf {
 	return r.visible(comment{it.seq, it.at, it.author, int(it.rank), func() string { return string(idOf(it.json)) }})
 }
 
-// idOf is the id in the JSON of a comment, as protocol.AppendItem makes it.
+// idOf is the id in the JSON of a comment, as protocol.AppendItem makes it, or of an event, as
+// protocol.AppendEvent does.
 func idOf(json []byte) []byte {
-	rest, _ := bytes.CutPrefix(json, []byte(`{"id":"`))
+	rest, is := bytes.CutPrefix(json, []byte(`{"id":"`))
+	if !is {
+		rest, _ = bytes.CutPrefix(json, []byte(`{"type":"event","id":"`))
+	}
 	id, _, _ := bytes.Cut(rest, []byte(`"`))
 	return id
 }

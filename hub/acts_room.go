@@ -15,7 +15,7 @@ func (r *Room) Standing(all []Standing, state State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	had := r.standing
-	r.standing, r.unfinished, r.unknown = standing{undone: had.undone}, nil, false
+	r.standing, r.unfinished, r.unknown, r.lastKnown = standing{undone: had.undone}, nil, false, nil
 	var d records
 	for i := range all {
 		r.stands(&all[i], &d, true)
@@ -32,6 +32,9 @@ func (r *Room) Standing(all []Standing, state State) {
 		v.recheck(r)
 	}
 	r.pinHidden = r.hidesPin()
+	if r.epoch != "" { // some may be among what was forgotten
+		r.applyLasting(true)
+	}
 }
 
 // lost has the record of an act be written again. Room.mu is held.
@@ -53,6 +56,7 @@ func (r *Room) Stands(s Standing) {
 	defer r.mu.Unlock()
 	if r.epoch != "" {
 		r.stands(&s, new(records), false)
+		r.applyLasting(true)
 	}
 }
 
@@ -62,6 +66,10 @@ func (r *Room) stands(s *Standing, d *records, opening bool) {
 	rec, ok := d.decode(s.Body)
 	if !ok {
 		r.unknown = r.unknown || opening // of a later version, perhaps
+		return
+	}
+	if rec.Lasting != nil {
+		r.recalled(rec.Lasting, s, opening)
 		return
 	}
 	known := r.standing.acts[rec.Act.ID]

@@ -31,6 +31,7 @@ func (r *Room) changed(added *placed, undone []*placed) {
 			slices.Sort(hid)
 			r.rewrite(v, hid)
 		}
+		r.recheckLasting(v)
 	}
 	if r.pinHidden = r.hidesPin(); r.pinHidden != pinned {
 		r.publishState()
@@ -40,7 +41,7 @@ func (r *Room) changed(added *placed, undone []*placed) {
 // hide hides the items and asides that an act hides, and returns their positions.
 func (v *view) hide(p *placed, r *Room) (hid []uint64) {
 	check := func(it *item) {
-		if it.comment && !it.hidden && r.visibleItem(it) == hidden {
+		if it.said() && !it.hidden && r.visibleItem(it) == hidden {
 			it.hidden = true
 			hid = append(hid, it.seq)
 		}
@@ -77,7 +78,7 @@ func (v *view) hide(p *placed, r *Room) (hid []uint64) {
 func (v *view) recheck(r *Room) {
 	var hid []uint64
 	for i := range v.items {
-		if it := &v.items[i]; it.comment {
+		if it := &v.items[i]; it.said() {
 			was := it.hidden
 			if it.hidden = r.visibleItem(it) != shown; it.hidden && !was {
 				hid = append(hid, it.seq)
@@ -87,6 +88,7 @@ func (v *view) recheck(r *Room) {
 	v.unhide(r)
 	v.restored = nil
 	v.cache.clear()
+	r.recheckLasting(v)
 	if len(hid) > 0 {
 		hid = append(hid, v.withdraw()...)
 		slices.Sort(hid)
@@ -97,14 +99,14 @@ func (v *view) recheck(r *Room) {
 // unhide shows what no act hides any more; restored has those comments then.
 func (v *view) unhide(r *Room) {
 	for i := range v.items {
-		if it := &v.items[i]; it.hidden && it.comment && r.visibleItem(it) == shown {
+		if it := &v.items[i]; it.hidden && it.said() && r.visibleItem(it) == shown {
 			it.hidden = false
-			v.restored = append(v.restored, it.json)
+			v.restored = append(v.restored, *it)
 		}
 	}
 	for i := range v.asides {
 		switch a := &v.asides[i]; {
-		case !a.comment:
+		case !a.said():
 		case a.hidden:
 			a.hidden = r.visibleItem(&a.item) == hidden
 		case a.mine && r.visibleItem(&a.item) == shown:
@@ -160,12 +162,12 @@ func (r *Room) actMessage(e *Event, v *view, live bool) (message []byte, brings 
 		if !live || len(v.restored) == 0 {
 			return nil, false
 		}
-		n, size := len(v.restored)-1, len(v.restored[len(v.restored)-1])
-		for n > 0 && size+len(v.restored[n-1]) <= maxFrame { // the latest of them
+		n, size := len(v.restored)-1, len(v.restored[len(v.restored)-1].json)
+		for n > 0 && size+len(v.restored[n-1].json) <= maxFrame { // the latest of them
 			n--
-			size += len(v.restored[n])
+			size += len(v.restored[n].json)
 		}
-		return protocol.AppendRestored(nil, v.restored[n:]), true
+		return restoredMessage(v.restored[n:]), true
 	case a.Kind == protocol.TypeRemove:
 		m.IDs = a.IDs
 	case a.Hash == "" && a.Kind == protocol.TypeClear:
@@ -209,23 +211,37 @@ func (v *view) withdraw() (changed []uint64) {
 // stillShown is a restored message with those of its comments that are not hidden; nil: none.
 func (v *view) stillShown(message []byte) (now []byte, same bool) {
 	var m struct {
-		Items []json.RawMessage `json:"items"`
+		Items  []json.RawMessage `json:"items"`
+		Events []json.RawMessage `json:"events"`
 	}
 	if json.Unmarshal(message, &m) != nil {
 		return nil, false
 	}
-	var left [][]byte
-	for _, item := range m.Items {
-		seq, _ := seqOf(string(idOf(item)))
+	var left []item
+	for _, said := range slices.Concat(m.Items, m.Events) {
+		seq, _ := seqOf(string(idOf(said)))
 		if i := behind(v.items, seq-1); i < len(v.items) && v.items[i].seq == seq && !v.items[i].hidden {
-			left = append(left, item)
+			left = append(left, v.items[i])
 		}
 	}
 	switch len(left) {
-	case len(m.Items):
+	case len(m.Items) + len(m.Events):
 		return message, true
 	case 0:
 		return nil, false
 	}
-	return protocol.AppendRestored(nil, left), false
+	return restoredMessage(left), false
+}
+
+// restoredMessage is what a view is told of what is back.
+func restoredMessage(items []item) []byte {
+	var comments, events [][]byte
+	for i := range items {
+		if items[i].event {
+			events = append(events, protocol.EventItem(items[i].json))
+		} else {
+			comments = append(comments, items[i].json)
+		}
+	}
+	return protocol.AppendRestored(nil, comments, events)
 }

@@ -221,12 +221,12 @@ func (r *Room) takeIn(v *view, resets uint64, floor, from Position, items []item
 		return false
 	}
 	for i := range items {
-		if it := &items[i]; it.comment {
+		if it := &items[i]; it.said() {
 			it.hidden = r.visibleItem(it) != shown
 		}
 	}
 	for i := range asides {
-		if a := &asides[i]; a.comment {
+		if a := &asides[i]; a.said() {
 			see := r.visibleItem(&a.item)
 			a.hidden = see == hidden || a.mine && see == shown
 		}

@@ -237,8 +237,11 @@ func (r *Room) makeFrame(v *view, items []item, asides []aside, at Position, now
 	v.ring.push(f)
 	v.counted += f.comments
 	for i := range items {
-		if items[i].notice {
+		switch {
+		case items[i].notice:
 			v.note(f.index, items[i].json, items[i].brings)
+		case items[i].event:
+			v.framedLast(items[i].seq, f.index)
 		}
 	}
 	r.hub.cfg.Metrics.dropped.WithLabelValues(dropSampled).Add(float64(sampled * len(v.viewers)))

@@ -57,7 +57,8 @@ type Config struct {
 	Log      RoomLog
 	Presence Presence
 
-	// Kinds are the kinds of events, beside comments, that viewers get. Others are passed over.
+	// Kinds are the kinds of events, beside comments, acts and events of the application, that viewers
+	// get. Others are passed over.
 	Kinds map[string]*Kind
 
 	// Finish is told of a standing record whose event has not come: whoever has written it may have

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -15,9 +16,10 @@ type item struct {
 	at      int64         // by the log's clock
 	came    time.Duration // how old the hub was: what is kept does not depend on clocks
 	comment bool
+	event   bool  // it is an event of the application
 	notice  bool  // it is an act: for those who have the comments before it, not for new viewers
 	brings  bool  // it is an act that brings comments back
-	hidden  bool  // it is a comment that an act hides
+	hidden  bool  // it was said by somebody, and an act hides it
 	rank    uint8 // of its author
 	author  string
 	// json is an element of a comments message, or of another kind's event the whole message.
@@ -26,15 +28,19 @@ type item struct {
 
 func (it *item) position() Position { return Position{it.seq, it.at} }
 
+// said reports whether somebody has said it, so that acts may hide it: a comment, or an event of the
+// application.
+func (it *item) said() bool { return it.comment || it.event }
+
 // encode makes the item of an event of a room for a view; without json when there is nothing to be
 // told. live says that the event has just been applied.
 func (s *sight) encode(r *Room, e *Event, tag string, v *view, live bool) item {
-	it := item{seq: e.Seq, at: e.At, comment: s.kind == nil && !s.act, notice: s.act}
+	it := item{seq: e.Seq, at: e.At, comment: e.Kind == KindComment, event: e.Kind == KindEvent, notice: s.act}
 	switch {
 	case s.act:
 		it.json, it.brings = r.actMessage(e, v, live)
 		return it
-	case !it.comment:
+	case !it.said():
 		it.json = s.kind.Message(e, makeCursor(tag, e.Position()))
 		return it
 	}
@@ -46,9 +52,22 @@ func (s *sight) encode(r *Room, e *Event, tag string, v *view, live bool) item {
 			body = []byte("{}")
 		}
 	}
+	if it.event {
+		it.json = protocol.AppendEvent(nil, commentID(e), e.At, r.toldAudience(e, v), body, makeCursor(tag, e.Position()))
+		return it
+	}
 	const head = 48 // id, time and their names
 	it.json = protocol.AppendItem(make([]byte, 0, head+len(body)), commentID(e), e.At, body)
 	return it
+}
+
+// toldAudience is the audience of an event as those of a view are told it.
+func (r *Room) toldAudience(e *Event, v *view) string {
+	user, one := strings.CutPrefix(e.Audience, AudienceUser)
+	if alias := r.hub.cfg.Alias; one && alias != nil && !v.staff {
+		return AudienceUser + alias(r.name, user)
+	}
+	return e.Audience
 }
 
 // aside is an event that one user gets, or nobody, and not the view.
@@ -68,10 +87,10 @@ func asidesBehind(asides []aside, seq uint64) int {
 	return sort.Search(len(asides), func(i int) bool { return asides[i].seq > seq })
 }
 
-// showing returns those of items that are not hidden, and no notices either if they are for a new
-// viewer.
+// showing returns those of items that are not hidden, and neither notices nor events if they are for a
+// new viewer: that is told the latest lasting ones (lasting.go).
 func showing(items []item, newest bool) []item {
-	drop := func(it item) bool { return it.hidden || newest && it.notice }
+	drop := func(it item) bool { return it.hidden || newest && (it.notice || it.event) }
 	if !slices.ContainsFunc(items, drop) { // as almost always
 		return items
 	}
@@ -178,8 +197,9 @@ func (e encoder) comments(items []item, at Position, sampled int, history bool) 
 	return protocol.AppendSample(dst, cursor, len(items)+sampled, parts)
 }
 
-// page makes the message of one page, whose end is the cursor; before may be empty.
-func page(items []item, cursor, before string) []byte {
+// page makes the message of one page, whose end is the cursor; before may be empty. first are messages
+// that come before those of the items.
+func page(items []item, cursor, before string, first ...[]byte) []byte {
 	var others []item
 	if n := comments(items); n < len(items) {
 		said := make([]item, 0, n)
@@ -194,6 +214,7 @@ func page(items []item, cursor, before string) []byte {
 	}
 	parts, size := texts(items)
 	messages, more := texts(others)
+	messages = append(first, messages...)
 	return protocol.AppendPage(make([]byte, 0, size+more), cursor, before, parts, messages)
 }
 

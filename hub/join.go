@@ -124,6 +124,7 @@ func (r *Room) begin(v *Viewer, known bool, since uint64) {
 		past = v.view.since(r.encoder(v.view), v.view.after(since))
 	case r.epoch != "":
 		past, since = v.view.newest(r.encoder(v.view), r.hub.cfg.Recent), 0
+		r.tellLasting(v, 0, v.view.at.Seq)
 	}
 	if len(past) > 0 {
 		v.backlog = &backlog{past, since}

@@ -8,10 +8,13 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// KindComment is the kind of an event that is a comment.
-const KindComment = "comment"
+// The kinds of events that somebody has said.
+const (
+	KindComment = "comment"
+	KindEvent   = "event" // of the application: the body is made by [protocol.EncodeEventBody]
+)
 
-// Kind says what viewers get of the events of one kind other than comments.
+// Kind says what viewers get of the events of a further kind.
 type Kind struct {
 	// Message returns the message of an event: one JSON object, which bears the cursor.
 	Message func(e *Event, cursor string) []byte
@@ -34,10 +37,10 @@ type sight struct {
 	// sampled says that the room had too many comments when this one was made: the views
 	// are told that it exists, and only its author sees it.
 	sampled bool
-	kind    *Kind // nil: it is a comment, or an act
+	kind    *Kind // nil: it is a comment, an event of the application, or an act
 	act     bool
 
-	// Of a comment.
+	// Of what somebody has said.
 	see    sightOf
 	author string
 	rank   int
@@ -51,7 +54,7 @@ func (r *Room) classify(e *Event) (sight, bool) {
 	var s sight
 	h := r.hub
 	switch e.Kind {
-	case KindComment:
+	case KindComment, KindEvent:
 	case KindAct:
 		s.act = true
 	default:
@@ -71,13 +74,13 @@ func (r *Room) classify(e *Event) (sight, bool) {
 	default:
 		return s, false
 	}
-	if e.Kind != KindComment {
+	if e.Kind != KindComment && e.Kind != KindEvent {
 		return s, true
 	}
 	author, role := protocol.AuthorOf(e.Body)
 	s.author, s.rank = author, role.Rank()
 	s.see = r.visibleEvent(e, author, s.rank)
-	if s.user == "" && !inSample(e, h.cfg.RoomRate) && !role.Staff() {
+	if e.Kind == KindComment && s.user == "" && !inSample(e, h.cfg.RoomRate) && !role.Staff() {
 		if s.see == hidden {
 			return s, false // it would have been its author's alone
 		}
@@ -96,7 +99,7 @@ func (r *Room) hearStaff(e *Event) {
 	}
 }
 
-// CommentID is the id of an event that is a comment.
+// CommentID is the id of an event that somebody has said.
 func (e *Event) CommentID() string { return commentID(e) }
 
 // CommentSeq is the position in the id of a comment; 0 when it has none.

@@ -37,6 +37,7 @@ func (r *Room) beginLate(v *view) {
 			r.begin(l.viewer, true, l.since)
 		default: // what it had to get came at once, and was too much
 			l.viewer.tell(r.seal(v, &protocol.Gap{Cursor: makeCursor(r.tag, v.floor)}))
+			r.tellLasting(l.viewer, l.since, v.floor.Seq)
 			r.begin(l.viewer, true, v.floor.Seq)
 		}
 	}

@@ -96,13 +96,14 @@ func (r *Room) latest(ctx context.Context, v *view, limit int) []byte {
 	items = slices.Clone(items[lastComments(items, n):])
 	at = r.endOf(items, v, at)
 	items = showing(items, true)
+	lasting := r.plainLasting(v, at.Seq)
 	r.mu.Unlock()
 	if len(items) < limit {
 		if message, _, err := r.readPage(ctx, v, Ask{Limit: limit}); err == nil {
 			return message
 		}
 	}
-	return pageOf(items, tag, at)
+	return pageOf(items, tag, at, lasting...)
 }
 
 // endOf is the position of the last item, or at if there is none. Room.mu is held.
@@ -118,7 +119,7 @@ func (r *Room) endOf(items []item, v *view, at Position) Position {
 
 // pageOf makes the message of items that are all of them up to a position. Whether the log
 // keeps earlier ones is not known.
-func pageOf(items []item, tag string, at Position) []byte {
+func pageOf(items []item, tag string, at Position, others ...[]byte) []byte {
 	cursor, before := makeCursor(tag, at), ""
 	switch {
 	case len(items) > 0:
@@ -126,5 +127,5 @@ func pageOf(items []item, tag string, at Position) []byte {
 	case at.Known():
 		before = cursor
 	}
-	return page(items, cursor, before)
+	return page(items, cursor, before, others...)
 }

@@ -104,9 +104,9 @@ type State struct {
 }
 
 // Standing is a record of a room that is kept apart from its log, because it is in force for longer
-// than the log keeps events: an act. Its body is a [Record].
+// than the log keeps events, an act, or is the latest of its kind, a lasting event. Its body is a [Record].
 type Standing struct {
-	ID   string // [A-Za-z0-9_-]{1,32}
+	ID   string // [A-Za-z0-9_.-]{1,64}
 	Seq  uint64 // of the record; whoever replaces it names it. 0: there is none
 	Body []byte // nil: it is of a schema that this node does not know
 }
@@ -133,8 +133,8 @@ type RoomLog interface {
 	Read(ctx context.Context, room, epoch string, after Position, limit int) (events []Event, more bool, err error)
 
 	// Before returns the last events of a room, up to limit of them, that come before a
-	// position in the log of an epoch, with it or without it; those at the log's end if the
-	// position's Seq is EndSeq. What was acknowledged before the call began is not missing.
+	// position in the log of an epoch (empty: of the log as it is), with it or without it; those at
+	// the log's end if the position's Seq is EndSeq. What was acknowledged before the call began is not missing.
 	// There is at least one record in the answer if the log keeps any there, and when it
 	// has removed them all none, without an error: whether it had the position nobody knows
 	// by then. The error is ErrForgotten, possibly wrapped, when it has no such position.

@@ -8,11 +8,12 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// Record is the body of a [Standing] of an act.
+// Record is the body of a [Standing]: of an act, or of the lasting events of a name.
 type Record struct {
-	Act  Act  `json:"act"`
-	Undo *Act `json:"undo,omitempty"` // it was undone by this act
-	Gone bool `json:"gone,omitempty"` // it was never done
+	Act     Act      `json:"act,omitzero"`
+	Lasting *Lasting `json:"lasting,omitempty"`
+	Undo    *Act     `json:"undo,omitempty"` // it was undone by this act
+	Gone    bool     `json:"gone,omitempty"` // it was never done
 	// Pos and PosAt are where its event is in the log, or that of Undo, and when it was stored there;
 	// 0: not known.
 	Pos   uint64 `json:"pos,omitempty"`
@@ -48,7 +49,7 @@ func (d *records) decode(p []byte) (rec Record, ok bool) {
 	} else {
 		ok = true
 	}
-	return rec, ok && rec.Act.ID != ""
+	return rec, ok && (rec.Act.ID != "" || rec.Lasting != nil)
 }
 
 func (d *records) act(s *scanner, a *Act) {

@@ -54,8 +54,9 @@ type Room struct {
 	pages     map[Ask]*paging                // that are being read
 
 	standing   standing
-	unknown    bool                // some acts are not known: nobody may comment
-	unfinished map[string]Standing // records whose events have not come, by id
+	unknown    bool                     // some acts are not known: nobody may comment
+	unfinished map[string]Standing      // records whose events have not come, by id
+	lastKnown  map[string]*LastingEvent // by name: the latest that the records know of
 	finishing  *time.Timer
 	held       held
 	slow       slow
@@ -158,12 +159,14 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 	}
 	for _, v := range r.views {
 		v.restart(floor)
+		v.setLast(nil)
 	}
 	now := time.Now()
 	for i := range recent {
 		r.add(&recent[i], now, false)
 	}
 	r.trail.add(head, now)
+	r.applyLasting(false)
 	for _, v := range r.views {
 		v.everybody = false
 		if v.staff || len(r.held.events) == 0 {
@@ -184,6 +187,7 @@ func (r *Room) Reset(epoch string, recent []Event, head Position) {
 		for _, c := range v.newest(r.encoder(v), r.hub.cfg.Recent) {
 			v.ring.push(&frame{chunk: c, first: v.counted, before: makeCursor(r.tag, floor), made: now, cut: v.cut})
 		}
+		r.pushLasting(v, r.plainLasting(v, v.head.Seq)...)
 		v.everybody = true
 	}
 	if r.dirty() && r.schedule() {
@@ -303,6 +307,9 @@ func (r *Room) show(v *view, e *Event, s *sight, now time.Time, live bool) {
 	it := s.encode(r, e, r.tag, v, live)
 	it.came = now.Sub(r.hub.began)
 	v.add(s, it)
+	if it.event {
+		r.keepLast(v, e)
+	}
 	v.head = later(v.head, e.Position())
 }
 
@@ -345,11 +352,12 @@ func (r *Room) setState(s State) {
 
 // wipe forgets everything: the room was deleted. Room.mu is held.
 func (r *Room) wipe() {
-	r.standing, r.unfinished, r.said, r.held.events = standing{}, nil, said{}, nil
+	r.standing, r.unfinished, r.lastKnown, r.said, r.held.events = standing{}, nil, nil, said{}, nil
 	now := time.Now()
 	for _, v := range r.views {
 		r.makeFrames(v, now)
 		v.restart(r.head)
+		v.setLast(nil)
 		if v.ring.slots != nil {
 			r.cut(v, r.head, now)
 			for v.ring.tail+1 < v.ring.head.Load() {

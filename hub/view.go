@@ -49,8 +49,9 @@ type view struct {
 	fresh    int      // how many asides are in no frame yet, the last ones
 	at       Position // up to which everything is in frames
 	head     Position // up to which the view has everything
-	restored [][]byte // the comments that the act which is being applied has brought back
+	restored []item   // what the act which is being applied has brought back
 	notices  atomic.Pointer[notices]
+	lasting  atomic.Pointer[lasts]
 
 	viewers   []*Viewer
 	sockets   []Socket // of the viewers

@@ -104,6 +104,7 @@ func (v *Viewer) Next(dst [][]byte) [][]byte {
 			}
 			dst = append(dst, v.gap(f))
 			dst = v.view.notices.Load().between(dst, v.next, f.index, v.form)
+			dst = v.view.last().between(dst, v.next, f.index, v.form)
 		}
 		v.next, v.seen = f.index+1, f.first+f.comments
 		if f.own == nil && f.frame != nil { // as almost always

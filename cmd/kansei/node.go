@@ -29,6 +29,7 @@ import (
 	"github.com/kansei-live/kansei/internal/edge"
 	"github.com/kansei-live/kansei/internal/embedded"
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/internal/lasting"
 	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/private"
@@ -159,8 +160,17 @@ func (n *node) start(ctx context.Context) error {
 		Changed: func(acts []hub.Act) { n.edge.ActedEverywhere(acts) }, Logger: n.log,
 	})
 	n.onStop("the acts", func(context.Context) error { desk.Close(); return nil })
+	last := lasting.New(roomLog, n.log)
+	n.onStop("lasting events", func(context.Context) error { last.Close(); return nil })
 	rooms := hub.New(hub.Config{
-		StaffSpoke: staff.Spoke, Alias: n.alias(), Finish: desk.Finish,
+		StaffSpoke: staff.Spoke, Alias: n.alias(),
+		Finish: func(room string, s hub.Standing) {
+			if hub.IsLasting(s.ID) {
+				last.Finish(room, s)
+			} else {
+				desk.Finish(room, s)
+			}
+		},
 		// The edge is there before the first room is opened.
 		Acted:  func(room string, a *hub.Act) { n.edge.Acted(room, a) },
 		Stated: func(room string, before, now protocol.State) { n.edge.Stated(room, before, now) },
@@ -185,6 +195,7 @@ func (n *node) start(ctx context.Context) error {
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	n.edge = edge.New(edge.Config{
 		Pseudonyms: n.pseudonyms(), Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
+		Lasting: last, ViewerEvents: n.cfg.ViewerEvents, MaxLasting: n.cfg.MaxLasting,
 		Desk: desk, Rooms: n.cfg.RoomNames(), AppealURL: n.cfg.AppealURL,
 		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
 		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,

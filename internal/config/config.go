@@ -63,6 +63,7 @@ type Serve struct {
 	Pseudonyms     bool     `group:"access" help:"Show the audience of a room users under ids that are others in each room, made with --node-secret; the staff and back ends see their own."`
 	AvatarHost     []string `group:"access" placeholder:"HOST" help:"Hosts, with a port if it is not 443, that pictures of users may be on, by the claim avatar of their tokens; none are shown without."`
 	Rooms          []string `group:"access" default:"any" placeholder:"any|created|PATTERN" help:"Which rooms there are: any that somebody names, those alone whose state was set (created), or names that match a pattern such as lesson-* as well."`
+	ViewerEvents   []string `group:"access" placeholder:"NAME" help:"Names of events of the application that viewers may publish; the staff and back ends may publish all."`
 	AppealURL      string   `group:"access" placeholder:"URL" help:"Where those who were muted, banned or warned may object; they are told it."`
 	Demo           bool     `group:"access" help:"Play a generated crowd in the room of the first page."`
 
@@ -84,6 +85,7 @@ type Serve struct {
 	BurstGuests  int     `group:"comments" default:"200" help:"Comments that all guests of one address may send at once."`
 	RateAddress  float64 `group:"comments" default:"200" help:"Comments a second that all viewers of one address who are no guests may send to this node, sustained; 0 for no limit."`
 	BurstAddress int     `group:"comments" default:"1000" help:"Comments that all viewers of one address who are no guests may send at once."`
+	MaxLasting   int     `group:"comments" default:"64" help:"Names of lasting events that a room may have, 0 to 100."`
 	RoomLimit    int     `group:"comments" default:"2000" help:"Comments a second that a room takes of its viewers, on all nodes together; 0 for no limit."`
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
 

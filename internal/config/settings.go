@@ -88,6 +88,12 @@ func (s *Serve) Validate() error {
 	within(&p, "rate-address", s.RateAddress, 0, 100_000)
 	within(&p, "burst-address", s.BurstAddress, 1, 100_000)
 	within(&p, "room-limit", s.RoomLimit, 0, 1_000_000)
+	within(&p, "max-lasting", s.MaxLasting, 0, 100)
+	for _, name := range s.ViewerEvents {
+		if !protocol.ValidEventName(name) {
+			p.add("viewer-events", "a name is 1 to %d of A-Z a-z 0-9 _ -, not %q", protocol.MaxEventName, name)
+		}
+	}
 	within(&p, "max-message", s.MaxMessage, 512, 1<<20)
 	// A code point has up to four bytes; what surrounds the text needs the rest.
 	if least := 4*max(s.MaxText, s.MaxTextStaff) + 512; s.MaxMessage >= 512 && s.MaxMessage < least {

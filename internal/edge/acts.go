@@ -141,7 +141,7 @@ func (s *Server) mayRemove(ctx context.Context, room *hub.Room, who *identity, i
 			if err != nil {
 				return unreached()
 			}
-			if e == nil || e.Kind != hub.KindComment || e.CommentID() != id {
+			if e == nil || e.Kind != hub.KindComment && e.Kind != hub.KindEvent || e.CommentID() != id {
 				return forbidden("the comment is not there any more, or was never yours")
 			}
 			var role protocol.Role

@@ -32,6 +32,7 @@ import (
 	"github.com/kansei-live/kansei/internal/clientaddr"
 	"github.com/kansei-live/kansei/internal/descriptors"
 	"github.com/kansei-live/kansei/internal/health"
+	"github.com/kansei-live/kansei/internal/lasting"
 	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
@@ -59,8 +60,13 @@ type Config struct {
 
 	// Rooms says which rooms there are, beside those whose state was set: patterns of names, as of
 	// path.Match. Empty: all.
-	Rooms     []string
-	AppealURL string // where those who were acted on may object; empty: nowhere
+	Rooms []string
+	// Lasting publishes events that last. ViewerEvents are the names of events that viewers may publish,
+	// and MaxLasting is how many names of a room may last.
+	Lasting      *lasting.Keeper
+	ViewerEvents []string
+	MaxLasting   int
+	AppealURL    string // where those who were acted on may object; empty: nowhere
 
 	Guests   protocol.Guests
 	GuestIDs *auth.Guests // has a secret, if Guests lets any in
@@ -162,6 +168,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))
 	mux.HandleFunc("GET /v1/rooms/{room}/comments", s.open(s.getComments))
 	mux.HandleFunc("POST /v1/rooms/{room}/comments", s.cors(s.postComment))
+	mux.HandleFunc("POST /v1/rooms/{room}/events", s.cors(s.postEvent))
 	mux.HandleFunc("POST /v1/rooms/{room}/links", s.cors(s.postLink))
 	mux.HandleFunc("GET /v1/revocations", s.cors(s.getRevocations))
 	mux.HandleFunc("POST /v1/revocations", s.cors(s.postRevocation))

@@ -79,6 +79,7 @@ type Metrics struct {
 	leaves      *prometheus.CounterVec
 	refused     *prometheus.CounterVec
 	comments    *prometheus.CounterVec
+	events      *prometheus.CounterVec
 	acts        *prometheus.CounterVec
 	joinSeconds prometheus.Histogram
 	draining    prometheus.Gauge
@@ -160,6 +161,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		refused: counter("kansei_refused_total", "Viewers that were not let in, by reason.", "reason", refusedOrigin, refusedHost, refusedFull, refusedHandshake, refusedToken, refusedRoom, refusedLeaving,
 			refusedBanned, refusedUser, refusedAddress, refusedProxy),
 		comments: counter("kansei_comments_total", "Comments that somebody wanted to publish, by result.", "result", results...),
+		events:   counter("kansei_events_total", "Events of the application that somebody wanted to publish, by result.", "result", results...),
 		joinSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name: "kansei_join_seconds", Help: "Time from the request to the welcome.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},

@@ -1,13 +1,16 @@
 package edge
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -15,15 +18,24 @@ import (
 	"github.com/kansei-live/kansei/protocol"
 )
 
-// comment is one that somebody wants to publish.
+// comment is what somebody wants to publish: a comment, or an event of the application.
 type comment struct {
 	room     string
 	session  string // where the ref is unique
 	identity *identity
-	author   *protocol.User // nil: the identity
-	user     *entry[user]   // of the identity, whose rate it is, also for another author
-	address  *address       // of a guest; nil: nobody's
-	req      *protocol.CommentRequest
+	author   *protocol.User           // nil: the identity
+	user     *entry[user]             // of the identity, whose rate it is, also for another author
+	address  *address                 // of a guest; nil: nobody's
+	req      *protocol.CommentRequest // nil: event
+	event    *protocol.EventRequest
+}
+
+// ref is the sender's own, empty without one.
+func (c *comment) ref() string {
+	if c.event != nil {
+		return c.event.Ref
+	}
+	return c.req.Ref
 }
 
 // publish is the one way of a comment into the room log: it judges the comment,
@@ -34,10 +46,14 @@ type comment struct {
 // changed since, or the first try may have used up what they allow. When it is not sure
 // that the log has it still, it goes there again, and the log knows.
 func (s *Server) publish(c comment, answer func(id string, err *protocol.Error)) {
-	count := func(result string) { s.cfg.Metrics.comments.WithLabelValues(result).Inc() }
+	counter := s.cfg.Metrics.comments
+	if c.event != nil {
+		counter = s.cfg.Metrics.events
+	}
+	count := func(result string) { counter.WithLabelValues(result).Inc() }
 	id := draftID(c)
 	known := false
-	if c.req.Ref != "" { // without one its id is new
+	if c.ref() != "" { // without one its id is new
 		var (
 			seq  uint64
 			sure bool
@@ -65,10 +81,10 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		return
 	}
 	undo := func() {}
-	if room := s.cfg.Hub.Find(c.room); room != nil && !c.identity.trusted() {
+	if room := s.cfg.Hub.Find(c.room); room != nil && c.event == nil && !c.identity.trusted() {
 		undo = room.Speak(c.identity.id)
 	}
-	s.cfg.Log.Append(c.room, draft, func(got hub.Receipt, err error) {
+	s.append(c, draft, func(got hub.Receipt, err error) {
 		if errors.Is(err, hub.ErrUnavailable) {
 			undo()
 		}
@@ -87,6 +103,22 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 	})
 }
 
+// append hands a draft to the log. One that lasts takes several steps, and is done beside.
+func (s *Server) append(c comment, draft hub.Draft, done func(hub.Receipt, error)) {
+	room := s.cfg.Hub.Find(c.room)
+	if c.event == nil || !c.event.Lasting || room == nil {
+		s.cfg.Log.Append(c.room, draft, done)
+		return
+	}
+	head := room.Head()
+	s.running.Go(func() { // ends within the log's deadlines
+		ctx, cancel := context.WithTimeout(context.Background(), actTime)
+		defer cancel()
+		seq, err := s.cfg.Lasting.Publish(ctx, c.room, c.event.Name, draft, head)
+		done(hub.Receipt{Seq: seq}, err)
+	})
+}
+
 func unknownOutcome() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeUnknownOutcome, RetryMS: 1000,
 		Message: "the comment may have been published; try again with the same ref to be sure"}
@@ -98,8 +130,15 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeForbidden, Message: "you may watch, but not comment"}
 	}
 	room := s.cfg.Hub.Find(c.room)
-	if b := s.barred(room, c); b != nil {
+	if b := s.barred(room, c); b != nil && (c.event == nil || b.Code != protocol.CodeSlowMode) {
 		return hub.Draft{}, refusing(b)
+	}
+	author, refused := s.authorOf(c)
+	if refused != nil {
+		return hub.Draft{}, refused
+	}
+	if c.event != nil {
+		return s.draftEvent(room, c, author, id)
 	}
 	clean, err := text.Clean(c.req.Text, s.textLimitIn(room, c.identity))
 	if err != nil {
@@ -115,16 +154,49 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 	if state, _ := room.Status(); state.Links == protocol.LinksNone && !c.identity.trusted() && hasLink(clean) {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeNoLinks, Message: "comments here may have no links"}
 	}
-	author := s.author(c.room, c.identity)
-	if c.author != nil {
-		c.author.ID = s.real(c.author.ID)
-		if err := auth.CheckAuthor(c.author.ID); err != nil {
-			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}
-		}
-		author = protocol.User{ID: c.author.ID, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}
-	}
-	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style})
+	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style, Data: c.req.Data})
 	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
+}
+
+// authorOf is whose name stands on what is published.
+func (s *Server) authorOf(c comment) (protocol.User, *protocol.Error) {
+	if c.author == nil {
+		return s.author(c.room, c.identity), nil
+	}
+	id := s.real(c.author.ID)
+	if err := auth.CheckAuthor(id); err != nil {
+		return protocol.User{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "user.id: " + err.Error()}
+	}
+	return protocol.User{ID: id, Name: text.CleanName(c.author.Name, protocol.MaxUserName)}, nil
+}
+
+// draftEvent judges an event of the application and makes the event of the log of it.
+func (s *Server) draftEvent(room *hub.Room, c comment, author protocol.User, id string) (hub.Draft, *protocol.Error) {
+	e := c.event
+	user, one := strings.CutPrefix(e.Audience, protocol.AudienceUser)
+	if !c.identity.trusted() {
+		switch {
+		case !slices.Contains(s.cfg.ViewerEvents, e.Name):
+			return hub.Draft{}, forbidden("events of that name come from the staff and back ends alone (--viewer-events)")
+		case one, e.Lasting:
+			return hub.Draft{}, forbidden("events that last, or are for one user, come from the staff and back ends alone")
+		}
+	}
+	audience := e.Audience
+	if one {
+		user = s.real(user)
+		if err := auth.CheckAuthor(user); err != nil {
+			return hub.Draft{}, &protocol.Error{Code: protocol.CodeBadMessage, Message: "audience: " + err.Error()}
+		}
+		audience = hub.AudienceUser + user
+	}
+	if e.Lasting {
+		if n, has := room.LastingNames(e.Name); !has && n >= s.cfg.MaxLasting {
+			return hub.Draft{}, forbidden("the room has as many names of lasting events as it may (--max-lasting)")
+		}
+	}
+	body := protocol.EncodeEventBody(protocol.Event{User: author, Name: e.Name, Data: e.Data, Lasting: e.Lasting})
+	return hub.Draft{ID: id, Kind: hub.KindEvent, Audience: audience, Body: body}, nil
 }
 
 // barred says why somebody may not comment; nil when they may. A back end that publishes as
@@ -168,26 +240,22 @@ func (s *Server) rate(room string) uint32 {
 // a setting, must not make another comment of the second try. Without a ref it is random.
 func draftID(c comment) string {
 	var id [16]byte
-	if c.req.Ref == "" {
+	if c.ref() == "" {
 		_, _ = rand.Read(id[:]) // never fails
 		return base64.RawURLEncoding.EncodeToString(id[:])
 	}
-	author, media := "", ""
+	author := ""
 	if c.author != nil {
 		author = c.author.ID
 	}
-	if c.req.MediaMS != nil {
-		media = strconv.FormatInt(*c.req.MediaMS, 10)
-	}
-	var style protocol.Style
-	if c.req.Style != nil {
-		style = *c.req.Style
+	parts := []string{c.room, c.identity.id, c.session, c.ref(), author}
+	if c.event != nil {
+		parts = append(parts, "event", c.event.Name, string(c.event.Data), c.event.Audience, strconv.FormatBool(c.event.Lasting))
+	} else {
+		parts = append(parts, contentOf(c.req)...)
 	}
 	h := sha256.New()
-	for _, part := range [...]string{
-		c.room, c.identity.id, c.session, c.req.Ref, author, c.req.Text, media,
-		style.Position, style.Size, style.Color,
-	} {
+	for _, part := range parts {
 		var n [4]byte
 		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
 		h.Write(n[:])
@@ -195,4 +263,21 @@ func draftID(c comment) string {
 	}
 	copy(id[:], h.Sum(nil))
 	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// contentOf is what tells a comment from another one under the same ref.
+func contentOf(req *protocol.CommentRequest) []string {
+	media := ""
+	if req.MediaMS != nil {
+		media = strconv.FormatInt(*req.MediaMS, 10)
+	}
+	var style protocol.Style
+	if req.Style != nil {
+		style = *req.Style
+	}
+	parts := []string{req.Text, media, style.Position, style.Size, style.Color}
+	if req.Data != nil {
+		parts = append(parts, string(req.Data))
+	}
+	return parts
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/protocol"
 )
@@ -208,6 +210,28 @@ type roomAnswer struct {
 
 // postComment is POST /v1/rooms/{room}/comments: publishing from a back end.
 func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
+	s.post(w, r, s.cfg.Metrics.comments, func(p []byte) (comment, error) {
+		post, err := protocol.DecodePost(p)
+		if err != nil {
+			return comment{}, err
+		}
+		return comment{author: post.User, req: &post.CommentRequest}, nil
+	})
+}
+
+// postEvent is POST /v1/rooms/{room}/events.
+func (s *Server) postEvent(w http.ResponseWriter, r *http.Request) {
+	s.post(w, r, s.cfg.Metrics.events, func(p []byte) (comment, error) {
+		post, err := protocol.DecodeEvent(p)
+		if err != nil {
+			return comment{}, err
+		}
+		return comment{author: post.User, event: &post.EventRequest}, nil
+	})
+}
+
+// post publishes what decode makes of the body.
+func (s *Server) post(w http.ResponseWriter, r *http.Request, results *prometheus.CounterVec, decode func([]byte) (comment, error)) {
 	name, who, ok := s.enter(w, r, "")
 	if !ok {
 		return
@@ -215,7 +239,7 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	u := s.users.hold(userOf(name, who.id), time.Now())
 	defer func() { u.release(s.rateOf(&who), s.messageRate(&who), time.Now()) }()
 	if wait := u.takeMessage(s.messageRate(&who), time.Now()); wait > 0 {
-		s.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
+		results.WithLabelValues(string(protocol.CodeRateLimited)).Inc()
 		writeProblem(w, 0, tooMany("messages", wait), 0)
 		return
 	}
@@ -223,13 +247,13 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	post, err := protocol.DecodePost(p)
+	c, err := decode(p)
 	if e, bad := errors.AsType[*protocol.Error](err); bad {
-		s.cfg.Metrics.comments.WithLabelValues(string(e.Code)).Inc()
+		results.WithLabelValues(string(e.Code)).Inc()
 		writeProblem(w, 0, e, 0)
 		return
 	}
-	if post.User != nil && !who.anybody {
+	if c.author != nil && !who.anybody {
 		writeProblem(w, 0, &protocol.Error{Code: protocol.CodeForbidden, Message: "to publish as another user takes the permission publish_as: the claim can of a token, or the scope of an API key"}, 0)
 		return
 	}
@@ -253,8 +277,8 @@ func (s *Server) postComment(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	done := make(chan answer, 1)
-	s.publish(comment{room: name, identity: &who, author: post.User, user: u, req: &post.CommentRequest},
-		func(id string, e *protocol.Error) { done <- answer{id, e} })
+	c.room, c.identity, c.user = name, &who, u
+	s.publish(c, func(id string, e *protocol.Error) { done <- answer{id, e} })
 	// The log answers within its own deadline.
 	if a := <-done; a.err != nil {
 		writeProblem(w, 0, a.err, 0)

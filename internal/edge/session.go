@@ -25,7 +25,7 @@ type session struct {
 	gone     atomic.Bool
 	settled  atomic.Bool  // it has its welcome
 	parting  atomic.Bool  // it is to be closed, and may not comment any more
-	underWay atomic.Int32 // comments without an answer
+	underWay atomic.Int32 // comments and events without an answer
 	leaveAt  atomic.Int64 // when it is to leave, in Unix ns, while it is to be told so; else 0
 
 	authAt    int64 // when a token came over the connection last, Unix milliseconds
@@ -68,20 +68,23 @@ func (v *session) Message(p []byte) {
 	}
 	req, err := protocol.DecodeRequest(p)
 	if err != nil {
-		v.malformed++
-		v.server.cfg.Metrics.comments.WithLabelValues(string(protocol.CodeBadMessage)).Inc()
+		e, _ := errors.AsType[*protocol.Error](err) // always
+		v.server.cfg.Metrics.comments.WithLabelValues(string(e.Code)).Inc()
+		if e.Code == protocol.CodeBadMessage {
+			v.malformed++
+		}
 		if v.malformed > maxMalformed {
 			v.conn.Close(int(protocol.CloseMalformed), protocol.CloseReason("too many malformed messages", 0))
 			return
 		}
-		if e, ok := errors.AsType[*protocol.Error](err); ok {
-			v.send(e)
-		}
+		v.send(e)
 		return
 	}
 	switch req := req.(type) {
 	case *protocol.CommentRequest:
-		v.comment(req)
+		v.publish(comment{req: req})
+	case *protocol.EventRequest:
+		v.publish(comment{event: req})
 	case *protocol.ActRequest:
 		v.act(req)
 	case *protocol.SetRequest:
@@ -97,17 +100,18 @@ func (v *session) Message(p []byte) {
 	}
 }
 
-func (v *session) comment(req *protocol.CommentRequest) {
-	s := v.server
+// publish publishes what somebody has sent, and answers.
+func (v *session) publish(c comment) {
+	s, ref := v.server, c.ref()
 	v.underWay.Add(1)
 	answer := func(id string, e *protocol.Error) {
 		defer v.underWay.Add(-1)
 		switch {
 		case e != nil:
-			e.Ref = req.Ref
+			e.Ref = ref
 			v.send(e)
-		case req.Ref != "":
-			v.send(&protocol.OK{Ref: req.Ref, ID: id})
+		case ref != "":
+			v.send(&protocol.OK{Ref: ref, ID: id})
 		}
 	}
 	if v.parting.Load() {
@@ -118,7 +122,8 @@ func (v *session) comment(req *protocol.CommentRequest) {
 	if !v.settled.Load() { // it was quick: what it may do is known when it has come in
 		s.cfg.Hub.Await(context.Background(), v.room)
 	}
-	s.publish(comment{room: v.room, session: v.session, identity: &v.identity, user: v.user, address: v.address, req: req}, answer)
+	c.room, c.session, c.identity, c.user, c.address = v.room, v.session, &v.identity, v.user, v.address
+	s.publish(c, answer)
 }
 
 // Closed implements [socket.Handler].

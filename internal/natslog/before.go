@@ -46,8 +46,11 @@ func (l *Log) Before(ctx context.Context, room, epoch string, at hub.Position, w
 
 // keeps reports whether the log of an epoch keeps a position; false without an error
 // when it has removed everything up to there. [hub.ErrForgotten] says that it is another
-// log, or has another past.
+// log, or has another past. An empty epoch is that of the log as it is.
 func (s *stream) keeps(ctx context.Context, epoch string, p hub.Position) (bool, error) {
+	if epoch == "" {
+		epoch = s.identity().epoch
+	}
 	first, end, err := s.reach(ctx, epoch)
 	switch {
 	case errors.Is(err, errMoved):
