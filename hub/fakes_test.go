@@ -138,7 +138,11 @@ func (f *fakeFollow) reset(recent int) {
 	}
 	f.had = head.Seq
 	f.f.Standing(standing, state)
-	f.f.Reset(epoch, all[max(0, len(all)-recent):], head)
+	from := max(0, len(all)-recent)
+	for st := DecodeState(state); from > 0 && st.DelayMS > 0 && time.Since(time.UnixMilli(all[from-1].At)).Milliseconds() < st.DelayMS; {
+		from--
+	}
+	f.f.Reset(epoch, all[from:], head)
 	f.f.SetState(state)
 }
 

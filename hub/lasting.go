@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"slices"
@@ -64,7 +65,8 @@ type last struct {
 
 const notFramed = math.MaxUint64
 
-// lasts is the latest lasting events of a view, by name. It does not change once it is made.
+// lasts is the latest lasting event of each name in a view, in the order of the log. It does not change once
+// it is made.
 type lasts []last
 
 func (l lasts) find(name string) int {
@@ -99,7 +101,7 @@ func (r *Room) keepLast(v *view, e *Event) (added *last) {
 		return nil
 	}
 	s, seen := r.classify(e)
-	if sees := s.views[audienceView] && !v.staff || s.views[staffView] && v.staff; !seen && s.see != hidden || !sees {
+	if sees := s.views[audienceView] && !v.staff || s.views[staffView] && v.staff; !seen || !sees {
 		return nil
 	}
 	had := v.last()
@@ -112,11 +114,10 @@ func (r *Room) keepLast(v *view, e *Event) (added *last) {
 	one := last{Event: *e, name: name, index: notFramed, hidden: s.see != shown, plain: plain, frame: newFrame([][]byte{plain}, v.wanted)}
 	now := slices.Clone(had)
 	if i >= 0 {
-		now[i] = one
-	} else {
-		now = append(now, one)
+		now = slices.Delete(now, i, i+1)
 	}
-	v.setLast(now)
+	at, _ := slices.BinarySearchFunc(now, e.Seq, func(other last, seq uint64) int { return cmp.Compare(other.Seq, seq) })
+	v.setLast(slices.Insert(now, at, one))
 	return &one
 }
 
@@ -202,12 +203,7 @@ func (r *Room) applyLasting(push bool) {
 		}
 		for _, v := range r.views {
 			if !v.staff && r.state.DelayMS > 0 && r.due(&e).After(now) {
-				i, is := slices.BinarySearchFunc(r.held.events, e.Seq, func(h Event, seq uint64) int { return int(int64(h.Seq - seq)) })
-				if !is && e.Seq > v.head.Seq {
-					r.held.events = slices.Insert(r.held.events, i, e)
-					r.releaseLater()
-				}
-				continue
+				continue // it waits with what was read
 			}
 			if one := r.keepLast(v, &e); one != nil && push && !one.hidden {
 				r.pushLasting(v, one.plain)

@@ -122,7 +122,8 @@ type RoomLog interface {
 	Append(room string, d Draft, done func(Receipt, error))
 
 	// Follow reports the events of a room to f until the Follow is stopped.
-	// recent is how many of the latest events the first report should hold.
+	// recent is how many of the latest events the first report should hold; it holds those that the
+	// state's delay keeps from the audience besides.
 	Follow(room string, recent int, f Follower) Follow
 
 	// Read returns up to limit events of a room that come after a position in the log

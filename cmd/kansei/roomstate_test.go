@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -192,5 +193,47 @@ func TestRoomKeepsForAShortTime(t *testing.T) {
 	}
 	if status, body := c.do(http.MethodPatch, c.url+"/v1/rooms/r", c.boss, `{"keep_ms":1000}`); status != http.StatusBadRequest || !strings.Contains(body, "60000") {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// The audience of a delayed room is behind on a node that has just opened it too, however much was said
+// within the delay.
+func TestDelayOnAColdNode(t *testing.T) {
+	t.Parallel()
+	args := []string{"--rate=10000", "--burst=10000", "--data-dir=" + t.TempDir()}
+	n, stop := startNode(t, args...)
+	n.ready()
+	c := crew{testNode: n, boss: n.token("boss", protocol.RoleBroadcaster, "r"), ken: n.token("ken", protocol.RoleViewer, "r")}
+	c.set(`{"delay_ms":60000}`)
+	ken := c.in(c.ken)
+	before, _ := ken.next("comments")["cursor"].(string)
+	for i := range 120 { // more than are read
+		ken.comment(fmt.Sprint("c", i))
+	}
+	stop()
+	n, _ = startNode(t, args...)
+	c.testNode = n
+	if m := c.in(c.ken).next("comments"); len(texts(m)) > 0 {
+		t.Errorf("who comes gets %q", texts(m))
+	}
+	for _, q := range []url.Values{nil, {"limit": {"100"}}, {"since": {before}}} {
+		if page, _ := c.comments("r", q); len(page.Items) > 0 {
+			t.Errorf("%v reads %d comments", q, len(page.Items))
+		}
+	}
+	if m := c.in(c.boss).next("comments"); len(texts(m)) < 50 {
+		t.Errorf("the staff gets %q", texts(m))
+	}
+	back := c.mustDial("r", "?token="+c.ken+"&since="+before)
+	if m := back.next("welcome"); m["recovered"] != true {
+		t.Errorf("who comes back: %v", m)
+	}
+	c.set(`{"delay_ms":null}`)
+	var got []string
+	for len(got) < 120 {
+		got = append(got, texts(back.next("comments"))...)
+	}
+	if got[0] != "c0" || got[119] != "c119" || len(got) != 120 {
+		t.Errorf("who was there gets %q", got)
 	}
 }

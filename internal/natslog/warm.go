@@ -2,6 +2,7 @@ package natslog
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/natslog/natsconn"
+	"github.com/kansei-live/kansei/protocol"
 )
 
 var (
@@ -66,7 +68,7 @@ func (f *follow) warmUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	events, had, err := f.log.recent(ctx, f.room, f.recent, last)
+	events, had, err := f.log.recent(ctx, f.room, f.recent, delayOf(state), last)
 	if err != nil {
 		return err
 	}
@@ -328,15 +330,25 @@ func jitter(d time.Duration) time.Duration {
 // recent reads the latest events of a room, at most n of them, and tells up to
 // where they are everything. last is the room's last record, as the leader has it.
 //
+// Those that are younger than a delay come besides: the audience is not to have them yet.
+//
 // What is older than the history window is left out. How many records there are
 // since then is told by the first answer; where the last n of them begin must be
 // searched for, since positions of a room are far apart.
-func (s *stream) recent(ctx context.Context, room string, n int, last *record) ([]hub.Event, hub.Position, error) {
+func (s *stream) recent(ctx context.Context, room string, n int, delay time.Duration, last *record) ([]hub.Event, hub.Position, error) {
 	if last == nil {
 		return nil, hub.Position{}, nil
 	}
 	// By the log's clock, so that every node shows the same.
-	since := time.Now().Add(time.Duration(s.ahead.Load()) - s.l.cfg.HistoryWindow)
+	now := time.Now().Add(time.Duration(s.ahead.Load()))
+	since, young := now.Add(-s.l.cfg.HistoryWindow), now.Add(-delay-time.Second) // clocks differ
+	if delay > 0 && last.at >= young.UnixMilli() {
+		more, err := s.since(ctx, room, young, last)
+		if err != nil {
+			return nil, hub.Position{}, err
+		}
+		n += more
+	}
 	if n <= 0 || last.at < since.UnixMilli() {
 		return nil, last.position(), nil
 	}
@@ -363,6 +375,35 @@ func (s *stream) recent(ctx context.Context, room string, n int, last *record) (
 		had = last.position()
 	}
 	return events, had, err
+}
+
+// maxDelayed bounds the records that a room is opened with because the audience is not to have them yet:
+// those of a minute in which 300 are said a second.
+const maxDelayed = 20_000
+
+// since is about how many records a room has since a time, at least; the last one is one of them.
+func (s *stream) since(ctx context.Context, room string, t time.Time, last *record) (int, error) {
+	_, n, err := s.count(ctx, room, 0, &t)
+	switch {
+	case errors.Is(err, errMirror) || err == nil && n == 0:
+		from, err := s.recentStartByLeader(ctx, room, maxDelayed, t, last)
+		return int(min(last.seq-from+1, maxDelayed)), err // #nosec G115 -- small
+	case err != nil:
+		return 0, err
+	}
+	return int(min(n, maxDelayed)), nil // #nosec G115 -- small
+}
+
+// delayOf is by how much the audience of a room is behind, by its state.
+func delayOf(state *record) time.Duration {
+	if state == nil {
+		return 0
+	}
+	var doc struct {
+		Delay int64 `json:"delay_ms"`
+	}
+	_ = json.Unmarshal(state.data, &doc) // a state that cannot be read has none
+	return time.Duration(min(max(doc.Delay, 0), protocol.MaxDelayMS)) * time.Millisecond
 }
 
 // errNoneFound says that no replica that was asked has what the leader has: it is behind, or
