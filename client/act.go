@@ -53,6 +53,25 @@ func (c *Client) Set(ctx context.Context, rev uint64, patch any) (uint64, error)
 	return ok.Rev, nil
 }
 
+// Event publishes an event of the application, and returns its id once it is in the room's log. A ref is
+// made if there is none. It is sent again as an act is: it is one event.
+func (c *Client) Event(ctx context.Context, req protocol.EventRequest) (id string, err error) {
+	if req.Ref == "" {
+		req.Ref = rand.Text()
+	}
+	if req.Data != nil && !json.Valid(req.Data) {
+		return "", &protocol.Error{Ref: req.Ref, Code: protocol.CodeBadMessage, Message: "data is not JSON"}
+	}
+	if _, err := protocol.DecodeRequest(protocol.EncodeRequest(&req)); err != nil {
+		return "", err
+	}
+	ok, err := c.request(ctx, req.Ref, &req)
+	if err != nil {
+		return "", err
+	}
+	return ok.ID, nil
+}
+
 // request sends a request that is safe to repeat, until it is answered.
 func (c *Client) request(ctx context.Context, ref string, req protocol.Request) (*protocol.OK, error) {
 	answers := make(chan protocol.Message, 1)

@@ -7,7 +7,7 @@ import (
 )
 
 // besideText is how many bytes every server takes of a request beside four for each code
-// point of its text.
+// point of its text, and its data.
 const besideText = 512
 
 // check says what is wrong with a request that no server would take: it closes the
@@ -24,7 +24,7 @@ func fits(req *protocol.CommentRequest, limits protocol.Limits) error {
 	if limits.Text <= 0 { // a server of another version, perhaps
 		return nil
 	}
-	if n, most := len(protocol.EncodeRequest(req)), 4*limits.Text+besideText; n > most {
+	if n, most := len(protocol.EncodeRequest(req)), 4*limits.Text+besideText+len(req.Data); n > most {
 		return &protocol.Error{Ref: req.Ref, Code: protocol.CodeTooLong, Message: fmt.Sprintf("the request has %d bytes, at most %d are allowed", n, most)}
 	}
 	return nil

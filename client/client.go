@@ -76,6 +76,9 @@ type Handler struct {
 	// back, for lists.
 	Removed  func(*protocol.Removed)
 	Restored func(*protocol.Restored)
+	// Event tells of an event of the application. One without a cursor was published before this
+	// connection came, lasts, and holds now.
+	Event func(*protocol.Event)
 	// You is told that what the user is, may do, or is limited to has changed.
 	You func(*protocol.YouNow)
 	// Error is told of a refusal that answers no comment being waited for.
@@ -372,6 +375,8 @@ func (c *Client) handle(l *link, raw []byte) error {
 		err = tell(raw, h.Removed)
 	case protocol.TypeRestored:
 		err = tell(raw, h.Restored)
+	case protocol.TypeEvent:
+		err = tell(raw, h.Event)
 	}
 	if err == nil && cursor != nil {
 		c.mu.Lock()

@@ -181,7 +181,7 @@ func (n *node) start(ctx context.Context) error {
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
 	sockets := socket.NewServer(socket.Config{
-		Deflate: n.cfg.Compress, MaxMessage: n.cfg.MaxMessage, MaxLong: protocol.MaxActBody, Metrics: socket.NewMetrics(reg), Logger: n.log,
+		Deflate: n.cfg.Compress, MaxMessage: n.cfg.LargestMessage(), MaxLong: protocol.MaxActBody, Metrics: socket.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the sockets", sockets.Close)
 
@@ -202,7 +202,7 @@ func (n *node) start(ctx context.Context) error {
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),
 		ViewerRate: edge.Rate{PerS: n.cfg.Rate, Burst: n.cfg.Burst},
 		StaffRate:  edge.Rate{PerS: n.cfg.RateStaff, Burst: n.cfg.BurstStaff},
-		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.MaxMessage,
+		ViewerText: n.cfg.MaxText, StaffText: n.cfg.MaxTextStaff, MaxMessage: n.cfg.LargestMessage(),
 		MaxViewers: n.uses.Viewers, MaxRefused: n.uses.Refused, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
 		GuestRate:   edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
 		AddressRate: edge.Rate{PerS: n.cfg.RateAddress, Burst: n.cfg.BurstAddress}, RoomLimit: n.cfg.RoomLimit,

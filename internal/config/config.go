@@ -87,7 +87,7 @@ type Serve struct {
 	BurstAddress int     `group:"comments" default:"1000" help:"Comments that all viewers of one address who are no guests may send at once."`
 	MaxLasting   int     `group:"comments" default:"64" help:"Names of lasting events that a room may have, 0 to 100."`
 	RoomLimit    int     `group:"comments" default:"2000" help:"Comments a second that a room takes of its viewers, on all nodes together; 0 for no limit."`
-	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes."`
+	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes; more where the longest comment with its data, or an event, has more."`
 
 	MaxViewers   int           `group:"viewers" default:"50000" help:"Viewers that this node takes."`
 	MaxHTTP      int           `group:"viewers" name:"max-http" default:"0" help:"Connections of the public listener that are no viewers' (handshakes, requests, idle ones), at most; 0 for a fifth of --max-viewers, 1000 at least."`
@@ -194,6 +194,15 @@ func (s *Serve) RoomNames() []string {
 	}
 	return s.Rooms
 }
+
+// LargestMessage is how many bytes a viewer's message may have: as many as the longest comment with its data
+// needs, or an event, at least.
+func (s *Serve) LargestMessage() int {
+	return max(s.MaxMessage, 4*max(s.MaxText, s.MaxTextStaff)+besideText+protocol.MaxCommentData, protocol.MaxEventData+besideText)
+}
+
+// besideText is how many bytes of a message surround its text or data.
+const besideText = 512
 
 // HTTPConnections is how many connections the public listener may have beside those of
 // viewers.

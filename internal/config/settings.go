@@ -96,7 +96,7 @@ func (s *Serve) Validate() error {
 	}
 	within(&p, "max-message", s.MaxMessage, 512, 1<<20)
 	// A code point has up to four bytes; what surrounds the text needs the rest.
-	if least := 4*max(s.MaxText, s.MaxTextStaff) + 512; s.MaxMessage >= 512 && s.MaxMessage < least {
+	if least := 4*max(s.MaxText, s.MaxTextStaff) + besideText; s.MaxMessage >= 512 && s.MaxMessage < least {
 		p.add("max-message", "must be at least %d to hold the longest comment (--max-text, --max-text-staff), not %d", least, s.MaxMessage)
 	}
 

@@ -64,6 +64,8 @@ export interface Comment {
   text: string;
   media_ms?: number;
   style?: Style;
+  /** The application's own. */
+  data?: Record<string, unknown>;
   /** It was said before this connection came. */
   history: boolean;
 }
@@ -203,6 +205,34 @@ export interface Removed {
 export interface Restored {
   type: "restored";
   items: Omit<Comment, "history">[];
+  events?: Omit<AppEvent, "type" | "past" | "cursor">[];
+}
+
+/** An event of the application. */
+export interface AppEvent {
+  type: "event";
+  id: string;
+  at: number;
+  /** Who has published it. */
+  user: User;
+  name: string;
+  data?: Record<string, unknown>;
+  /** `staff`, or `user:` and the id of the one user who gets it; absent: everybody. */
+  audience?: string;
+  /** It holds until a newer one of its name comes, or it is removed. */
+  lasting?: true;
+  cursor?: string;
+  /** It lasts and was published before this connection came: take it for what holds now, without a fanfare. */
+  past: boolean;
+}
+
+export interface EventOptions extends RequestOptions {
+  /** At most 4 KiB as JSON. */
+  data?: object | null;
+  /** `all` if absent. */
+  audience?: "all" | "staff" | `user:${string}` | null;
+  /** Who comes later is told the latest one of the name. */
+  lasting?: boolean | null;
 }
 
 /** How long an act lasts: for some time, until the broadcast has ended, or, with neither, for good. */
@@ -311,6 +341,7 @@ export interface Events {
   gap: Gap;
   removed: Removed;
   restored: Restored;
+  event: AppEvent;
   status: Status;
   /** What went wrong without being the answer to a comment. */
   error: KanseiError;
@@ -321,6 +352,8 @@ export interface Events {
 export interface CommentOptions extends RequestOptions {
   mediaMs?: number;
   style?: Style | null;
+  /** The application's own: an object of at most 1 KiB as JSON. */
+  data?: object | null;
 }
 
 /** What `connect` returns. */
@@ -343,6 +376,11 @@ export interface Connection {
    * in force, with its id, by which it is undone. It is tried again as a comment is.
    */
   act<K extends keyof Acts>(type: K, options: Acts[K] & { reason?: string } & RequestOptions): Promise<{ ref: string; act?: string; cursor?: string }>;
+  /**
+   * Publishes an event of the application. The staff may publish all names, viewers those that the operator lists. Resolves with
+   * its id when it is in the room's log. It is tried again as a comment is.
+   */
+  event(name: string, options?: EventOptions | null): Promise<{ ref: string; id: string }>;
   /** Changes the room's state; `rev`: the revision that it must have. Of a `conflict` the error has the state as it is. */
   set(patch: Patch, options?: ({ rev?: number } & RequestOptions) | null): Promise<{ ref: string; rev: number }>;
   /**

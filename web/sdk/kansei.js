@@ -18,7 +18,7 @@ import { Addresses } from "./addresses.js";
 import { members } from "./members.js";
 import { Outbox } from "./outbox.js";
 import { browser, steadyClock } from "./platform.js";
-import { KanseiError, asToken, commentRequest, refusal, whole } from "./request.js";
+import { KanseiError, asToken, commentRequest, eventRequest, refusal, whole } from "./request.js";
 import { Seen } from "./seen.js";
 import { measure } from "./text.js";
 import { toldBy, toldMs, whyNot } from "./why.js";
@@ -130,6 +130,8 @@ class Connection {
   async comment(text, options) { return this.#request(commentRequest(text, options ?? {}), options); }
 
   async act(type, options) { return this.#request(actRequest(type, options ?? {}), options); }
+
+  async event(name, options) { return this.#request(eventRequest(name, options ?? {}), options); }
 
   async set(patch, options) { return this.#request(setRequest(patch, options ?? {}), options); }
 
@@ -425,6 +427,7 @@ class Connection {
       case "state":
       case "removed":
       case "restored": return this.#emit(m.type, m);
+      case "event": return this.#onEvent(m);
       case "ok": return this.#outbox.ok(m);
       case "error":
         if (m.ref !== undefined && m.ref !== AUTH_REF) return this.#outbox.error(m);
@@ -502,6 +505,12 @@ class Connection {
     const history = m.history === true;
     const counts = m.of > 0 ? { shown: m.shown ?? 0 } : {}; // what is 0 is left out
     if (items.length || (!before && m.of > counts.shown)) this.#emit("comments", { ...m, ...counts, history, items: items.map((c) => ({ ...c, history })) });
+  }
+
+  #onEvent(m) {
+    if (typeof m.name !== "string" || (m.cursor && !this.#seen.fresh([m]).length)) return;
+    if (m.cursor) this.#cursor = m.cursor;
+    this.#emit("event", { ...m, past: !m.cursor });
   }
 
   // The node is leaving. What it still sends is welcome, until the time to come back.

@@ -4,6 +4,8 @@
 import { MAX_LINE_FEEDS, measure } from "./text.js";
 
 const REF_MAX = 64; // code points
+const COMMENT_DATA_MAX = 1024; // bytes, as JSON
+const EVENT_DATA_MAX = 4096;
 
 const POSITIONS = ["scroll", "top", "bottom"];
 const SIZES = ["small", "medium", "big"];
@@ -41,15 +43,36 @@ export const asToken = (token) => {
 };
 
 /** commentRequest makes the request of a comment, but for a ref that is to be made up, or throws what is wrong. */
-export function commentRequest(text, { mediaMs, style, ref }) {
+export function commentRequest(text, { mediaMs, style, data, ref }) {
   if (typeof text !== "string") throw new TypeError("kansei: the text of a comment must be a string");
   const clean = measure(text);
   if (clean.empty) throw new KanseiError("empty", "there is nothing to see in the text");
   if (clean.lineFeeds > MAX_LINE_FEEDS) throw new KanseiError("too_long", `the text has ${clean.lineFeeds} line breaks, at most ${MAX_LINE_FEEDS} are allowed`);
+  checkRef(ref);
+  return { type: "comment", ref: ref ?? undefined, text: clean.text, media_ms: whole(mediaMs), style: checkedStyle(style), data: checkedData(data, COMMENT_DATA_MAX) };
+}
+
+/** eventRequest makes the request of an event of the application, but for a ref that is to be made up, or throws what is wrong. */
+export function eventRequest(name, { data, audience, lasting, ref }) {
+  if (typeof name !== "string" || !/^[A-Za-z0-9_-]{1,32}$/.test(name)) throw new KanseiError("bad_message", "name must be 1 to 32 of A-Z a-z 0-9 _ -");
+  checkRef(ref);
+  if (audience != null && !/^(all|staff|user:.+)$/.test(audience)) throw new KanseiError("bad_message", "audience must be all, staff, or user: and an id");
+  return { type: "event", ref: ref ?? undefined, name, data: checkedData(data, EVENT_DATA_MAX), audience: audience ?? undefined, lasting: lasting === true || undefined };
+}
+
+function checkRef(ref) {
   if (ref != null && (typeof ref !== "string" || ref === "" || [...ref].length > REF_MAX)) {
     throw new KanseiError("bad_message", `ref must be a string of 1 to ${REF_MAX} characters`);
   }
-  return { type: "comment", ref: ref ?? undefined, text: clean.text, media_ms: whole(mediaMs), style: checkedStyle(style) };
+}
+
+function checkedData(data, most) {
+  if (data == null) return undefined;
+  const json = typeof data === "object" && !Array.isArray(data) ? JSON.stringify(data) : undefined;
+  if (json?.[0] !== "{") throw new KanseiError("bad_message", "data must be an object");
+  const bytes = new TextEncoder().encode(json).length;
+  if (bytes > most) throw new KanseiError("too_long", `data has ${bytes} bytes, at most ${most} are allowed`);
+  return data;
 }
 
 function checkedStyle(style) {
@@ -66,7 +89,7 @@ function checkedStyle(style) {
 
 /**
  * overLimit is the error of a text that is longer than the welcome has told; undefined if it is not. A request that was made
- * here has at most 512 bytes beside its text, which every server takes.
+ * here has at most 1,600 bytes beside its text, which every server takes.
  */
 export function overLimit(text, limits) {
   const length = [...text].length;

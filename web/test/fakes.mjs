@@ -154,7 +154,7 @@ export const comments = (cursor, ids, fields = {}) => ({ type: "comments", curso
 export async function join(options = {}, world = new World()) {
   const room = connect({ url: "https://kansei.test", room: "r", ...options }, world.platform());
   const events = [];
-  for (const type of ["welcome", "comments", "viewers", "state", "gap", "status", "error", "reconnect", "you", "removed", "restored"]) {
+  for (const type of ["welcome", "comments", "viewers", "state", "gap", "status", "error", "reconnect", "you", "removed", "restored", "event"]) {
     room.on(type, (value) => events.push([type, value]));
   }
   const of = (type) => events.filter(([t]) => t === type).map(([, v]) => v);

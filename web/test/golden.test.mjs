@@ -14,7 +14,7 @@ function golden(dir) {
   return names.map((name) => ({ name, text: readFileSync(new URL(`${dir}/${name}`, root), "utf8") }));
 }
 
-const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew", "removed", "restored"]);
+const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew", "removed", "restored", "event"]);
 
 const ACTS = new Set(["remove", "clear", "mute", "unmute", "ban", "unban", "warn", "trust", "undo", "ack"]);
 
@@ -64,9 +64,10 @@ for (const dir of ["server", "future"]) {
           case "gap":
           case "removed":
           case "restored":
+          case "event":
           case "reconnect":
           case "you":
-            assert.deepEqual(value(m.type), m);
+            assert.deepEqual(value(m.type), m.type === "event" ? { ...m, past: !m.cursor } : m);
             if (m.cursor) assert.equal(room.cursor, m.cursor);
             break;
           default:
@@ -91,7 +92,7 @@ test("what viewers send", async (t) => {
       const getToken = want.type === "auth" ? () => (tokens++ ? want.token : `${want.token}x`) : undefined;
       const { room } = await live({ mediaMs: () => want.media_ms, getToken }, world);
       if (want.type === "comment") {
-        const said = room.comment(want.text, { ref: want.ref, mediaMs: want.media_ms, style: want.style });
+        const said = room.comment(want.text, { ref: want.ref, mediaMs: want.media_ms, style: want.style, data: want.data });
         const { text, empty } = measure(want.text);
         compared++;
         if (empty) return assert.rejects(said, { code: "empty" });
@@ -100,6 +101,9 @@ test("what viewers send", async (t) => {
       } else if (want.type === "set") {
         const { type, state, ...options } = want;
         room.set(state, options).catch(() => {});
+      } else if (want.type === "event") {
+        const { type, name, ...options } = want;
+        room.event(name, options).catch(() => {});
       } else if (ACTS.has(want.type)) {
         const { type, ...options } = want;
         room.act(type, options).catch(() => {});

@@ -51,6 +51,11 @@ const rev: Promise<{ rev: number }> = room.set({ slow_ms: 5000, notice: null, pi
 void rev;
 // @ts-expect-error no mode
 room.set({ mode: "shut" });
+const event: Promise<{ id: string }> = room.event("gift", { data: { amount: 5 }, audience: "user:ken", lasting: false });
+void event;
+// @ts-expect-error no audience
+room.event("gift", { audience: "mods" });
+room.on("event", (e) => e.past || e.data?.amount);
 room.on("removed", (m) => m.ids?.length);
 room.on("restored", (m) => m.items.length);
 stage.paused = true;
