@@ -114,6 +114,16 @@ var entrances = map[string]func(t *testing.T, s subject) (bool, string){
 	"`GET …/comments`":                  request(http.MethodGet, "/v1/rooms/ROOM/comments", ""),
 	"`POST …/comments`":                 request(http.MethodPost, "/v1/rooms/ROOM/comments", `{"text":"x"}`),
 	"`POST …/comments` as another user": request(http.MethodPost, "/v1/rooms/ROOM/comments", `{"text":"x","user":{"id":"v"}}`),
+	"`POST …/events`, `event`": func(t *testing.T, s subject) (bool, string) {
+		did, how := request(http.MethodPost, "/v1/rooms/ROOM/events", `{"name":"gift"}`)(t, s)
+		if c, m, _ := s.comeIn(t, ""); m != nil {
+			c.say(`{"type":"event","ref":"event","name":"gift"}`)
+			if answer := c.next("ok", "error"); (answer["type"] == "ok") != did {
+				t.Errorf("over the socket: %v", answer)
+			}
+		}
+		return did, how
+	},
 	"`PUT /v1/rooms/{room}`": func(t *testing.T, s subject) (bool, string) {
 		// It has the latest revision, so that only what somebody may do decides.
 		_, body := s.node.do(http.MethodGet, s.node.url+"/v1/rooms/"+s.room, s.node.token("reader", protocol.RoleViewer, "*"), "")
