@@ -394,6 +394,9 @@ func (r *Room) stateMessage(v *view) []byte {
 // stateFor is the state as the staff or the audience gets it.
 func (r *Room) stateFor(staff bool) protocol.State {
 	st := r.state
+	if !staff {
+		st.ShieldPreset, st.Under = nil, nil
+	}
 	switch {
 	case r.pinHidden:
 		st.Pin = nil
@@ -415,7 +418,7 @@ func (r *Room) hidesPin() bool {
 	return ok && r.visible(comment{seq, c.At, c.User.ID, c.User.Role.Rank(), func() string { return c.ID }}) != shown
 }
 
-// DecodeState reads a state as the log keeps it: the JSON of a protocol.State.
+// DecodeState reads a state as the log keeps it, the JSON of a protocol.State, with its shield if that is on.
 func DecodeState(s State) protocol.State {
 	var st protocol.State
 	if s.Body != nil && !protocol.IsDeleted(s.Body) {
@@ -423,11 +426,11 @@ func DecodeState(s State) protocol.State {
 			st = protocol.State{}
 		}
 	}
-	st.Rev, st.Degraded = s.Rev, false
+	st.Rev, st.Degraded, st.Under = s.Rev, false, nil
 	if !protocol.ValidStatus(st.Status) {
 		st.Status = protocol.StatusLive
 	}
-	return st
+	return st.Shielded()
 }
 
 // Degraded implements [Follower].

@@ -36,6 +36,13 @@ type State struct {
 	Count     *bool  `json:"count,omitempty"`      // false: the audience is not told how many are here
 	KeepMS    int64  `json:"keep_ms,omitempty"`    // how long comments are kept; 0: as long as the log keeps any
 
+	// Shield lays a preset over Mode, SlowMS, Links and DelayMS: of each the stricter one counts.
+	Shield bool `json:"shield,omitempty"`
+	// ShieldPreset is the room's own preset; nil: [DefaultShield].
+	ShieldPreset *Layer `json:"shield_preset,omitempty"`
+	// Under is what these fields are without the shield, while it is on; no part of the document.
+	Under *Layer `json:"under,omitempty"`
+
 	Data json.RawMessage `json:"data,omitempty"` // the owner's own
 
 	// Degraded says that this node cannot follow the room's log at the moment:
@@ -65,6 +72,50 @@ const (
 	ModeLocked  = "locked"  // nobody
 )
 
+// Layer is the fields of a state that a shield lays something over.
+type Layer struct {
+	Mode    string `json:"mode,omitempty"`
+	SlowMS  int64  `json:"slow_ms,omitempty"`
+	Links   string `json:"links,omitempty"`
+	DelayMS int64  `json:"delay_ms,omitempty"`
+}
+
+// DefaultShield is the preset of a room that has none of its own.
+func DefaultShield() Layer { return Layer{Mode: ModeKnown, SlowMS: 10_000, Links: LinksNone} }
+
+// strictness is the place of a mode among them, from the widest to the strictest, which those are taken for that this
+// version does not know.
+func strictness(mode string) int {
+	modes := []string{"", ModeUsers, ModeKnown, ModeMembers, ModeLocked}
+	switch i := slices.Index(modes, mode); {
+	case mode == ModeOpen:
+		return 0
+	case i >= 0:
+		return i
+	}
+	return len(modes)
+}
+
+// Shielded returns the state with the layer of its shield, if that is on: the fields are what counts then, and
+// Under is what they are without it.
+func (s State) Shielded() State {
+	if !s.Shield {
+		return s
+	}
+	under, over := Layer{s.Mode, s.SlowMS, s.Links, s.DelayMS}, DefaultShield()
+	if s.ShieldPreset != nil {
+		over = *s.ShieldPreset
+	}
+	if strictness(over.Mode) > strictness(under.Mode) {
+		s.Mode = over.Mode
+	}
+	if over.Links != "" {
+		s.Links = over.Links
+	}
+	s.SlowMS, s.DelayMS, s.Under = max(s.SlowMS, over.SlowMS), max(s.DelayMS, over.DelayMS), &under
+	return s
+}
+
 // LinksNone says that comments of viewers may have no links.
 const LinksNone = "none"
 
@@ -82,11 +133,12 @@ const minKeepMS = 60_000
 // stateFields are the fields of the document that this version knows, and those of its message.
 var stateFields = []string{
 	"type", "rev", "status", "title", "broadcast", "members", "starts_at", "media_url", "media_offset_ms", "notice", "pin",
-	"mode", "known_ms", "slow_ms", "delay_ms", "links", "early_chat", "text", "count", "keep_ms", "data", "degraded",
+	"mode", "known_ms", "slow_ms", "delay_ms", "links", "early_chat", "text", "count", "keep_ms", "shield", "shield_preset",
+	"under", "data", "degraded",
 }
 
 // notKept are those of them that are no part of the document.
-var notKept = []string{"type", "rev", "degraded"}
+var notKept = []string{"type", "rev", "under", "degraded"}
 
 // deletedField marks the document of a room that was deleted.
 const deletedField = "deleted"
@@ -231,7 +283,7 @@ func decodePatch(p []byte) (*Patch, *Error) {
 	for name, value := range members(p) {
 		name := string(name)
 		switch {
-		case name == "broadcast" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
+		case name == "broadcast" || name == "under" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
 			continue
 		case seen[name]:
 			return nil, bad("%s appears twice", name)
@@ -297,7 +349,7 @@ func wrongField(name string, value json.RawMessage) string {
 		return text("none, or left out", func(s string) bool { return s == "" || s == LinksNone })
 	case "media_url":
 		return text("an address that begins with https:// or http://, of at most 2000 bytes", validMedia)
-	case "members", "early_chat", "count":
+	case "members", "early_chat", "count", "shield":
 		var b bool
 		if !readValue(&b, value) {
 			return wantBool
@@ -318,9 +370,31 @@ func wrongField(name string, value json.RawMessage) string {
 		return number("a whole number of milliseconds, at least 60000, or 0", minKeepMS, MaxMediaMS)
 	case "pin":
 		return wrongPin(value)
+	case "shield_preset":
+		return wrongPreset(value)
 	case "data":
 		if len(value) > MaxData {
 			return "JSON of at most 4096 bytes"
+		}
+	}
+	return ""
+}
+
+// wrongPreset says what a preset must be. It has the fields of a [Layer], which must be what they are in a state.
+func wrongPreset(value json.RawMessage) string {
+	want := "an object of mode, slow_ms, links and delay_ms"
+	if value[0] != '{' {
+		return want
+	}
+	seen := map[string]bool{}
+	for name, field := range members(value) {
+		name := string(name)
+		if seen[name] || !slices.Contains([]string{"mode", "slow_ms", "links", "delay_ms"}, name) {
+			return want
+		}
+		seen[name] = true
+		if wrong := wrongField(name, field); wrong != "" {
+			return want + "; " + name + " " + wrong
 		}
 	}
 	return ""
@@ -363,7 +437,7 @@ func isDefault(name string, value json.RawMessage) bool {
 	case `""`, `0`:
 		return name != "status" && name != "data"
 	case `false`:
-		return name == "members"
+		return name == "members" || name == "shield"
 	case `true`:
 		return name == "early_chat" || name == "count"
 	case `"open"`:

@@ -17,9 +17,9 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
 		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
 		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`{"status":"ended","title":"t","shield":3000,"later":{"a":"<b>"}}`,
-			`{"type":"state","rev":7,"status":"ended","title":"t","later":{"a":"<b>"},"shield":3000}`,
-			`{"broadcast":1,"later":{"a":"<b>"},"shield":3000,"status":"live","title":"t"}`},
+		{`{"status":"ended","title":"t","slots":3000,"later":{"a":"<b>"}}`,
+			`{"type":"state","rev":7,"status":"ended","title":"t","later":{"a":"<b>"},"slots":3000}`,
+			`{"broadcast":1,"later":{"a":"<b>"},"slots":3000,"status":"live","title":"t"}`},
 	} {
 		if got := string(EncodeState([]byte(c.doc), s)); got != c.message {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.message)
@@ -99,7 +99,8 @@ func TestDecodePatch(t *testing.T) {
 		`{"slow_ms":1.5}`, `{"slow_ms":"1"}`, `{"delay_ms":60001}`, `{"links":"some"}`, `{"media_url":"javascript:x"}`, `{"media_url":"https://a b"}`,
 		`{"media_url":"//x"}`, `{"early_chat":1}`, `{"count":"no"}`, `{"text":7501}`, `{"text":-1}`, `{"keep_ms":59999}`, `{"pin":"x"}`, `{"pin":{}}`,
 		`{"pin":{"id":"x71qd","text":"x"}}`, `{"pin":{"id":"X"}}`, `{"pin":{"id":1}}`, `{"title":"a","title":"b"}`, `{"rev":-1}`, `{"rev":"1"}`,
-		`{"data":"` + strings.Repeat("x", MaxData) + `"}`, `{"starts_at":-1}`,
+		`{"data":"` + strings.Repeat("x", MaxData) + `"}`, `{"starts_at":-1}`, `{"shield":1}`, `{"shield_preset":[]}`, `{"shield_preset":{"mode":"shut"}}`, `{"shield_preset":{"title":"x"}}`,
+		`{"shield_preset":{"slow_ms":1,"slow_ms":2}}`, `{"shield_preset":{"slow_ms":300001}}`,
 	} {
 		p, err := DecodePatch([]byte(patch))
 		if e, is := err.(*Error); p != nil || !is || e.Code != CodeBadMessage || e.Message == "" { //nolint:errorlint // it is documented to be one
@@ -124,11 +125,39 @@ func TestStateFields(t *testing.T) {
 	}
 	// Each has a check: one that is no string, number, object or truth value is refused, but for data.
 	for _, name := range stateFields {
-		if name != "type" && name != "rev" && name != "broadcast" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
+		if name != "type" && name != "rev" && name != "broadcast" && name != "under" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
 			t.Errorf("%s is not checked", name)
 		}
 	}
 	if len(known) > 0 {
 		t.Errorf("not listed: %v", known)
+	}
+}
+
+// Of each field that a shield lies over the stricter one counts.
+func TestShielded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ state, want string }{
+		{`{"slow_ms":5000}`, `{"slow_ms":5000}`},
+		{`{"shield":true}`, `{"mode":"known","slow_ms":10000,"links":"none","under":{}}`},
+		{`{"shield":true,"slow_ms":60000,"mode":"locked","delay_ms":1000}`,
+			`{"mode":"locked","slow_ms":60000,"links":"none","delay_ms":1000,"under":{"slow_ms":60000,"mode":"locked","delay_ms":1000}}`},
+		{`{"shield":true,"mode":"users"}`, `{"mode":"known","slow_ms":10000,"links":"none","under":{"mode":"users"}}`},
+		{`{"shield":true,"mode":"members"}`, `{"mode":"members","slow_ms":10000,"links":"none","under":{"mode":"members"}}`},
+		{`{"shield":true,"links":"none","shield_preset":{"delay_ms":5000}}`, `{"links":"none","delay_ms":5000,"under":{"links":"none"}}`},
+		{`{"shield":true,"mode":"later","shield_preset":{"mode":"open"}}`, `{"mode":"later","under":{"mode":"later"}}`},
+	} {
+		var s, want State
+		if err := json.Unmarshal([]byte(c.state), &s); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(c.want), &want); err != nil {
+			t.Fatal(err)
+		}
+		got := s.Shielded()
+		got.Shield, got.ShieldPreset = false, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, not %+v", c.state, got, want)
+		}
 	}
 }

@@ -237,3 +237,54 @@ func TestDelayOnAColdNode(t *testing.T) {
 		t.Errorf("who was there gets %q", got)
 	}
 }
+
+// A shield lies over the state, for everybody and at once; what is below is back when it is off.
+func TestShield(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t)
+	guest, mod := c.mustDial("r", ""), c.in(c.mod)
+	guest.next("comments")
+	mod.next("comments")
+	guest.comment("before")
+	c.set(`{"slow_ms":2000,"notice":"hello"}`)
+	c.set(`{"shield":true}`)
+	state := func(w *wsConn, shield, slow any) map[string]any {
+		for {
+			if m := w.next("state"); m["shield"] == shield && m["slow_ms"] == slow {
+				return m
+			}
+		}
+	}
+	if m := state(guest, true, 10000.0); m["mode"] != "known" || m["slow_ms"] != 10000.0 || m["links"] != "none" || m["notice"] != "hello" || m["under"] != nil {
+		t.Errorf("the audience is told %v", m)
+	}
+	if m := state(mod, true, 10000.0); fmt.Sprint(m["under"]) != "map[slow_ms:2000]" {
+		t.Errorf("the staff is told %v", m)
+	}
+	if m := guest.refused("newcomer"); m["code"] != "locked" {
+		t.Errorf("a newcomer: %v", m)
+	}
+	mod.comment("https://example.com is the staff's")
+	// What is below changes below; the stricter of both counts.
+	c.set(`{"slow_ms":60000,"mode":"locked"}`)
+	if m := state(mod, true, 60000.0); m["mode"] != "locked" {
+		t.Errorf("the stricter ones: %v", m)
+	}
+	c.set(`{"shield_preset":{"links":"none"},"slow_ms":null,"mode":null}`)
+	if m := state(guest, true, nil); m["mode"] != nil || m["links"] != "none" || m["shield_preset"] != nil {
+		t.Errorf("with a preset of its own: %v", m)
+	}
+	guest.comment("no link")
+	if m := guest.refused("www.a.b"); m["code"] != "no_links" {
+		t.Errorf("a link: %v", m)
+	}
+	c.set(`{"shield":false}`)
+	if m := state(guest, nil, nil); m["links"] != nil {
+		t.Errorf("off again: %v", m)
+	}
+	for _, bad := range []string{`{"shield":1}`, `{"shield_preset":[]}`, `{"shield_preset":{"mode":"shut"}}`, `{"shield_preset":{"slow_ms":300001}}`, `{"shield_preset":{"title":"x"}}`} {
+		if status, answer := c.do(http.MethodPatch, c.url+"/v1/rooms/r", c.boss, bad); status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", bad, status, answer)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package natslog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -396,14 +395,7 @@ func (s *stream) since(ctx context.Context, room string, t time.Time, last *reco
 
 // delayOf is by how much the audience of a room is behind, by its state.
 func delayOf(state *record) time.Duration {
-	if state == nil {
-		return 0
-	}
-	var doc struct {
-		Delay int64 `json:"delay_ms"`
-	}
-	_ = json.Unmarshal(state.data, &doc) // a state that cannot be read has none
-	return time.Duration(min(max(doc.Delay, 0), protocol.MaxDelayMS)) * time.Millisecond
+	return time.Duration(min(hub.DecodeState(state.state()).DelayMS, protocol.MaxDelayMS)) * time.Millisecond
 }
 
 // errNoneFound says that no replica that was asked has what the leader has: it is behind, or

@@ -174,21 +174,31 @@ export interface State {
   text?: number;
   count?: false;
   keep_ms?: number;
+  /** A shield is on: `mode`, `slow_ms`, `links` and `delay_ms` are what counts under it. */
+  shield?: true;
+  /** To the staff: what the shield lays over the state, where that is the room's own. */
+  shield_preset?: Layer;
+  /** To the staff, while a shield is on: what these four are without it. */
+  under?: Layer;
   /** The owner's own. */
   data?: unknown;
   /** The server cannot follow the room at the moment: comments may be late. */
   degraded?: boolean;
 }
 
+/** The fields of a state that a shield lays something over. */
+export type Layer = Pick<State, "mode" | "slow_ms" | "links" | "delay_ms">;
+
 /** Changes of a state: null removes a field. A comment is pinned by its id. */
 export type Patch = {
-  [K in Exclude<keyof State, "type" | "rev" | "broadcast" | "degraded" | "pin" | "mode" | "members" | "early_chat" | "count">]?: State[K] | null;
+  [K in Exclude<keyof State, "type" | "rev" | "broadcast" | "degraded" | "pin" | "mode" | "members" | "early_chat" | "count" | "shield" | "under">]?: State[K] | null;
 } & {
   pin?: { id: string } | { text: string } | null;
   mode?: "open" | NonNullable<State["mode"]> | null;
   members?: boolean | null;
   early_chat?: boolean | null;
   count?: boolean | null;
+  shield?: boolean | null;
 };
 
 /** Comments to take off the screen and out of lists: those with `ids`, all so far of `user`, or `all` so far. */

@@ -21,6 +21,7 @@ export class Desk {
       const may = you?.can?.includes("act") ?? false;
       $("moderation").hidden = !may;
       $("acts").hidden = !may;
+      $("shield").hidden = !may;
     };
     room.on("welcome", (w) => show(w.you));
     room.on("you", show);
@@ -37,7 +38,8 @@ export class Desk {
     });
     $("go-live").addEventListener("click", () => this.#set({ status: "live" }));
     $("go-end").addEventListener("click", () => this.#set({ status: "ended" }));
-    $("lock").addEventListener("click", () => this.#set({ mode: this.#state.mode === "locked" ? null : "locked" }));
+    $("shield").addEventListener("click", () => this.#set({ shield: !this.#state.shield }));
+    $("lock").addEventListener("click", () => this.#set({ mode: this.#below.mode === "locked" ? null : "locked" }));
     $("mode-select").addEventListener("change", (e) => this.#set({ mode: e.target.value }));
     $("slow-select").addEventListener("change", (e) => this.#set({ slow_ms: Number(e.target.value) }));
     $("notice-text").addEventListener("input", () => { this.#typing = true; });
@@ -48,15 +50,21 @@ export class Desk {
     $("moderation-form").addEventListener("submit", (e) => e.preventDefault());
   }
 
+  // What the fields are that a shield may lie over.
+  get #below() { return this.#state.under ?? this.#state; }
+
   #load(s) {
     this.#state = s;
-    $("mode-select").value = s.mode ?? "open";
-    const slow = String(s.slow_ms ?? 0);
+    const { mode, slow_ms } = this.#below;
+    $("mode-select").value = mode ?? "open";
+    const slow = String(slow_ms ?? 0);
     const select = $("slow-select");
-    if (![...select.options].some((o) => o.value === slow)) select.add(new Option(`${s.slow_ms / 1000} s`, slow));
+    if (![...select.options].some((o) => o.value === slow)) select.add(new Option(`${slow_ms / 1000} s`, slow));
     select.value = slow;
-    $("lock").setAttribute("aria-pressed", String(s.mode === "locked"));
-    setText($("lock"), say(s.mode === "locked" ? "unlock" : "lock"));
+    $("lock").setAttribute("aria-pressed", String(mode === "locked"));
+    setText($("lock"), say(mode === "locked" ? "unlock" : "lock"));
+    $("shield").setAttribute("aria-pressed", String(s.shield === true));
+    setText($("shield"), say(s.shield ? "shield_on" : "shield"));
     disable($("go-live"), s.status === "live" && s.rev > 0);
     disable($("go-end"), s.status === "ended");
     disable($("unpin"), !s.pin);
