@@ -184,15 +184,30 @@ func (h *Hub) Close() {
 // Rate is how many comments a room has had in the last second, as far as this node
 // knows; 0 when the room is not open here.
 func (h *Hub) Rate(room string) uint32 {
+	rate, _ := h.rates(room, 0)
+	return rate
+}
+
+// DraftRate is the [Draft.Rate] of a comment of an author who weighs so much in the sample of an
+// overfull room, at least 1: that of the room, less for who weighs more.
+func (h *Hub) DraftRate(room string, weight int) uint32 {
+	_, drafted := h.rates(room, max(weight, 1))
+	return drafted
+}
+
+func (h *Hub) rates(room string, weight int) (rate, drafted uint32) {
 	h.mu.Lock()
 	r := h.rooms[room]
 	h.mu.Unlock()
 	if r == nil {
-		return 0
+		return 0, 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.pace.rate(time.Now())
+	if rate = r.pace.rate(time.Now()); weight > 0 {
+		drafted = r.pace.weighed(rate, weight, h.cfg.RoomRate)
+	}
+	return rate, drafted
 }
 
 // Find returns a room that is open on this node and has heard from its log; nil if there is none.

@@ -9,6 +9,11 @@ import "time"
 // replay agree, and nobody can choose. The log keeps everything, and each frame says
 // how many of how many it shows.
 
+// Some authors may weigh more than others: guests, users, members. A comment of an author of weight w is drafted as if
+// the room had w times fewer comments, relative to the mean weight of those that this node has drafted lately, so that
+// about as many are shown as without weights. So the weight is in the log too, as a rate, and all nodes agree,
+// those of older versions too.
+
 // inSample reports whether an event is in the sample of a room that is shown rate comments a
 // second, or all of them if rate is 0.
 func inSample(e *Event, rate int) bool {
@@ -28,7 +33,25 @@ func scatter(x uint64) uint64 {
 // pace counts comments over the last second, in tenths.
 type pace struct {
 	tenths [10]uint32
-	last   int64 // the tenth of the second that was counted last, since 1970
+	last   int64   // the tenth of the second that was counted last, since 1970
+	mean   float64 // the weight of those who have commented lately through this node; 0: nobody has
+}
+
+// weighing is how many comments the mean weight is about.
+const weighing = 64
+
+// weighed is the rate that a comment is drafted at whose author has a weight, at least 1, in a room that has so many
+// comments a second and is shown limit of them.
+func (p *pace) weighed(rate uint32, weight, limit int) uint32 {
+	w := float64(weight)
+	if p.mean == 0 {
+		p.mean = w
+	}
+	p.mean += (w - p.mean) / weighing
+	if limit <= 0 || rate <= uint32(limit) { // #nosec G115 -- at most a million
+		return rate
+	}
+	return max(1, uint32(float64(rate)*p.mean/w))
 }
 
 func (p *pace) count(now time.Time, n int) {
@@ -51,7 +74,7 @@ func (p *pace) rate(now time.Time) uint32 {
 func (p *pace) advance(now time.Time) {
 	tenth := now.UnixMilli() / 100
 	if tenth < p.last-10 {
-		*p = pace{last: tenth}
+		*p = pace{last: tenth, mean: p.mean}
 	}
 	for n := min(tenth-p.last, 10); n > 0; n-- {
 		p.tenths[(tenth-n+1)%10] = 0

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -188,5 +189,46 @@ func TestPace(t *testing.T) {
 	}
 	if got := p.rate(now.Add(time.Minute)); got != 0 {
 		t.Errorf("a minute later: %d", got)
+	}
+}
+
+// Who weighs more is shown more of, and about as many are shown as without weights.
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	const rate, limit = 5000, 500
+	for name, c := range map[string]struct {
+		weights []int   // of those who comment, in turn
+		shown   float64 // of the heaviest, how much more often than of the lightest
+	}{
+		"all the same":    {[]int{1}, 1},
+		"members alone":   {[]int{10}, 1},
+		"one in ten":      {[]int{10, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 10},
+		"guests and more": {[]int{1, 2, 4}, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := new(pace)
+			shown, of := map[int]float64{}, map[int]float64{}
+			total := 0
+			const n = 100_000
+			for i := range n {
+				w := c.weights[i%len(c.weights)]
+				of[w]++
+				if inSample(&Event{Seq: uint64(i), Rate: p.weighed(rate, w, limit)}, limit) {
+					shown[w]++
+					total++
+				}
+			}
+			if got := float64(total) / n * rate; got < 0.93*limit || got > 1.07*limit {
+				t.Errorf("%.0f a second are shown", got)
+			}
+			high, low := slices.Max(c.weights), slices.Min(c.weights)
+			if got := shown[high] / of[high] / (shown[low] / of[low]); got < 0.9*c.shown || got > 1.1*c.shown {
+				t.Errorf("the heaviest are shown %.2f times as often as the lightest", got)
+			}
+			if got := p.weighed(limit, low, limit); got != limit {
+				t.Errorf("in a room that is not overfull the rate is %d", got)
+			}
+		})
 	}
 }

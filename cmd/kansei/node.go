@@ -193,6 +193,7 @@ func (n *node) start(ctx context.Context) error {
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
+	weights := n.cfg.Weights()
 	n.edge = edge.New(edge.Config{
 		Pseudonyms: n.pseudonyms(), Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
 		Lasting: last, ViewerEvents: n.cfg.ViewerEvents, MaxLasting: n.cfg.MaxLasting,
@@ -206,6 +207,7 @@ func (n *node) start(ctx context.Context) error {
 		MaxViewers: n.uses.Viewers, MaxRefused: n.uses.Refused, MaxPerUser: n.cfg.MaxPerUser, MaxPerAddress: n.cfg.MaxPerAddress,
 		GuestRate:   edge.Rate{PerS: n.cfg.RateGuests, Burst: n.cfg.BurstGuests},
 		AddressRate: edge.Rate{PerS: n.cfg.RateAddress, Burst: n.cfg.BurstAddress}, RoomLimit: n.cfg.RoomLimit,
+		Weights:   edge.Weights{Guest: weights["guest"], User: weights["user"], Member: weights["member"]},
 		Addresses: addresses,
 		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,

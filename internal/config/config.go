@@ -26,6 +26,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -102,10 +103,11 @@ type Serve struct {
 	MaxPerAddress int      `group:"viewers" default:"4000" help:"Connections from one address on this node, an IPv6 /64 being one; 0 for no limit."`
 	ExemptNetwork []string `group:"viewers" placeholder:"NET" help:"Addresses or networks that the limits of addresses leave out, such as those of a school."`
 
-	RoomRate int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
-	Coalesce time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`
-	Ring     int           `group:"delivery" default:"256" help:"Frames that a slow viewer may lag behind, 16 to 65536."`
-	Compress bool          `group:"delivery" default:"true" negatable:"" help:"Deflate for viewers who take it."`
+	SampleWeights []string      `group:"delivery" placeholder:"WHO=N" help:"How much guests, users and members weigh in the sample of a room that has more than --room-rate: guest=, user=, member=, 1 to 100; members are those with the claim members. The same on all nodes."`
+	RoomRate      int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
+	Coalesce      time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`
+	Ring          int           `group:"delivery" default:"256" help:"Frames that a slow viewer may lag behind, 16 to 65536."`
+	Compress      bool          `group:"delivery" default:"true" negatable:"" help:"Deflate for viewers who take it."`
 
 	PresenceBuckets int           `group:"presence" default:"0" help:"Buckets of rooms in Redis, up to 1024; 0 for 64 with --redis, 1 without; the same on all nodes."`
 	PresenceLease   time.Duration `group:"presence" default:"6s" help:"Silence after which the viewers of a node no longer count, 3s to 1m."`
@@ -193,6 +195,18 @@ func (s *Serve) RoomNames() []string {
 		return nil
 	}
 	return s.Rooms
+}
+
+// Weights returns --sample-weights: of guest, user and member, 1 where it does not say.
+func (s *Serve) Weights() map[string]int {
+	w := map[string]int{"guest": 1, "user": 1, "member": 1}
+	for _, one := range s.SampleWeights {
+		who, n, _ := strings.Cut(one, "=")
+		if _, known := w[who]; known {
+			w[who], _ = strconv.Atoi(n) // Validate has read it
+		}
+	}
+	return w
 }
 
 // LargestMessage is how many bytes a viewer's message may have: as many as the longest comment with its data

@@ -417,3 +417,24 @@ func TestNetworks(t *testing.T) {
 		}
 	}
 }
+
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	s := Serve{SampleWeights: []string{"guest=2", "member=10"}}
+	if w := s.Weights(); w["guest"] != 2 || w["user"] != 1 || w["member"] != 10 {
+		t.Errorf("%v", w)
+	}
+}
+
+// However small --max-message is, the longest comment with its data fits, and an event.
+func TestLargestMessage(t *testing.T) {
+	t.Parallel()
+	for want, s := range map[int]Serve{
+		8192: {MaxMessage: 8192, MaxText: 200, MaxTextStaff: 1000}, 4096 + 512: {MaxMessage: 600, MaxText: 20},
+		4*7500 + 512 + 1024: {MaxMessage: 31_000, MaxText: 7500},
+	} {
+		if got := s.LargestMessage(); got != want {
+			t.Errorf("%d, want %d", got, want)
+		}
+	}
+}

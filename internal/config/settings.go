@@ -112,6 +112,12 @@ func (s *Serve) Validate() error {
 	within(&p, "beat", s.Beat, time.Second, time.Minute)
 	within(&p, "drain", s.Drain, 0, 10*time.Minute)
 	within(&p, "room-rate", s.RoomRate, 0, 1_000_000)
+	for _, one := range s.SampleWeights {
+		who, n, _ := strings.Cut(one, "=")
+		if w, err := strconv.Atoi(n); err != nil || w < 1 || w > 100 || !slices.Contains([]string{"guest", "user", "member"}, who) {
+			p.add("sample-weights", "must be guest=, user= or member= and a number from 1 to 100, not %q", one)
+		}
+	}
 	within(&p, "coalesce", s.Coalesce, time.Millisecond, 5*time.Second)
 	within(&p, "ring", s.Ring, 16, 65_536)
 	within(&p, "presence-buckets", s.PresenceBuckets, 0, 1024)

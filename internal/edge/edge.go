@@ -93,6 +93,7 @@ type Config struct {
 	// RoomLimit is how many comments a second a room takes of its viewers, on all nodes together;
 	// 0: no limit.
 	RoomLimit int
+	Weights   Weights
 	Addresses *clientaddr.Resolver // nil: the addresses of the connections
 	// MaxEgress is how many bytes a second the node may send before it takes nobody
 	// in; 0: no limit. Sent returns how many bytes it has sent so far.

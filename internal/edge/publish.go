@@ -155,7 +155,7 @@ func (s *Server) draft(c comment, id string) (hub.Draft, *protocol.Error) {
 		return hub.Draft{}, &protocol.Error{Code: protocol.CodeNoLinks, Message: "comments here may have no links"}
 	}
 	body := protocol.EncodeBody(protocol.Comment{User: author, Text: clean, MediaMS: c.req.MediaMS, Style: c.req.Style, Data: c.req.Data})
-	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c.room), Body: body}, nil
+	return hub.Draft{ID: id, Kind: hub.KindComment, Rate: s.rate(c), Body: body}, nil
 }
 
 // authorOf is whose name stands on what is published.
@@ -226,12 +226,26 @@ func (s *Server) barred(room *hub.Room, c comment) *protocol.Blocked {
 // know it.
 const quietRate = 10
 
-// rate is how many comments a room has had in the last second, if they were many.
-func (s *Server) rate(room string) uint32 {
-	if n := s.cfg.Hub.Rate(room); n >= quietRate {
+// rate is how many comments a room has had in the last second, if they were many: less of an overfull room for
+// who weighs more in its sample.
+func (s *Server) rate(c comment) uint32 {
+	if n := s.cfg.Hub.DraftRate(c.room, s.cfg.Weights.of(c.identity)); n >= quietRate {
 		return n
 	}
 	return 0
+}
+
+// Weights is how much authors weigh in the sample of an overfull room, at least 1; 0 is 1.
+type Weights struct{ Guest, User, Member int }
+
+func (w *Weights) of(p *identity) int {
+	switch {
+	case p.guest:
+		return w.Guest
+	case p.member:
+		return w.Member
+	}
+	return w.User
 }
 
 // draftID is the same for the same request: the same content under the same ref in the

@@ -202,3 +202,13 @@ func TestEndedRoom(t *testing.T) {
 		})
 	}
 }
+
+func TestWeightOf(t *testing.T) {
+	t.Parallel()
+	w := Weights{Guest: 1, User: 2, Member: 10}
+	for want, p := range map[int]identity{1: {guest: true}, 2: {}, 10: {member: true}} {
+		if got := w.of(&p); got != want {
+			t.Errorf("%+v weighs %d", p, got)
+		}
+	}
+}
