@@ -302,6 +302,7 @@ func (l *fakeLog) Kept(context.Context, string, string) (Standing, error) {
 func (l *fakeLog) Event(context.Context, string, uint64) (*Event, error) { return nil, ErrUnavailable }
 func (l *fakeLog) Forget(context.Context, string, uint64) error          { return ErrUnavailable }
 func (l *fakeLog) ForgetStanding(context.Context, string) error          { return ErrUnavailable }
+func (l *fakeLog) Origin(string, string) string                          { return "" }
 func (l *fakeLog) UserHash(room, user string) string                     { return "hash of " + user + " in " + room }
 func (l *fakeLog) Now() time.Time                                        { return time.Now().Add(-l.behind) }
 func (l *fakeLog) KeepFor() time.Duration                                { return 0 }

@@ -66,7 +66,10 @@ type Event struct {
 	// Rate is how many comments a second its room had when it was drafted; 0: few.
 	// It is in the log so that which comments are shown depends on the log alone.
 	Rate uint32
-	Body []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
+	// Origin is the same for all that somebody at one address has said in the room in a day; empty when
+	// it is not known. See [RoomLog.Origin].
+	Origin string
+	Body   []byte // a JSON object, not empty; for a comment what protocol.EncodeBody makes
 }
 
 // Position is where the event is.
@@ -87,6 +90,7 @@ type Draft struct {
 	Kind     string
 	Audience string
 	Rate     uint32
+	Origin   string
 	Body     []byte
 }
 
@@ -173,6 +177,9 @@ type RoomLog interface {
 
 	// UserHash stands for a user of a room in standing records: a keyed hash, [a-z2-7]{26}.
 	UserHash(room, user string) string
+	// Origin stands for an address, in one room and until midnight, UTC: a hash under a key that the nodes
+	// share, and forget 48 hours after it was made. It is empty while there is no key. It returns at once.
+	Origin(room, address string) string
 	// Now is the time by the log's clock, as far as it is known.
 	Now() time.Time
 	// KeepFor is how long the log keeps events; 0: without end.

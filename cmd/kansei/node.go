@@ -279,7 +279,7 @@ func orNone[T int | time.Duration](n T) T {
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
 		Name: "kansei " + n.url, Prefix: n.cfg.Prefix, Domain: n.cfg.NATSDomain, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
-		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer,
+		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer, DayKeys: n.cfg.AddressHashes,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {

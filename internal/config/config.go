@@ -103,6 +103,7 @@ type Serve struct {
 	MaxPerAddress int      `group:"viewers" default:"4000" help:"Connections from one address on this node, an IPv6 /64 being one; 0 for no limit."`
 	ExemptNetwork []string `group:"viewers" placeholder:"NET" help:"Addresses or networks that the limits of addresses leave out, such as those of a school."`
 
+	AddressHashes bool          `group:"comments" default:"true" negatable:"" help:"Store with each comment a hash of its sender's address, under a key that is gone after two days, so that the staff can find what comes from the same one."`
 	SampleWeights []string      `group:"delivery" placeholder:"WHO=N" help:"How much guests, users and members, those with the claim members, weigh in the sample of a room that has more than --room-rate: guest=N, user=N, member=N, 1 to 100."`
 	RoomRate      int           `group:"delivery" default:"500" help:"Comments a second that viewers of one room are shown when it has more, beside the staff's and their own; 0 for all."`
 	Coalesce      time.Duration `group:"delivery" default:"90ms" help:"How long comments of a busy room are gathered into one frame, from 1ms to 5s."`

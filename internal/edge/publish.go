@@ -80,6 +80,7 @@ func (s *Server) publish(c comment, answer func(id string, err *protocol.Error))
 		answer("", refusal)
 		return
 	}
+	draft.Origin = s.origin(c)
 	undo := func() {}
 	if room := s.cfg.Hub.Find(c.room); room != nil && c.event == nil && !c.identity.trusted() {
 		undo = room.Speak(c.identity.id)
@@ -220,6 +221,15 @@ func (s *Server) barred(room *hub.Room, c comment) *protocol.Blocked {
 		return s.told(protocol.CodeMuted, "the user is muted", acts.mute)
 	}
 	return nil
+}
+
+// origin stands for the address that something comes from; empty when that is nobody's. What a back end publishes comes
+// from nowhere.
+func (s *Server) origin(c comment) string {
+	if c.address == nil {
+		return ""
+	}
+	return s.cfg.Log.Origin(c.room, string(c.address.key[:]))
 }
 
 // quietRate is the rate of a room, in comments a second, below which nobody needs to

@@ -31,6 +31,8 @@ type Config struct {
 	NeverCreate bool
 	// MaxAge is how long events are kept; default 7 days, at least 1 second.
 	MaxAge time.Duration
+	// DayKeys has the log keep the keys under which addresses are hashed: see [Log.Origin].
+	DayKeys bool
 	// HistoryWindow is how old a room's last event may be for a first report to
 	// hold recent events at all, and how old these may be; default 24 hours.
 	HistoryWindow time.Duration

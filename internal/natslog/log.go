@@ -41,6 +41,7 @@ type Log struct {
 	logs     []*stream // by partition
 	state    *stream
 	table    *Table
+	days     *dayKeys
 	keeping  [buckets]sync.Mutex // one bucket of standing records of all rooms each
 
 	closing atomic.Bool
@@ -76,11 +77,15 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l.state = newStream(l, names.stateStream(), -1, names.stateSubjects(), "state")
 	l.table = newTable(l)
+	l.days = newDayKeys(l)
 
 	// All of these end when l.ctx does, and Close waits for them.
 	l.wg.Go(func() { l.conn.Run(l.ctx) })
 	l.wg.Go(l.appender.send)
 	l.wg.Go(l.appender.keepTime)
+	if cfg.DayKeys {
+		l.wg.Go(l.days.run)
+	}
 	for _, s := range l.streams() {
 		l.wg.Go(func() { s.move(l.ctx) })
 		l.wg.Go(func() { s.tend(l.ctx) })

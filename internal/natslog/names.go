@@ -17,6 +17,7 @@ func (n naming) logStream(partition int) string {
 func (n naming) stateStream() string  { return strings.ToUpper(n.prefix) + "_STATE" }
 func (n naming) feedStream() string   { return strings.ToUpper(n.prefix) + "_FEED" }
 func (n naming) configStream() string { return strings.ToUpper(n.prefix) + "_CONFIG" }
+func (n naming) dayKeyStream() string { return strings.ToUpper(n.prefix) + "_DAYKEY" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
 // belongs to a room (its acts) follows the room's state, behind another dot.
@@ -30,6 +31,9 @@ func (n naming) feedSubjects() string { return n.prefix + ".feed." }
 
 // configSubjects is what all subjects of what belongs to no room begin with.
 func (n naming) configSubjects() string { return n.prefix + ".config." }
+
+// dayKeySubjects is what precedes the day in the subjects of keys.
+func (n naming) dayKeySubjects() string { return n.prefix + ".daykey." }
 
 // liveSubjects is what precedes the room in the subjects of republished records;
 // section is the partition, or "state".

@@ -19,6 +19,7 @@ import (
 const (
 	headerKind     = "Kansei-Kind"     // of an event that is no comment
 	headerAudience = "Kansei-Audience" // of an event that is not for all
+	headerOrigin   = "Kansei-Origin"   // day and hash of its sender's address: see Log.Origin
 	headerRate     = "Kansei-Rate"     // of its room when it was drafted, if it was not low
 )
 
@@ -107,6 +108,7 @@ func (r record) event() (hub.Event, skipReason) {
 		}
 		e.Rate = uint32(rate)
 	}
+	e.Origin = natsconn.Last(r.header, headerOrigin)
 	if e.Body = object(r.data); e.Body == nil {
 		return hub.Event{}, skipBody
 	}
@@ -139,6 +141,9 @@ func encodeDraft(subject string, d hub.Draft) *nats.Msg {
 	}
 	if d.Rate > 0 {
 		h[headerRate] = []string{strconv.FormatUint(uint64(d.Rate), 10)}
+	}
+	if d.Origin != "" {
+		h[headerOrigin] = []string{d.Origin}
 	}
 	return &nats.Msg{Subject: subject, Header: h, Data: d.Body}
 }
