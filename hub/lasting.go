@@ -195,6 +195,9 @@ func (r *Room) recalled(l *Lasting, s *Standing, opening bool) {
 // applyLasting puts the lasting events of the records into the views, as far as the log has been reported.
 // push says that viewers may have missed them. Room.mu is held.
 func (r *Room) applyLasting(push bool) {
+	if len(r.lastKnown) == 0 {
+		return
+	}
 	now := r.hub.cfg.Log.Now()
 	for _, known := range r.lastKnown {
 		e := Event{Seq: known.Seq, At: known.At, ID: known.ID, Kind: KindEvent, Audience: known.Audience, Body: known.Body}
