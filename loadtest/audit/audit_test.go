@@ -274,3 +274,42 @@ func TestBreaks(t *testing.T) {
 		t.Errorf("%d gaps, %d places lost; want 2, 0", gaps, lost)
 	}
 }
+
+// An event of the application is owed to who was there, and to who comes back, and not to who comes later.
+func TestEventsAreOwed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		came    func(s *story, v *Viewer)
+		missing int
+	}{
+		"there": {func(s *story, v *Viewer) { s.receive(v, without(4)...) }, 1},
+		"came later": {func(s *story, v *Viewer) {
+			s.receive(v, 1, 2, 3)
+			v.Lost(false)
+			v.Welcomed(false)
+			s.receive(v, 5, 6, 7, 8, 9, 10)
+		}, 0},
+		"came later, and is owed": {func(s *story, v *Viewer) {
+			s.receive(v, 1, 2, 3)
+			v.Lost(false)
+			v.Welcomed(false)
+			s.receive(v, 6, 7, 8, 9)
+		}, 1},
+		"came back": {func(s *story, v *Viewer) {
+			s.receive(v, 1, 2, 3)
+			v.Lost(false)
+			v.Welcomed(true)
+			s.receive(v, 5, 6, 7, 8, 9, 10)
+		}, 1},
+		"wants all from the start": {func(s *story, v *Viewer) { v.whole = true; s.receive(v, without(4)...) }, 1},
+	} {
+		s := tell(t, 1)
+		s.log[3].Event, s.log[3].At = true, time.Now()
+		time.Sleep(time.Millisecond)
+		c.came(s, s.viewers[0])
+		v := s.j.Verify(s.log)
+		if v.Missing != c.missing || v.Events != 1 {
+			t.Errorf("%s: %d missing\n%s", name, v.Missing, v)
+		}
+	}
+}

@@ -52,6 +52,9 @@ type Entry struct {
 	At     time.Time // when it was stored, the log's clock
 	Staff  bool      // its author has more standing than moderators
 	Act    *LogAct   // it is an act, and no comment
+	// Event says that it is an event of the application: who begins anew is not told of those before, and is owed
+	// everything else that is owed of a comment.
+	Event bool
 }
 
 // Item is a comment as a viewer received it.

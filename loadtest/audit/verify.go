@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Verdict is what was found at the end of a run.
@@ -37,6 +38,7 @@ type Verdict struct {
 	AppearedActs                   int // refused, and in the log
 	Shown                          int // deliveries of what an act hides that the viewer had passed
 	Hidden                         int // comments that are hidden in the end
+	Events                         int // events of the application in the log, which count as comments everywhere
 
 	Examples []string // of what is wrong
 }
@@ -135,6 +137,9 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 			continue
 		}
 		r.log = append(r.log, e)
+		if e.Event {
+			v.Events++
+		}
 	}
 	stored := make([]bool, len(j.sends)+1)
 	for name, r := range rooms {
@@ -201,6 +206,24 @@ type walk struct {
 	sure    int    // the place of the last one that the log surely had when it came; -1: none
 	anew    bool   // it was told of a gap since the log was put back
 	passed  uint64 // the furthest place in the log that it has passed
+	fresh   []beginning
+}
+
+// beginning is when a viewer began anew, and up to which place of the log it had what it was owed.
+type beginning struct {
+	at   time.Duration
+	from int
+}
+
+// begins notes that a viewer begins anew.
+func (k *walk) begins(e event) { k.fresh = append(k.fresh, beginning{e.at, k.at}) }
+
+// before reports whether an event of the application lies before a beginning, so that the viewer was not told of it.
+func (k *walk) before(i int) bool {
+	e := &k.room.log[i]
+	return e.Event && !k.w.whole && slices.ContainsFunc(k.fresh, func(b beginning) bool {
+		return i > b.from && e.At.Sub(k.j.began) <= b.at
+	})
 }
 
 func (k *walk) run() {
@@ -220,11 +243,17 @@ func (k *walk) run() {
 			k.pass(k.w.events[n+1:])
 		case restored:
 			k.show(e)
+		case welcomed:
+			if len(k.fresh) == 0 {
+				k.begins(e)
+			}
 		case notRecovered:
+			k.begins(e)
 			k.told, k.rewound = true, true
 			k.back(e)
 			k.v.NotRecovered++
 		case told:
+			k.begins(e)
 			k.told = true
 			k.rewound = k.rewound || len(k.j.rolled) > 0 // the recent ones follow
 			k.back(e)
@@ -253,7 +282,7 @@ func (k *walk) run() {
 		switch {
 		case !owed || k.room.at[e.Serial] != i:
 		case k.w.whole && k.room.hidden(&e), !k.w.whole && k.room.everHidden(&e):
-		case k.excused[i]:
+		case k.excused[i], k.before(i):
 			k.v.Told++
 		default:
 			k.v.Missing++
@@ -377,6 +406,9 @@ func (v *Verdict) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d comments sent: %d acknowledged, %d refused, %d unknown (%d of them in the log); the log holds %d\n",
 		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Stored)
+	if v.Events > 0 {
+		fmt.Fprintf(&b, "%d of what the log holds are events of the application\n", v.Events)
+	}
 	if v.RolledBack > 0 {
 		fmt.Fprintf(&b, "%d acknowledged comments are gone with the end that the log has lost\n", v.RolledBack)
 	}

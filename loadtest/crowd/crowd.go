@@ -35,6 +35,8 @@ type Config struct {
 	JoinRate   float64 // viewers that come in a second
 	Publishers int     // in each room; half as many back ends besides
 	Rate       float64 // comments a second in each room
+	// Events has back ends, and hecklers, say every fourth thing by an event of the application, [EventName].
+	Events bool
 	// Acts is how many acts a second moderators do in each room; 0: none. As many hecklers as
 	// publishers are there for them to be done to.
 	Acts float64
@@ -43,6 +45,9 @@ type Config struct {
 	Seed    uint64
 	Journal *audit.Journal
 }
+
+// EventName is the name of the events.
+const EventName = "said"
 
 // joinPatience is how long all may take to come, beyond their rate.
 const joinPatience = 60 * time.Second

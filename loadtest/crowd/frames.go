@@ -51,12 +51,24 @@ func (f *frames) read(raw []byte) *frame {
 	return got
 }
 
+// saidEvent is an event of the application that says what a comment would.
+type saidEvent struct {
+	ID   string
+	User struct{ ID string }
+	Data said
+}
+
+func (e *saidEvent) item() audit.Item {
+	return audit.Item{Serial: audit.Serial(e.Data.N), ID: e.ID, Digest: audit.Digest(e.User.ID, e.Data.Text)}
+}
+
 // parse reads a message by its JSON alone. One that cannot be read holds a comment that
 // nobody sent, which the audit will find.
 func parse(raw []byte) *frame {
 	var m struct {
-		Type  string
-		Items []struct {
+		Type   string
+		Events []saidEvent
+		Items  []struct {
 			ID      string
 			Text    string
 			MediaMS *int64 `json:"media_ms"`
@@ -74,10 +86,19 @@ func parse(raw []byte) *frame {
 		f.gap = true
 	case "viewers":
 		f.counts = &Counts{m.Connections, m.Users}
+	case "event":
+		var e saidEvent
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return &frame{items: []audit.Item{{}}}
+		}
+		f.items = []audit.Item{e.item()}
 	case "comments", "restored":
 		f.back = m.Type == "restored"
 		for _, it := range m.Items {
 			f.items = append(f.items, audit.Item{Serial: serialOf(it.MediaMS), ID: it.ID, Digest: audit.Digest(it.User.ID, it.Text)})
+		}
+		for i := range m.Events {
+			f.items = append(f.items, m.Events[i].item())
 		}
 	}
 	return f

@@ -69,6 +69,12 @@ func (p *publisher) say(ctx context.Context, req protocol.CommentRequest) (audit
 	return audit.Refused, "", err.Error()
 }
 
+// said is the data of an event: what a comment would have said.
+type said struct {
+	N    int64  `json:"n"` // the serial
+	Text string `json:"text"`
+}
+
 // backEnd posts over HTTP and asks once.
 type backEnd struct {
 	crowd *Crowd
@@ -82,18 +88,26 @@ func (c *Crowd) backEnd(room, name string, role protocol.Role) (*backEnd, error)
 	if err != nil {
 		return nil, err
 	}
-	return &backEnd{crowd: c, url: c.cfg.Front + "/v1/rooms/" + room + "/comments", name: name, token: token}, nil
+	return &backEnd{crowd: c, url: c.cfg.Front + "/v1/rooms/" + room + "/", name: name, token: token}, nil
 }
 
 func (b *backEnd) author() string { return b.name }
 func (b *backEnd) once() bool     { return true }
 
 func (b *backEnd) say(ctx context.Context, req protocol.CommentRequest) (audit.Outcome, string, string) {
-	body, err := json.Marshal(req)
+	body, url := any(req), b.url+"comments"
+	if b.crowd.cfg.Events && *req.MediaMS%4 == 0 {
+		data, err := json.Marshal(said{*req.MediaMS, req.Text})
+		if err != nil {
+			return audit.Refused, "", err.Error()
+		}
+		body, url = protocol.EventRequest{Ref: req.Ref, Name: EventName, Data: data}, b.url+"events"
+	}
+	raw, err := json.Marshal(body)
 	if err != nil {
 		return audit.Refused, "", err.Error()
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, b.url, bytes.NewReader(body))
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(raw))
 	if err != nil {
 		return audit.Refused, "", err.Error()
 	}
@@ -107,16 +121,16 @@ func (b *backEnd) say(ctx context.Context, req protocol.CommentRequest) (audit.O
 	if err != nil {
 		return audit.Unknown, "", err.Error()
 	}
-	var said struct {
+	var told struct {
 		ID   string
 		Code protocol.ErrorCode
 	}
-	err = json.Unmarshal(answer, &said)
+	err = json.Unmarshal(answer, &told)
 	switch {
-	case err == nil && res.StatusCode == http.StatusCreated && said.ID != "":
-		return audit.Acknowledged, said.ID, ""
-	case err == nil && said.Code != "" && said.Code != protocol.CodeUnknownOutcome:
-		return audit.Refused, "", string(said.Code)
+	case err == nil && res.StatusCode == http.StatusCreated && told.ID != "":
+		return audit.Acknowledged, told.ID, ""
+	case err == nil && told.Code != "" && told.Code != protocol.CodeUnknownOutcome:
+		return audit.Refused, "", string(told.Code)
 	}
 	// Unknown to the node, or what stands before it could not say.
 	return audit.Unknown, "", fmt.Sprintf("%s: %.100s", res.Status, answer)

@@ -46,6 +46,9 @@ func TestChaos(t *testing.T) {
 	if v := r.Verdict; v.Acknowledged < 500 || v.Received < 100*v.Acknowledged/4/2 {
 		t.Error("next to nothing happened")
 	}
+	if r.Verdict.Events < 50 {
+		t.Errorf("%d events of the application", r.Verdict.Events)
+	}
 	if v := r.Verdict; v.Acts < 50 || v.Hidden < 20 {
 		t.Errorf("%d acts, %d comments hidden: next to nothing was moderated", v.Acts, v.Hidden)
 	}

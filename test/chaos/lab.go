@@ -50,7 +50,7 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 		"--room-rate", "0", "--rate", "1000", "--burst", "1000", "--rate-staff", "100000", "--burst-staff", "100000", "--recover-max", "100000",
 	}
 	if cfg.Other == "" { // an earlier version does not know these
-		args = append(args, "--room-limit", "0", "--rate-address", "0")
+		args = append(args, "--room-limit", "0", "--rate-address", "0", "--viewer-events", crowd.EventName)
 	}
 	kansei := cfg.Kansei
 	if kansei == "" {

@@ -104,6 +104,19 @@ func entry(got *stored) (*audit.Entry, error) {
 		}
 		e.Serial, e.Author, e.Digest = audit.Serial(body.MediaMS), body.User.ID, audit.Digest(body.User.ID, body.Text)
 		e.ID, e.Staff = hub.CommentID(m.Seq, header.Get(nats.MsgIdHdr)), body.User.Role == "broadcaster"
+	case "event":
+		var body struct {
+			User struct{ ID, Role string }
+			Data struct {
+				N    int64
+				Text string
+			}
+		}
+		if err := json.Unmarshal(m.Data, &body); err != nil {
+			return nil, err
+		}
+		e.Serial, e.Author, e.Digest, e.Event = audit.Serial(body.Data.N), body.User.ID, audit.Digest(body.User.ID, body.Data.Text), true
+		e.ID, e.Staff = hub.CommentID(m.Seq, header.Get(nats.MsgIdHdr)), body.User.Role == "broadcaster"
 	case "act":
 		var a struct {
 			ID, Kind, User, Reason string

@@ -154,9 +154,9 @@ func (r *Report) Markdown(w io.Writer) error {
 	var b strings.Builder
 	row := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
 	v := r.Verdict
-	fmt.Fprintf(&b, "Seed %d; %d viewers and %d publishers in %d rooms; %.0f s. %d comments sent: %d acknowledged, %d refused, %d unknown (%d of them in the log). %d deliveries: lost %d, duplicated %d, disordered %d; gaps told %d, cursors not recovered %d. Refused and there: %d. %d acts of moderators acknowledged, %d refused, %d unknown: lost %d, refused and there %d, comments shown behind the act that hides them %d. Counts exact %.1f s after the last fault.\n\n",
+	fmt.Fprintf(&b, "Seed %d; %d viewers and %d publishers in %d rooms; %.0f s. %d comments sent: %d acknowledged, %d refused, %d unknown (%d of them in the log); %d of those in the log are events of the application. %d deliveries: lost %d, duplicated %d, disordered %d; gaps told %d, cursors not recovered %d. Refused and there: %d. %d acts of moderators acknowledged, %d refused, %d unknown: lost %d, refused and there %d, comments shown behind the act that hides them %d. Counts exact %.1f s after the last fault.\n\n",
 		r.Config.Seed, r.Config.Viewers, r.Config.Rooms*r.Config.Publishers, r.Config.Rooms, r.took.Seconds(),
-		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Received, v.Lost+v.Missing, v.Duplicated+v.Doubled, v.Disordered,
+		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Events, v.Received, v.Lost+v.Missing, v.Duplicated+v.Doubled, v.Disordered,
 		v.Gaps, v.NotRecovered, v.Appeared, v.Acts, v.ActsRefused, v.ActsUnknown, v.LostActs, v.AppearedActs, v.Shown, r.Counted.Seconds())
 	row(columns)
 	row(strings.Split(strings.Repeat("---,", len(columns)-1)+"---", ","))

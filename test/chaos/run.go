@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	l.crowd, err = crowd.Join(ctx, crowd.Config{
 		Front: l.cluster.Front.URL, Nodes: nodes, Secret: string(l.cluster.Secret), Rooms: cfg.rooms(),
 		Viewers: cfg.Viewers, JoinRate: joinRate, Publishers: cfg.Publishers, Rate: cfg.Rate,
-		Acts: cfg.acts(plan), Trace: cfg.Trace, Seed: cfg.Seed, Journal: journal,
+		Acts: cfg.acts(plan), Events: cfg.Other == "", Trace: cfg.Trace, Seed: cfg.Seed, Journal: journal,
 	})
 	if err != nil {
 		return nil, err
