@@ -164,7 +164,7 @@ func (r *Room) pushLasting(v *view, messages ...[]byte) {
 	}
 	v.ring.push(&frame{
 		chunk: chunk{frame: newFrame(messages, v.wanted)}, first: v.counted, before: makeCursor(r.tag, v.at),
-		made: time.Now(), cut: v.cut, notice: true,
+		made: time.Now(), cut: v.cut, notice: true, brings: true, // an act may hide it while somebody is behind
 	})
 	v.everybody = true
 }
