@@ -209,3 +209,31 @@ func TestLastingIsRemoved(t *testing.T) {
 		}
 	})
 }
+
+// A lasting event that was pushed, and is removed while a viewer is behind, is not sent to it.
+func TestPushedAndRemoved(t *testing.T) {
+	inBubble(t, func(c *Config) { c.Recent = 3 }, func(t *testing.T, w *world) {
+		e := w.log.publishes("slide", AudienceAll, 1, true, false)
+		for range 100 {
+			w.log.say("x")
+		}
+		_, s := w.join("r", "")
+		time.Sleep(time.Second)
+		s.take()
+		spam := w.log.say("spam")
+		time.Sleep(time.Second)
+		s.take()
+		s.freeze(true)
+		w.log.mu.Lock()
+		f := w.log.follows["r"]
+		w.log.mu.Unlock()
+		f.f.Stands(lastingRecord(e, "slide"))
+		time.Sleep(time.Second)
+		w.log.does(Act{Kind: protocol.TypeRemove, IDs: []string{CommentID(e.Seq, e.ID), CommentID(spam.Seq, spam.ID)},
+			By: protocol.User{ID: "boss", Role: protocol.RoleBroadcaster}})
+		time.Sleep(time.Second)
+		s.freeze(false)
+		expectSlides(t, s)
+		s.viewer.Leave()
+	})
+}

@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -168,7 +169,9 @@ func TestRestoringTheLog(t *testing.T) {
 			// 2: the streams are removed. Nobody makes them anew.
 			for _, name := range streams {
 				eventually(t, 30*time.Second, "stream "+name+" is removed", func() error { // nobody may lead the cluster
-					err := js.DeleteStream(testContext(t), name)
+					ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+					defer cancel()
+					err := js.DeleteStream(ctx, name)
 					if errors.Is(err, jetstream.ErrStreamNotFound) {
 						return nil
 					}

@@ -1,6 +1,7 @@
 package natslog
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -90,7 +91,9 @@ func TestOldLeader(t *testing.T) {
 	made := newStream(&Log{cfg: cfg}, "KANSEI_LOG_0", 0, "kansei.log.0.", "0").wanted("epoch")
 	made.Placement = &jetstream.Placement{Tags: []string{"old"}}
 	eventually(t, 60*time.Second, "the stream is made on the old server", func() error {
-		_, err := js.CreateOrUpdateStream(testContext(t), made)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // nobody answers before there is a leader
+		defer cancel()
+		_, err := js.CreateOrUpdateStream(ctx, made)
 		return err
 	})
 	l := open(t, Config{URLs: urls(servers...)})
