@@ -56,7 +56,6 @@ func (r *Room) Stands(s Standing) {
 	defer r.mu.Unlock()
 	if r.epoch != "" {
 		r.stands(&s, new(records), false)
-		r.applyLasting(true)
 	}
 }
 

@@ -184,37 +184,37 @@ func (h *Hub) Close() {
 // Rate is how many comments a room has had in the last second, as far as this node
 // knows; 0 when the room is not open here.
 func (h *Hub) Rate(room string) uint32 {
-	rate, _ := h.rates(room, 0)
-	return rate
+	r := h.opened(room)
+	if r == nil {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pace.rate(time.Now())
 }
 
 // DraftRate is the [Draft.Rate] of a comment of an author who weighs so much in the sample of an
 // overfull room, at least 1: that of the room, less for who weighs more.
 func (h *Hub) DraftRate(room string, weight int) uint32 {
-	_, drafted := h.rates(room, max(weight, 1))
-	return drafted
-}
-
-func (h *Hub) rates(room string, weight int) (rate, drafted uint32) {
-	h.mu.Lock()
-	r := h.rooms[room]
-	h.mu.Unlock()
+	r := h.opened(room)
 	if r == nil {
-		return 0, 0
+		return 0
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rate = r.pace.rate(time.Now()); weight > 0 {
-		drafted = r.pace.weighed(rate, weight, h.cfg.RoomRate)
-	}
-	return rate, drafted
+	return r.pace.weighed(r.pace.rate(time.Now()), weight, h.cfg.RoomRate)
+}
+
+// opened returns a room that this node has open, or opens; nil if it does not.
+func (h *Hub) opened(room string) *Room {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rooms[room]
 }
 
 // Find returns a room that is open on this node and has heard from its log; nil if there is none.
 func (h *Hub) Find(room string) *Room {
-	h.mu.Lock()
-	r := h.rooms[room]
-	h.mu.Unlock()
+	r := h.opened(room)
 	if r == nil || !r.isReady() {
 		return nil
 	}
@@ -223,9 +223,7 @@ func (h *Hub) Find(room string) *Room {
 
 // Await waits until a room that is being opened is ready, as [Room.Ready] does.
 func (h *Hub) Await(ctx context.Context, room string) {
-	h.mu.Lock()
-	r := h.rooms[room]
-	h.mu.Unlock()
+	r := h.opened(room)
 	if r != nil {
 		r.Ready(ctx)
 	}

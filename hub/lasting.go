@@ -41,8 +41,6 @@ type Pending struct {
 	ID    string `json:"id"`              // of the draft
 	At    int64  `json:"at"`              // when it was written down, the log's clock, Unix milliseconds
 	After uint64 `json:"after,omitempty"` // where the log ended then, at least
-	// AfterAt is the time of that position; 0: not known.
-	AfterAt int64 `json:"after_at,omitempty"`
 }
 
 // LastingID is the id of the standing record of a name. No act has such an id.
@@ -93,20 +91,16 @@ func (v *view) last() lasts {
 
 func (v *view) setLast(l lasts) { v.lasting.Store(&l) }
 
-// keepLast takes in a lasting event that a view shows, unless it has a later one of the name, and returns it
+// keepLast takes in a lasting event of a name that a view shows, unless it has a later one, and returns it
 // then. Room.mu is held.
-func (r *Room) keepLast(v *view, e *Event) (added *last) {
-	name, lasting := protocol.EventOf(e.Body)
-	if !lasting || name == "" {
+func (r *Room) keepLast(v *view, name string, e *Event) (added *last) {
+	had := v.last()
+	i := had.find(name)
+	if i >= 0 && had[i].Seq >= e.Seq {
 		return nil
 	}
 	s, seen := r.classify(e)
 	if sees := s.views[audienceView] && !v.staff || s.views[staffView] && v.staff; !seen || !sees {
-		return nil
-	}
-	had := v.last()
-	i := had.find(name)
-	if i >= 0 && had[i].Seq >= e.Seq {
 		return nil
 	}
 	it := s.encode(r, e, r.tag, v, false)
@@ -169,48 +163,52 @@ func (r *Room) pushLasting(v *view, messages ...[]byte) {
 	v.everybody = true
 }
 
-// recalled takes in what the standing records know of lasting events. Room.mu is held.
+// recalled takes in what a standing record knows of lasting events. Room.mu is held.
 func (r *Room) recalled(l *Lasting, s *Standing, opening bool) {
 	if r.lastKnown == nil {
 		r.lastKnown = map[string]*LastingEvent{}
 	}
-	if known := r.lastKnown[l.Name]; l.Last != nil && (known == nil || known.Seq <= l.Last.Seq) {
+	if known := r.lastKnown[l.Name]; l.Last != nil && (known == nil || known.Seq < l.Last.Seq) {
 		r.lastKnown[l.Name] = l.Last
+		if !opening {
+			r.applyLast(l.Name, l.Last, true)
+		}
 	}
-	if finish := r.hub.cfg.Finish; opening && len(l.Pending) > 0 && finish != nil {
+	if len(l.Pending) == 0 {
+		delete(r.unfinished, s.ID)
+		return
+	}
+	if r.unfinished == nil {
+		r.unfinished = map[string]Standing{}
+	}
+	r.unfinished[s.ID] = *s
+	r.finishLater()
+	if finish := r.hub.cfg.Finish; opening && !r.closed && finish != nil {
 		one := *s
 		r.hub.wg.Go(func() { finish(r.name, one) }) // whoever comes waits for it
 	}
-	if len(l.Pending) > 0 {
-		if r.unfinished == nil {
-			r.unfinished = map[string]Standing{}
-		}
-		r.unfinished[s.ID] = *s
-		r.finishLater()
-	} else {
-		delete(r.unfinished, s.ID)
+}
+
+// applyLasting puts the lasting events of the records into the views. push says that viewers may have missed
+// them. Room.mu is held.
+func (r *Room) applyLasting(push bool) {
+	for name, known := range r.lastKnown {
+		r.applyLast(name, known, push)
 	}
 }
 
-// applyLasting puts the lasting events of the records into the views, as far as the log has been reported.
-// push says that viewers may have missed them. Room.mu is held.
-func (r *Room) applyLasting(push bool) {
-	if len(r.lastKnown) == 0 {
-		return
+// applyLast puts a lasting event of a record into the views, as far as the log has been reported.
+func (r *Room) applyLast(name string, known *LastingEvent, push bool) {
+	if known.Seq > r.head.Seq {
+		return // it comes
 	}
-	now := r.hub.cfg.Log.Now()
-	for _, known := range r.lastKnown {
-		e := Event{Seq: known.Seq, At: known.At, ID: known.ID, Kind: KindEvent, Audience: known.Audience, Body: known.Body}
-		if e.Seq > r.head.Seq {
-			continue // it comes
+	e := Event{Seq: known.Seq, At: known.At, ID: known.ID, Kind: KindEvent, Audience: known.Audience, Body: known.Body}
+	for _, v := range r.views {
+		if !v.staff && r.state.DelayMS > 0 && r.due(&e).After(r.hub.cfg.Log.Now()) {
+			continue // it waits with what was read
 		}
-		for _, v := range r.views {
-			if !v.staff && r.state.DelayMS > 0 && r.due(&e).After(now) {
-				continue // it waits with what was read
-			}
-			if one := r.keepLast(v, &e); one != nil && push && !one.hidden {
-				r.pushLasting(v, one.plain)
-			}
+		if one := r.keepLast(v, name, &e); one != nil && push && !one.hidden {
+			r.pushLasting(v, one.plain)
 		}
 	}
 	if push && r.dirty() && r.schedule() {

@@ -181,6 +181,7 @@ func (r reader) clamp(at Position, with bool) (Position, bool) {
 
 // backwards reads a page that ends at a position, with what is there or without it.
 func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, with bool) ([]byte, error) {
+	latest := at.Seq == EndSeq
 	at, with = r.clamp(at, with)
 	var (
 		items  []item
@@ -217,7 +218,18 @@ func (r reader) backwards(ctx context.Context, tag string, a Ask, at Position, w
 	if more {
 		before = makeEdge(tag, begins)
 	}
+	if latest {
+		return page(items, cursor, before, r.lastingBefore(begins)...), nil
+	}
 	return page(items, cursor, before), nil
+}
+
+// lastingBefore returns the messages of the lasting events that a page of the latest, which begins there, does not have.
+func (r reader) lastingBefore(begins Position) [][]byte {
+	r.room.mu.Lock()
+	defer r.room.mu.Unlock()
+	v := r.room.views[audienceView]
+	return r.room.plainLasting(v, min(begins.Seq-1, v.head.Seq))
 }
 
 // forwards reads a page that begins behind a position, or with what is there if that is an

@@ -308,7 +308,9 @@ func (r *Room) show(v *view, e *Event, s *sight, now time.Time, live bool) {
 	it.came = now.Sub(r.hub.began)
 	v.add(s, it)
 	if it.event {
-		r.keepLast(v, e)
+		if name, lasting := protocol.EventOf(e.Body); lasting {
+			r.keepLast(v, name, e)
+		}
 	}
 	v.head = later(v.head, e.Position())
 }

@@ -42,9 +42,7 @@ func (s *said) find(id string) (seq uint64, ok bool) {
 // draft that is known needs no judgment: it was judged when it was taken. While it is not
 // sure that the log has it still, only the log can answer, when the draft is appended again.
 func (h *Hub) Said(room, id string) (seq uint64, known, sure bool) {
-	h.mu.Lock()
-	r := h.rooms[room]
-	h.mu.Unlock()
+	r := h.opened(room)
 	if r == nil {
 		return 0, false, false
 	}

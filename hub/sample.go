@@ -43,7 +43,7 @@ const weighing = 64
 // weighed is the rate that a comment is drafted at whose author has a weight, at least 1, in a room that has so many
 // comments a second and is shown limit of them.
 func (p *pace) weighed(rate uint32, weight, limit int) uint32 {
-	w := float64(weight)
+	w := float64(max(weight, 1))
 	if p.mean == 0 {
 		p.mean = w
 	}

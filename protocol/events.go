@@ -73,19 +73,7 @@ func DecodeEvent(p []byte) (*EventPost, error) {
 }
 
 func decodeEventPost(p []byte) (*EventPost, *Error) {
-	if err := checkObject(p); err != nil {
-		return nil, err
-	}
-	ref, err := readRef(p)
-	if err != nil {
-		return nil, err
-	}
-	var user json.RawMessage
-	e, err := decodeEvent(p, ref, field{name: "user", into: &user, want: wantObject})
-	if err != nil {
-		return nil, err
-	}
-	u, err := readUser(user)
+	e, u, err := readPost(p, decodeEvent)
 	if err != nil {
 		return nil, err
 	}
@@ -179,14 +167,18 @@ func EventItem(message []byte) []byte {
 	return append([]byte{'{'}, PlainEvent(message)[len(eventHead):]...)
 }
 
-// EventOf reads the name of an event out of its body, and whether it lasts.
+// EventOf reads the name of an event out of its body, as [EncodeEventBody] makes it, and whether it lasts; one that does
+// not has none.
 func EventOf(body []byte) (name string, lasting bool) {
+	if !bytes.Contains(body, []byte(`"lasting":true`)) { // as almost always; data may say so too
+		return "", false
+	}
 	var e struct {
 		Name    string `json:"name"`
 		Lasting bool   `json:"lasting"`
 	}
-	if json.Unmarshal(body, &e) != nil {
+	if json.Unmarshal(body, &e) != nil || !e.Lasting {
 		return "", false
 	}
-	return e.Name, e.Lasting
+	return e.Name, true
 }

@@ -25,23 +25,32 @@ func DecodePost(p []byte) (*Post, error) {
 }
 
 func decodePost(p []byte) (*Post, *Error) {
-	if err := checkObject(p); err != nil {
-		return nil, err
-	}
-	ref, err := readRef(p)
+	c, u, err := readPost(p, decodeComment)
 	if err != nil {
 		return nil, err
 	}
+	return &Post{CommentRequest: *c, User: u}, nil
+}
+
+// readPost reads a request as decode does, and beside its fields whose it is. An error has the ref.
+func readPost[T any](p []byte, decode func(p []byte, ref string, more ...field) (*T, *Error)) (*T, *User, *Error) {
+	if err := checkObject(p); err != nil {
+		return nil, nil, err
+	}
+	ref, err := readRef(p)
+	if err != nil {
+		return nil, nil, err
+	}
 	var user json.RawMessage
-	c, err := decodeComment(p, ref, field{name: "user", into: &user, want: wantObject})
+	req, err := decode(p, ref, field{name: "user", into: &user, want: wantObject})
 	if err == nil {
 		var u *User
 		if u, err = readUser(user); err == nil {
-			return &Post{CommentRequest: *c, User: u}, nil
+			return req, u, nil
 		}
 	}
 	err.Ref = ref
-	return nil, err
+	return nil, nil, err
 }
 
 func readUser(p json.RawMessage) (*User, *Error) {

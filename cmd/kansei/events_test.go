@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,16 @@ func TestLastingEvents(t *testing.T) {
 	page, _ := c.comments("r", nil)
 	if len(page.Messages) != 1 || !strings.Contains(string(page.Messages[0]), `"page":2`) {
 		t.Errorf("over HTTP: %s", page.Messages)
+	}
+	here.comment("one")
+	if page, _ = c.comments("r", url.Values{"limit": {"1"}}); len(page.Messages) != 1 || !strings.Contains(string(page.Messages[0]), `"page":2`) {
+		t.Errorf("the latest one alone: %s", page.Messages)
+	}
+	if page, _ = c.comments("r", url.Values{"limit": {"100"}}); strings.Count(fmt.Sprintf("%s", page.Messages), `"page":2`) != 1 {
+		t.Errorf("with the events themselves: %s", page.Messages)
+	}
+	if page, _ = c.comments("r", url.Values{"since": {"garbage"}, "limit": {"100"}}); strings.Count(fmt.Sprintf("%s", page.Messages), `"page":2`) != 1 {
+		t.Errorf("who cannot be recovered: %s", page.Messages)
 	}
 	// It is removed, and back.
 	id := c.publishes(c.boss, `{"name":"slide","data":{"page":9},"lasting":true}`)

@@ -176,23 +176,32 @@ func (v *session) sayYou(who *identity, b *protocol.Blocked) {
 
 // refusesNow says why a room would not let somebody in, and does not keep them; nil when it does.
 func (s *Server) refusesNow(room *hub.Room, who *identity) *refusal {
-	no, _ := s.judge(room, who)
+	no, _ := s.excluded(room, who)
 	return no
 }
 
 // judge says why a room would not let somebody in, and does not keep them; if it does, why they may
 // not comment. Both are nil for those who may do all. The caller holds no lock of the room.
 func (s *Server) judge(room *hub.Room, who *identity) (*refusal, *protocol.Blocked) {
+	no, acts := s.excluded(room, who)
+	if no != nil {
+		return no, nil
+	}
+	return nil, s.silenced(room, who, &acts)
+}
+
+// excluded is refusesNow, with what moderators have done about somebody whom the room keeps.
+func (s *Server) excluded(room *hub.Room, who *identity) (*refusal, sanctions) {
 	if !s.exists(room) {
-		return noRoom(), nil
+		return noRoom(), sanctions{}
 	}
 	acts := s.sanctionsOf(room, who)
 	s.meet(room, who, &acts)
 	if acts.ban == nil {
-		return nil, s.silenced(room, who, &acts)
+		return nil, acts
 	}
 	b := s.told(protocol.CodeBanned, "you are banned", acts.ban)
-	return &refusal{close: protocol.CloseBanned, code: b.Code, message: b.Message, retryMS: b.RetryMS, reason: refusedBanned, blocked: b}, nil
+	return &refusal{close: protocol.CloseBanned, code: b.Code, message: b.Message, retryMS: b.RetryMS, reason: refusedBanned, blocked: b}, acts
 }
 
 // meet has acts for all rooms be carried out in a room in which their user is met, and what has carried

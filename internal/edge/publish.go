@@ -25,7 +25,7 @@ type comment struct {
 	identity *identity
 	author   *protocol.User           // nil: the identity
 	user     *entry[user]             // of the identity, whose rate it is, also for another author
-	address  *address                 // of a guest; nil: nobody's
+	address  *address                 // nil: nobody's
 	req      *protocol.CommentRequest // nil: event
 	event    *protocol.EventRequest
 }
@@ -111,7 +111,7 @@ func (s *Server) append(c comment, draft hub.Draft, done func(hub.Receipt, error
 		s.cfg.Log.Append(c.room, draft, done)
 		return
 	}
-	head := room.Head()
+	head := room.Head().Seq
 	s.running.Go(func() { // ends within the log's deadlines
 		ctx, cancel := context.WithTimeout(context.Background(), actTime)
 		defer cancel()
@@ -268,40 +268,35 @@ func draftID(c comment) string {
 		_, _ = rand.Read(id[:]) // never fails
 		return base64.RawURLEncoding.EncodeToString(id[:])
 	}
+	h := sha256.New()
+	add := func(parts ...string) {
+		for _, part := range parts {
+			var n [4]byte
+			binary.BigEndian.PutUint32(n[:], uint32(len(part)))
+			h.Write(n[:])
+			_, _ = io.WriteString(h, part) // never fails
+		}
+	}
 	author := ""
 	if c.author != nil {
 		author = c.author.ID
 	}
-	parts := []string{c.room, c.identity.id, c.session, c.ref(), author}
-	if c.event != nil {
-		parts = append(parts, "event", c.event.Name, string(c.event.Data), c.event.Audience, strconv.FormatBool(c.event.Lasting))
+	add(c.room, c.identity.id, c.session, c.ref(), author)
+	if e := c.event; e != nil {
+		add("event", e.Name, string(e.Data), e.Audience, strconv.FormatBool(e.Lasting))
 	} else {
-		parts = append(parts, contentOf(c.req)...)
-	}
-	h := sha256.New()
-	for _, part := range parts {
-		var n [4]byte
-		binary.BigEndian.PutUint32(n[:], uint32(len(part)))
-		h.Write(n[:])
-		_, _ = io.WriteString(h, part) // never fails
+		media, style := "", protocol.Style{}
+		if c.req.MediaMS != nil {
+			media = strconv.FormatInt(*c.req.MediaMS, 10)
+		}
+		if c.req.Style != nil {
+			style = *c.req.Style
+		}
+		add(c.req.Text, media, style.Position, style.Size, style.Color)
+		if c.req.Data != nil { // a comment without has the id that nodes of before give it
+			add(string(c.req.Data))
+		}
 	}
 	copy(id[:], h.Sum(nil))
 	return base64.RawURLEncoding.EncodeToString(id[:])
-}
-
-// contentOf is what tells a comment from another one under the same ref.
-func contentOf(req *protocol.CommentRequest) []string {
-	media := ""
-	if req.MediaMS != nil {
-		media = strconv.FormatInt(*req.MediaMS, 10)
-	}
-	var style protocol.Style
-	if req.Style != nil {
-		style = *req.Style
-	}
-	parts := []string{req.Text, media, style.Position, style.Size, style.Color}
-	if req.Data != nil {
-		parts = append(parts, string(req.Data))
-	}
-	return parts
 }

@@ -60,9 +60,9 @@ func (k *Keeper) Close() {
 	k.wg.Wait()
 }
 
-// Publish publishes an event of a name, and returns where it is in the log. head is where the log ends, as far as is
-// known. Its errors wrap [hub.ErrUnavailable] when it is not published, and [hub.ErrUnknownOutcome] when it may be.
-func (k *Keeper) Publish(ctx context.Context, room, name string, d hub.Draft, head hub.Position) (seq uint64, err error) {
+// Publish publishes an event of a name, and returns where it is in the log. head is the position with which the log ends, as
+// far as is known. Its errors wrap [hub.ErrUnavailable] when it is not published, and [hub.ErrUnknownOutcome] when it may be.
+func (k *Keeper) Publish(ctx context.Context, room, name string, d hub.Draft, head uint64) (seq uint64, err error) {
 	again := false
 	err = k.change(ctx, room, name, func(l *hub.Lasting) error {
 		if again = slices.ContainsFunc(l.Pending, func(p hub.Pending) bool { return p.ID == d.ID }); again {
@@ -71,7 +71,7 @@ func (k *Keeper) Publish(ctx context.Context, room, name string, d hub.Draft, he
 		if len(l.Pending) >= maxPending {
 			return fmt.Errorf("lasting: %w: %w", hub.ErrUnavailable, errBusy)
 		}
-		l.Pending = append(l.Pending, hub.Pending{ID: d.ID, At: k.log.Now().UnixMilli(), After: head.Seq, AfterAt: head.At})
+		l.Pending = append(l.Pending, hub.Pending{ID: d.ID, At: k.log.Now().UnixMilli(), After: head})
 		return nil
 	})
 	if err != nil {

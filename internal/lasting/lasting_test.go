@@ -2,7 +2,6 @@ package lasting
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,119 +13,31 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/test/fakelog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeLog is the standing records and the log of one room, which fail when they are told to.
-type fakeLog struct {
-	hub.RoomLog
-	mu      sync.Mutex
-	seq     uint64
-	records map[string]hub.Standing
-	events  []hub.Event
-	// What the next calls do: they fail, after they were done if after is set.
-	keep, append []failure
-}
-
-type failure struct {
-	err   error
-	after bool // it was done all the same
-}
-
-func pop(f *[]failure) (one failure) {
-	if len(*f) > 0 {
-		one, *f = (*f)[0], (*f)[1:]
-	}
-	return one
-}
-
-func (l *fakeLog) Keep(_ context.Context, _ string, s hub.Standing, _ time.Duration) (hub.Standing, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fail := pop(&l.keep)
-	if fail.err != nil && !fail.after {
-		return hub.Standing{}, fail.err
-	}
-	if had := l.records[s.ID]; had.Seq != s.Seq {
-		return had, hub.ErrConflict
-	}
-	l.seq++
-	s.Seq = l.seq
-	l.records[s.ID] = s
-	return s, fail.err
-}
-
-func (l *fakeLog) Kept(_ context.Context, _, id string) (hub.Standing, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.records[id], nil
-}
-
-func (l *fakeLog) Append(_ string, d hub.Draft, done func(hub.Receipt, error)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fail := pop(&l.append)
-	if fail.err != nil && !fail.after {
-		go done(hub.Receipt{}, fail.err)
-		return
-	}
-	for _, e := range l.events {
-		if e.ID == d.ID {
-			go done(hub.Receipt{Seq: e.Seq, Duplicate: true}, fail.err)
-			return
-		}
-	}
-	e := hub.Event{Seq: uint64(len(l.events) + 1), At: time.Now().UnixMilli(), ID: d.ID, Kind: d.Kind, Body: d.Body}
-	l.events = append(l.events, e)
-	go done(hub.Receipt{Seq: e.Seq}, fail.err)
-}
-
-func (l *fakeLog) Event(_ context.Context, _ string, seq uint64) (*hub.Event, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return &l.events[seq-1], nil
-}
-
-func (l *fakeLog) Before(_ context.Context, _, _ string, at hub.Position, _ bool, _ int) (hub.Page, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if at.Seq != hub.EndSeq {
-		return hub.Page{}, fmt.Errorf("not asked for: %d", at.Seq)
-	}
-	return hub.Page{Events: l.events}, nil
-}
-
-func (l *fakeLog) Now() time.Time         { return time.Now() }
-func (l *fakeLog) KeepFor() time.Duration { return time.Hour }
-
-func (l *fakeLog) fails(keep, append []failure) {
-	l.mu.Lock()
-	l.keep, l.append = keep, append
-	l.mu.Unlock()
-}
-
-// has is the latest that a record knows of, and how much is pending.
-func (l *fakeLog) has(t *testing.T, name string) (last string, pending int) {
+// latest is the latest that the record of slides knows of, and how much is pending.
+func latest(t *testing.T, l *fakelog.Log) (last string, pending int) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var rec hub.Record
-	if s := l.records[hub.LastingID(name)]; s.Seq == 0 {
+	known := l.Record(t, hub.LastingID("slide")).Lasting
+	switch {
+	case known == nil:
 		return "", 0
-	} else if err := json.Unmarshal(s.Body, &rec); err != nil || rec.Lasting == nil || rec.Lasting.Name != name {
-		t.Fatalf("the record is %s: %v", s.Body, err)
+	case known.Name != "slide":
+		t.Errorf("the record is %+v", known)
 	}
-	if rec.Lasting.Last != nil {
-		last = rec.Lasting.Last.ID
+	if known.Last != nil {
+		last = known.Last.ID
 	}
-	return last, len(rec.Lasting.Pending)
+	return last, len(known.Pending)
 }
 
-func inBubble(t *testing.T, f func(t *testing.T, l *fakeLog, k *Keeper)) {
+func inBubble(t *testing.T, f func(t *testing.T, l *fakelog.Log, k *Keeper)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		l := &fakeLog{records: map[string]hub.Standing{}}
+		l := fakelog.New()
 		k := New(l, slog.New(slog.DiscardHandler))
 		defer k.Close()
 		f(t, l, k)
@@ -134,46 +45,46 @@ func inBubble(t *testing.T, f func(t *testing.T, l *fakeLog, k *Keeper)) {
 }
 
 func (k *Keeper) publish(id string) error {
-	_, err := k.Publish(context.Background(), "r", "slide", hub.Draft{ID: id, Kind: hub.KindEvent, Body: []byte("{}")}, hub.Position{})
+	_, err := k.Publish(context.Background(), "r", "slide", hub.Draft{ID: id, Kind: hub.KindEvent, Body: []byte("{}")}, 0)
 	return err
 }
 
 // However it fails, what was refused is not the latest, and what may be there is once it was found.
 func TestPublish(t *testing.T) {
-	gone, unsure := failure{hub.ErrUnavailable, false}, failure{hub.ErrUnknownOutcome, true}
-	lost := failure{hub.ErrUnknownOutcome, false}
+	gone, unsure := fakelog.Failure{Err: hub.ErrUnavailable}, fakelog.Failure{Err: hub.ErrUnknownOutcome, After: true}
+	lost := fakelog.Failure{Err: hub.ErrUnknownOutcome}
 	for name, c := range map[string]struct {
-		keep, append []failure
+		keep, append []fakelog.Failure
 		err          error
 		last         string // at once
 		settled      string // once it was looked for
 	}{
 		"well":                         {nil, nil, nil, "b", "b"},
-		"no record":                    {[]failure{gone}, nil, hub.ErrUnavailable, "a", "a"},
-		"perhaps a record":             {[]failure{unsure}, nil, hub.ErrUnavailable, "a", "a"},
-		"no event":                     {nil, []failure{gone}, hub.ErrUnavailable, "a", "a"},
-		"no event, and it stays there": {[]failure{{}, gone}, []failure{gone}, hub.ErrUnknownOutcome, "a", "a"},
-		"perhaps an event":             {nil, []failure{unsure}, hub.ErrUnknownOutcome, "a", "b"},
-		"perhaps none":                 {nil, []failure{lost}, hub.ErrUnknownOutcome, "a", "a"},
-		"not settled":                  {[]failure{{}, gone}, nil, nil, "a", "b"},
+		"no record":                    {[]fakelog.Failure{gone}, nil, hub.ErrUnavailable, "a", "a"},
+		"perhaps a record":             {[]fakelog.Failure{unsure}, nil, hub.ErrUnavailable, "a", "a"},
+		"no event":                     {nil, []fakelog.Failure{gone}, hub.ErrUnavailable, "a", "a"},
+		"no event, and it stays there": {[]fakelog.Failure{{}, gone}, []fakelog.Failure{gone}, hub.ErrUnknownOutcome, "a", "a"},
+		"perhaps an event":             {nil, []fakelog.Failure{unsure}, hub.ErrUnknownOutcome, "a", "b"},
+		"perhaps none":                 {nil, []fakelog.Failure{lost}, hub.ErrUnknownOutcome, "a", "a"},
+		"not settled":                  {[]fakelog.Failure{{}, gone}, nil, nil, "a", "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, l *fakeLog, k *Keeper) {
+			inBubble(t, func(t *testing.T, l *fakelog.Log, k *Keeper) {
 				if err := k.publish("a"); err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				l.fails(c.keep, c.append)
+				l.Fail(c.keep, c.append)
 				if err := k.publish("b"); !errors.Is(err, c.err) {
 					t.Fatalf("published: %v", err)
 				}
 				synctest.Wait()
-				if last, _ := l.has(t, "slide"); last != c.last {
+				if last, _ := latest(t, l); last != c.last {
 					t.Errorf("the latest is %s", last)
 				}
 				k.Finish("r", hub.Standing{ID: hub.LastingID("slide")})
 				time.Sleep(2 * settled)
-				if last, pending := l.has(t, "slide"); last != c.settled || pending != 0 {
+				if last, pending := latest(t, l); last != c.settled || pending != 0 {
 					t.Errorf("settled it is %s, %d pending", last, pending)
 				}
 				// To try again is safe.
@@ -181,8 +92,8 @@ func TestPublish(t *testing.T) {
 					t.Error(err)
 				}
 				synctest.Wait()
-				if last, pending := l.has(t, "slide"); last != "b" || pending != 0 || len(l.events) != 2 {
-					t.Errorf("again it is %s, %d pending, %d events", last, pending, len(l.events))
+				if last, pending := latest(t, l); last != "b" || pending != 0 || len(l.Events) != 2 {
+					t.Errorf("again it is %s, %d pending, %d events", last, pending, len(l.Events))
 				}
 			})
 		})
@@ -191,7 +102,7 @@ func TestPublish(t *testing.T) {
 
 // Many at once are all there, and the latest of the log is the latest.
 func TestPublishAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T, l *fakeLog, k *Keeper) {
+	inBubble(t, func(t *testing.T, l *fakelog.Log, k *Keeper) {
 		var all sync.WaitGroup
 		for i := range maxPending {
 			all.Go(func() {
@@ -202,7 +113,7 @@ func TestPublishAtOnce(t *testing.T) {
 		}
 		all.Wait()
 		synctest.Wait()
-		if last, pending := l.has(t, "slide"); last != l.events[maxPending-1].ID || pending != 0 {
+		if last, pending := latest(t, l); last != l.Events[maxPending-1].ID || pending != 0 {
 			t.Errorf("the latest is %s, %d pending", last, pending)
 		}
 	})

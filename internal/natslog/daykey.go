@@ -5,10 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,19 +39,21 @@ type dayKeys struct {
 	s *stream
 
 	mu   sync.Mutex
-	keys map[string]dayKey // by day
+	keys []dayKey
 }
 
+// dayKey is the key of a day, which begins at from.
 type dayKey struct {
-	key  []byte
-	made time.Time
+	day        string
+	from, made time.Time
+	key        []byte
 }
 
 func newDayKeys(l *Log) *dayKeys {
 	names := naming{l.cfg.Prefix}
 	s := &stream{l: l, name: names.dayKeyStream(), subjects: names.dayKeySubjects(), partition: -1}
 	s.domain.Store("")
-	return &dayKeys{l: l, s: s, keys: map[string]dayKey{}}
+	return &dayKeys{l: l, s: s}
 }
 
 // violated is told of a permission that is missing, and reports whether it is one for the keys. Without it there
@@ -95,16 +96,21 @@ func (d *dayKeys) run() {
 // ensure has this node know the key of a day, which is made if there is none, and forget old ones.
 func (d *dayKeys) ensure(ctx context.Context, of string, now time.Time) error {
 	d.mu.Lock()
-	for name, k := range d.keys {
-		if now.Sub(k.made) > dayKeyAge {
+	d.keys = slices.DeleteFunc(d.keys, func(k dayKey) bool {
+		old := now.Sub(k.made) > dayKeyAge
+		if old {
 			clear(k.key)
-			delete(d.keys, name)
 		}
-	}
-	_, known := d.keys[of]
+		return old
+	})
+	known := slices.ContainsFunc(d.keys, func(k dayKey) bool { return k.day == of })
 	d.mu.Unlock()
 	if known {
 		return nil
+	}
+	from, err := time.Parse(day, of)
+	if err != nil {
+		return fmt.Errorf("the day %s: %w", of, err)
 	}
 	rec, err := d.last(ctx, of)
 	if err == nil && rec == nil {
@@ -119,7 +125,7 @@ func (d *dayKeys) ensure(ctx context.Context, of string, now time.Time) error {
 		return fmt.Errorf("stream %s has no key of %s", d.s.name, of)
 	}
 	d.mu.Lock()
-	d.keys[of] = dayKey{rec.data, time.UnixMilli(rec.at)}
+	d.keys = append(d.keys, dayKey{of, from, time.UnixMilli(rec.at), rec.data})
 	d.mu.Unlock()
 	return nil
 }
@@ -133,66 +139,36 @@ func (d *dayKeys) last(ctx context.Context, of string) (*record, error) {
 	return rec, err
 }
 
-// make writes a key for a day, and the stream before it if need be. That another node was faster is no error.
+// make writes a key for a day. That another node was faster is no error.
 func (d *dayKeys) make(ctx context.Context, of string) error {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails
 	m := &nats.Msg{Subject: d.s.subjects + of, Data: key, Header: nats.Header{nats.ExpectedLastSubjSeqHdr: {"0"}}}
-	err := d.store(ctx, m)
-	if errors.Is(err, natsconn.ErrNoResponders) {
-		if err = d.create(ctx); err == nil {
-			err = d.store(ctx, m)
-		}
-	}
+	err := d.l.storeAside(ctx, opConfig, m, d.s.name, d.config)
 	if natsconn.IsCode(err, natsconn.CodeWrongLastSequence) {
 		return nil
 	}
 	return err
 }
 
-// store publishes a key and waits until the stream has it.
-func (d *dayKeys) store(ctx context.Context, m *nats.Msg) error {
-	var said error
-	err := d.l.conn.AskWith(ctx, opConfig, m, 1, func(answer *nats.Msg) bool {
-		var ack *jetstream.PubAck
-		if ack, said = natsconn.Decode[jetstream.PubAck](answer.Data); said == nil && ack.Stream != d.s.name {
-			said = fmt.Errorf("stream %q has taken it", ack.Stream)
-		}
-		return false
-	})
-	return errors.Join(err, said)
-}
-
-// create makes the stream. That another node was faster is no error.
-func (d *dayKeys) create(ctx context.Context) error {
-	if d.l.cfg.NeverCreate {
-		return fmt.Errorf("stream %s %w", d.s.name, errNeverCreate)
-	}
-	config := jetstream.StreamConfig{
-		Name: d.s.name, Description: "Kansei: the keys of the last two days, under which addresses are hashed", Subjects: []string{d.s.subjects + "*"},
-		Retention: jetstream.LimitsPolicy, Storage: jetstream.MemoryStorage, Discard: jetstream.DiscardOld,
-		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1,
-		MaxAge: dayKeyAge, Replicas: d.l.cfg.Replicas, Duplicates: dedupeWindow,
-		Metadata: map[string]string{
-			metaEpoch: newEpoch(), metaLayout: strconv.Itoa(knownLayout), metaReads: strconv.Itoa(readsLayout),
-		},
-	}
-	_, err := natsconn.API[jetstream.StreamInfo](ctx, d.l.conn, opCreate, d.l.cfg.api()+"STREAM.CREATE."+config.Name, config, nil)
-	if err != nil && !natsconn.IsCode(err, natsconn.CodeStreamNameInUse) {
-		return fmt.Errorf("create stream %s: %w", config.Name, explained(err, d.l.cfg.Replicas))
-	}
-	return nil
+// config is the configuration of the stream.
+func (d *dayKeys) config() jetstream.StreamConfig {
+	c := d.l.aside(newEpoch())
+	c.Name, c.Description, c.Subjects = d.s.name, "Kansei: the keys of the last two days, under which addresses are hashed", []string{d.s.subjects + "*"}
+	c.Storage, c.MaxMsgsPerSubject, c.MaxAge = jetstream.MemoryStorage, 1, dayKeyAge
+	return c
 }
 
 // Origin implements [hub.RoomLog]: the day, a dot, and 16 bytes of a hash in base64.
 func (l *Log) Origin(room, address string) string {
-	of := l.Now().UTC().Format(day)
+	now := l.Now()
 	l.days.mu.Lock()
-	defer l.days.mu.Unlock() // the key is wiped under it
-	k, known := l.days.keys[of]
-	if !known || address == "" {
+	defer l.days.mu.Unlock() // keys are wiped under it
+	i := slices.IndexFunc(l.days.keys, func(k dayKey) bool { age := now.Sub(k.from); return age >= 0 && age < 24*time.Hour })
+	if i < 0 || address == "" {
 		return ""
 	}
+	k := &l.days.keys[i]
 	var text [256]byte
 	all := append(text[:0], k.key...)
 	for _, part := range [...]string{"kansei/address", room, address} {
@@ -200,5 +176,5 @@ func (l *Log) Origin(room, address string) string {
 	}
 	sum := sha256.Sum256(all)
 	clear(all)
-	return of + "." + base64.RawURLEncoding.EncodeToString(sum[:16])
+	return k.day + "." + base64.RawURLEncoding.EncodeToString(sum[:16])
 }

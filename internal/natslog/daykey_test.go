@@ -13,7 +13,7 @@ import (
 )
 
 // originOf waits until a log has the key of the day.
-func originOf(t *testing.T, l *Log, room, address string) (origin string) {
+func originOf(t testing.TB, l *Log, room, address string) (origin string) {
 	t.Helper()
 	eventually(t, 30*time.Second, "there is a key", func() error {
 		if origin = l.Origin(room, address); origin == "" {
@@ -113,6 +113,16 @@ func TestNoDayKeys(t *testing.T) {
 	time.Sleep(time.Second)
 	if o := l.Origin("r", "10.0.0.1"); o != "" {
 		t.Errorf("it is %s", o)
+	}
+}
+
+// BenchmarkOrigin measures what a comment pays for the hash of its sender's address.
+func BenchmarkOrigin(b *testing.B) {
+	l := openReady(b, Config{URLs: urls(startServer(b, b.TempDir(), 0)), DayKeys: true})
+	originOf(b, l, "lesson-7", "10.0.0.1")
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Origin("lesson-7", "0123456789abcdef")
 	}
 }
 

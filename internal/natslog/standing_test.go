@@ -329,3 +329,12 @@ func TestOldStatesAreWidened(t *testing.T) {
 		t.Errorf("it is %+v", got)
 	}
 }
+
+// BenchmarkUserHash measures what a join and a comment of a room with sanctions pay for finding those of their user.
+func BenchmarkUserHash(b *testing.B) {
+	l := openReady(b, Config{URLs: urls(startServer(b, b.TempDir(), 0))})
+	b.ReportAllocs()
+	for b.Loop() {
+		l.UserHash("lesson-7", "g-0123456789abcdef")
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -251,13 +250,11 @@ func (t *Table) PutFor(ctx context.Context, e Entry, life time.Duration) error {
 	if len(e.Body) > maxEntry {
 		return fmt.Errorf("natslog: an entry has %d bytes, at most %d are taken", len(e.Body), maxEntry)
 	}
-	err := t.store(ctx, e, life)
-	if errors.Is(err, natsconn.ErrNoResponders) {
-		if err = t.create(ctx); err == nil {
-			err = t.store(ctx, e, life)
-		}
+	m := &nats.Msg{Subject: t.s.subjects + e.Name, Data: e.Body}
+	if life > 0 {
+		m.Header = lifeHeader(life)
 	}
-	switch {
+	switch err := t.l.storeAside(ctx, opConfig, m, t.s.name, t.config); {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("natslog: %s: %w: %w", t.s.name, hub.ErrUnknownOutcome, err)
 	case err != nil:
@@ -269,41 +266,12 @@ func (t *Table) PutFor(ctx context.Context, e Entry, life time.Duration) error {
 	return nil
 }
 
-func (t *Table) store(ctx context.Context, e Entry, life time.Duration) error {
-	var said error
-	m := &nats.Msg{Subject: t.s.subjects + e.Name, Data: e.Body}
-	if life > 0 {
-		m.Header = lifeHeader(life)
-	}
-	err := t.l.conn.AskWith(ctx, opConfig, m, 1, func(answer *nats.Msg) bool {
-		var ack *jetstream.PubAck
-		if ack, said = natsconn.Decode[jetstream.PubAck](answer.Data); said == nil && ack.Stream != t.s.name {
-			said = fmt.Errorf("stream %q has taken it", ack.Stream)
-		}
-		return false
-	})
-	return errors.Join(err, said)
-}
-
-// create makes the stream. That another node was faster is no error.
-func (t *Table) create(ctx context.Context) error {
-	if t.l.cfg.NeverCreate {
-		return fmt.Errorf("stream %s %w", t.s.name, errNeverCreate)
-	}
+// config is the configuration of the stream.
+func (t *Table) config() jetstream.StreamConfig {
 	epoch := newEpoch()
-	config := jetstream.StreamConfig{
-		Name: t.s.name, Description: "Kansei: revocations, keys, and what else belongs to no room", Subjects: []string{t.s.subjects + ">"},
-		Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage, Discard: jetstream.DiscardOld,
-		MaxConsumers: -1, MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: 1, MaxMsgSize: -1,
-		Replicas: t.l.cfg.Replicas, Duplicates: dedupeWindow, AllowDirect: true, AllowMsgTTL: true,
-		RePublish: &jetstream.RePublish{Source: t.s.subjects + ">", Destination: naming{t.l.cfg.Prefix}.liveSubjects(epoch, "config") + ">"},
-		Metadata: map[string]string{
-			metaEpoch: epoch, metaLayout: strconv.Itoa(knownLayout), metaReads: strconv.Itoa(readsLayout),
-		},
-	}
-	_, err := natsconn.API[jetstream.StreamInfo](ctx, t.l.conn, opCreate, t.l.cfg.api()+"STREAM.CREATE."+config.Name, config, nil)
-	if err != nil && !natsconn.IsCode(err, natsconn.CodeStreamNameInUse) {
-		return fmt.Errorf("create stream %s: %w", config.Name, explained(err, t.l.cfg.Replicas))
-	}
-	return nil
+	c := t.l.aside(epoch)
+	c.Name, c.Description, c.Subjects = t.s.name, "Kansei: revocations, keys, and what else belongs to no room", []string{t.s.subjects + ">"}
+	c.MaxMsgsPerSubject, c.AllowDirect, c.AllowMsgTTL = 1, true, true
+	c.RePublish = &jetstream.RePublish{Source: t.s.subjects + ">", Destination: naming{t.l.cfg.Prefix}.liveSubjects(epoch, "config") + ">"}
+	return c
 }
