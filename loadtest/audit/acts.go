@@ -49,7 +49,7 @@ func (j *Journal) Acted(n int, o Outcome, id, why string) {
 func (j *Journal) ID(s Serial) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if id := j.ids[s]; id != "" {
+	if id := j.ids[s].id; id != "" {
 		return id
 	}
 	return j.sends[s-1].ID

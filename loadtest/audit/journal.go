@@ -78,11 +78,17 @@ type Journal struct {
 	mu      sync.Mutex
 	sends   []Send // by serial, from 1 on
 	viewers []*Viewer
-	ids     map[Serial]string // under which it was received first
+	ids     map[Serial]named  // as which it was received first
 	names   map[string]Serial // room and id of what was received
 	clashes []clash
 	acts    []Act    // by number, from 1 on
 	rolled  []Window // of what the log may have lost: see [Journal.RolledBack]
+}
+
+// named is the id under which a comment was received, and when.
+type named struct {
+	id string
+	at time.Duration
 }
 
 // clash is an id that does not fit.
@@ -94,7 +100,7 @@ type clash struct {
 
 // NewJournal begins a run.
 func NewJournal() *Journal {
-	return &Journal{began: time.Now(), ids: map[Serial]string{}, names: map[string]Serial{}}
+	return &Journal{began: time.Now(), ids: map[Serial]named{}, names: map[string]Serial{}}
 }
 
 // Now is the time since the run began.
@@ -224,9 +230,10 @@ func (j *Journal) name(room string, items []Item) {
 	defer j.mu.Unlock()
 	for _, it := range items {
 		if had, ok := j.ids[it.Serial]; !ok {
-			j.ids[it.Serial] = it.ID
-		} else if had != it.ID {
-			j.clashes = append(j.clashes, clash{it.Serial, j.Now(), fmt.Sprintf("comment %d came as %s and as %s", it.Serial, had, it.ID)})
+			j.ids[it.Serial] = named{it.ID, j.Now()}
+		} else if had.id != it.ID {
+			j.clashes = append(j.clashes, clash{it.Serial, j.Now(), fmt.Sprintf("comment %d of %s came as %s at %v and as %s at %v",
+				it.Serial, room, had.id, had.at, it.ID, j.Now())})
 		}
 		key := room + "/" + it.ID
 		if had, ok := j.names[key]; !ok {

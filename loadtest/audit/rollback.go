@@ -39,7 +39,7 @@ func (j *Journal) mayBeGone(s Send) bool {
 
 // wasGone reports whether a comment that was received at a time may have been gone from
 // the log after it: it was said before the log was put back. One that was not answered by
-// then may have been stored again.
+// then, or by when the log was copied, may have been stored again.
 func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
 	if serial < 1 || int(serial) > len(j.sends) {
 		return false
@@ -50,7 +50,7 @@ func (j *Journal) wasGone(serial Serial, at time.Duration, stored bool) bool {
 		case s.At > w.To || s.Outcome == Refused:
 		case !stored: // a node that has it in memory may show it until it knows
 			return s.Outcome == Unknown || w.said(s.Answered)
-		case w.said(at) && s.Answered > w.To:
+		case w.said(at) && (s.Answered > w.To || w.halfway(s)):
 			return true
 		}
 	}
@@ -64,7 +64,7 @@ func (j *Journal) checkIDs(v *Verdict) {
 			continue
 		}
 		v.Misnamed++
-		v.example("%s", c.what)
+		v.example("%s%s", c.what, j.story(c.serial))
 	}
 	told := map[string]Serial{}
 	for i, s := range j.sends {
@@ -81,15 +81,31 @@ func (j *Journal) checkIDs(v *Verdict) {
 	}
 }
 
+// story tells what became of a comment in a run whose log was put back.
+func (j *Journal) story(serial Serial) string {
+	if serial < 1 || int(serial) > len(j.sends) || len(j.rolled) == 0 {
+		return ""
+	}
+	s, w := j.sends[serial-1], j.rolled[0]
+	return fmt.Sprintf("; it was sent at %v, answered as %q at %v; the log was put back from %v to %v", s.At, s.ID, s.Answered, w.To, w.From)
+}
+
+// halfway reports whether a comment was on its way when the log was copied: one server of several may have had it.
+// It may be stored twice then, at two places: in the log that goes on, if that server does not lead, and in the copy,
+// if it does.
+func (w Window) halfway(s Send) bool {
+	return s.At <= w.From && (s.Answered == 0 || s.Answered > w.From)
+}
+
 // storedAgain reports whether a comment may have been stored, lost, and stored again under
-// another id: it was not answered before the log was put back.
+// another id: it was not answered before the log was put back, or before it was copied.
 func (j *Journal) storedAgain(serial Serial) bool {
 	if int(serial) > len(j.sends) {
 		return false
 	}
 	s := j.sends[serial-1]
 	for _, w := range j.rolled {
-		if s.At <= w.To && (s.Answered == 0 || s.Answered > w.To) {
+		if s.At <= w.To && (s.Answered == 0 || s.Answered > w.To) || w.halfway(s) {
 			return true
 		}
 	}

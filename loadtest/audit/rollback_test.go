@@ -81,6 +81,16 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 			v.Told()
 			s.receive(v, 7, 9, 10)
 		}, "lost in the log 1", 3},
+		"one that was on its way when the log was copied is stored at another place": {func(s *story, v *Viewer) {
+			s.j.sends[2].At, s.j.sends[2].Answered = 9*time.Second, 14*time.Second
+			s.receive(v, 1, 2, 4, 5)
+			it := item(3)
+			it.ID = "elsewhere"
+			v.Received([]Item{it})
+			at(v, 18*time.Second)
+			v.Told()
+			s.receive(v, 2, 3, 7, 8, 9, 10)
+		}, "", 3},
 		"one is stored again": {func(s *story, v *Viewer) {
 			// Stored at first, not answered, and stored again behind the window.
 			s.j.sends[5].Answered = 30 * time.Second

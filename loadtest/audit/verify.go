@@ -160,7 +160,7 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 	}
 	for i, s := range j.sends {
 		serial := Serial(i + 1)
-		id := j.ids[serial]
+		id := j.ids[serial].id
 		switch s.Outcome {
 		case Acknowledged:
 			v.Acknowledged++
@@ -217,6 +217,15 @@ type beginning struct {
 
 // begins notes that a viewer begins anew.
 func (k *walk) begins(e event) { k.fresh = append(k.fresh, beginning{e.at, k.at}) }
+
+// beginnings tells when the viewer began anew.
+func (k *walk) beginnings() string {
+	var b strings.Builder
+	for _, f := range k.fresh {
+		fmt.Fprintf(&b, "; it began anew at %v, behind the first %d", f.at, f.from+1)
+	}
+	return b.String()
+}
 
 // before reports whether an event of the application lies before a beginning, so that the viewer was not told of it.
 func (k *walk) before(i int) bool {
@@ -286,8 +295,8 @@ func (k *walk) run() {
 			k.v.Told++
 		default:
 			k.v.Missing++
-			k.v.example("%s did not receive comment %d of %s, at %d, which was sent at %v%s", k.w.name, e.Serial, e.Room, e.Seq,
-				k.sends[e.Serial-1].At, map[bool]string{true: "; it received later ones"}[i < k.at])
+			k.v.example("%s did not receive comment %d of %s, at %d, which was sent at %v%s%s%s", k.w.name, e.Serial, e.Room, e.Seq,
+				k.sends[e.Serial-1].At, map[bool]string{true: "; it received later ones"}[i < k.at], k.j.story(e.Serial), k.beginnings())
 		}
 	}
 }
