@@ -20,6 +20,8 @@ const (
 	TypeWarn   = "warn"  // a user is to acknowledge something before the next comment
 	TypeTrust  = "trust" // a user may comment in the mode known
 	TypeUndo   = "undo"  // an act does not count any more
+	TypeSweep  = "sweep" // what a dry run has found is hidden, and its authors may not comment
+	TypeNote   = "note"  // about a user, for the staff
 	TypeAck    = "ack"   // the answer to a warning
 	TypeSet    = "set"   // a change of the state
 )
@@ -51,6 +53,11 @@ type ActRequest struct {
 	Quiet    bool `json:"quiet,omitempty"`
 	Clear    bool `json:"clear,omitempty"`     // mute, ban: the user's comments up to now go too
 	AllRooms bool `json:"all_rooms,omitempty"` // mute, ban, unmute, unban: in all rooms
+	// Sweep is the id of a dry run. Sure says that more than a fifth of those who speak may be among its users.
+	Sweep string `json:"sweep,omitempty"`
+	Sure  bool   `json:"sure,omitempty"`
+	Spare bool   `json:"spare,omitempty"` // sweep: nobody is muted
+	Text  string `json:"text,omitempty"`  // of a note
 }
 
 func (r *ActRequest) requestType() string { return r.Type }
@@ -137,7 +144,7 @@ func DecodeAct(p []byte) (*ActRequest, error) {
 
 // ActTypes lists the types of acts.
 func ActTypes() []string {
-	return []string{TypeRemove, TypeClear, TypeMute, TypeUnmute, TypeBan, TypeUnban, TypeWarn, TypeTrust, TypeUndo, TypeAck}
+	return []string{TypeRemove, TypeClear, TypeMute, TypeUnmute, TypeBan, TypeUnban, TypeWarn, TypeTrust, TypeUndo, TypeAck, TypeSweep, TypeNote}
 }
 
 // isAct reports whether a type is that of an act.
@@ -167,6 +174,11 @@ func decodeAct(p []byte, typ, ref string) (*ActRequest, *Error) {
 		fields = append(append(fields, user), lasting...)
 	case TypeUnmute, TypeUnban:
 		fields = append(fields, user, all)
+	case TypeSweep:
+		fields = append(append(fields, field{name: "sweep", into: &a.Sweep, want: wantString}, field{name: "sure", into: &a.Sure, want: wantBool},
+			field{name: "spare", into: &a.Spare, want: wantBool}), lasting...)
+	case TypeNote:
+		fields = append(fields, user, field{name: "text", into: &a.Text, want: wantString})
 	case TypeUndo, TypeAck:
 		fields = append(fields, field{name: "act", into: &a.Act, want: wantString})
 	}
@@ -192,9 +204,19 @@ func (a *ActRequest) check() *Error {
 		if !isToken(a.Act, MaxActID) {
 			return bad("act must be the id of an act")
 		}
+	case TypeSweep:
+		if !isToken(a.Sweep, MaxActID) {
+			return bad("sweep must be the id of a dry run")
+		}
+		if a.Spare && (a.ForMS != 0 || a.Until != "") {
+			return bad("spare mutes nobody: for_ms and until are of no use")
+		}
 	default:
 		if a.User == "" {
 			return bad("user is missing")
+		}
+		if n := utf8.RuneCountInString(a.Text); a.Type == TypeNote && (n == 0 || n > MaxNote) {
+			return bad("text must be a string of 1 to %d characters", MaxNote)
 		}
 	}
 	switch {

@@ -21,7 +21,7 @@ const (
 
 // Message is what a server sends: one of *Welcome, *Comments, *Viewers, *State,
 // *OK, *Error, *Gap, *Beat, *Reconnect, *YouNow, *Renew, *Removed,
-// *Restored and *Event.
+// *Restored, *Moderation and *Event.
 type Message interface{ messageType() string }
 
 // Welcome is the first message of a connection. It is the only personal one

@@ -91,6 +91,13 @@ func TestVerifyOfALogThatWasPutBack(t *testing.T) {
 			v.Told()
 			s.receive(v, 2, 3, 7, 8, 9, 10)
 		}, "", 3},
+		"one is stored again that another node had answered": {func(s *story, v *Viewer) {
+			s.log = append(s.log, Entry{Room: "r", Seq: 25, Serial: 5, Author: "p", Digest: item(5).Digest})
+			s.receive(v, 1, 2, 3, 4, 5, 6)
+			at(v, 18*time.Second)
+			v.Told()
+			s.receive(v, 9, 10) // so far back did the recent ones not reach
+		}, "", 2},
 		"one is stored again": {func(s *story, v *Viewer) {
 			// Stored at first, not answered, and stored again behind the window.
 			s.j.sends[5].Answered = 30 * time.Second

@@ -378,7 +378,7 @@ func (k *walk) receive(e event) {
 		return
 	}
 	k.got[i], k.at, k.told, k.rewound = true, i, false, false
-	if k.anew || !k.j.putBack(e.at) {
+	if k.anew || !k.j.putBack(e.at) && !k.j.mayBeGone(k.sends[e.serial-1]) {
 		k.sure = i
 	}
 }
