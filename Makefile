@@ -57,9 +57,10 @@ bin/nats-server-2.10:
 
 test: setup test-go test-web ## Run all tests, with the race detector.
 
-# -count=1: the tests of the whole run a binary that the test cache does not see.
+# -count=1: the tests of the whole run a binary that the test cache does not see. The timeout is that of a package,
+# some of which take five minutes on two cores, and twice as long on a busy machine.
 test-go:
-	go test -race -count=1 -timeout 10m $(PKG)
+	go test -race -count=1 -timeout 20m $(PKG)
 
 test-web:
 	npm test --prefix web

@@ -112,12 +112,21 @@ func (b *backup) restore(t *testing.T, nc *nats.Conn) {
 		Subject string `json:"deliver_subject"`
 	}
 	request(t, nc, "$JS.API.STREAM.RESTORE."+b.Config.Name, b, &to)
+	bring := func(chunk []byte) (m *nats.Msg, err error) {
+		for range 200 { // the other servers may not know yet who takes it
+			if m, err = nc.Request(to.Subject, chunk, 30*time.Second); !errors.Is(err, nats.ErrNoResponders) {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return m, err
+	}
 	for _, chunk := range b.chunks {
-		if _, err := nc.Request(to.Subject, chunk, 20*time.Second); err != nil {
+		if _, err := bring(chunk); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m, err := nc.Request(to.Subject, nil, 30*time.Second)
+	m, err := bring(nil)
 	if err != nil || strings.Contains(string(m.Data), `"error"`) {
 		t.Fatalf("the restore ends with %s, %v", m.Data, err)
 	}
