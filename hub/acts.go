@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -28,7 +29,7 @@ const (
 // Act is what somebody has done about comments or users, as it is stored.
 type Act struct {
 	ID     string        `json:"id"`
-	Kind   string        `json:"kind"` // protocol.TypeRemove, TypeClear, TypeMute, TypeBan, TypeWarn, TypeTrust or TypeUndo
+	Kind   string        `json:"kind"` // protocol.TypeRemove, TypeClear, TypeMute, TypeUnmute, TypeBan, TypeWarn, TypeTrust, TypeSweep, TypeNote or TypeUndo
 	By     protocol.User `json:"by"`
 	At     int64         `json:"at"` // when it was asked for, the log's clock, Unix milliseconds
 	IDs    []string      `json:"ids,omitempty"`
@@ -46,7 +47,36 @@ type Act struct {
 	After  uint64   `json:"after,omitempty"`
 	Undoes []string `json:"undoes,omitempty"` // ids of acts
 	From   string   `json:"from,omitempty"`   // the act for all rooms that this one carries out here
+	Text   string   `json:"text,omitempty"`   // of a note
+	// Users are those whom a sweep mutes. Part is the sweep that it is a further part of: one act names so
+	// many comments and users at the most. Swept is what the whole of it was to find, and has found.
+	Users []Whom `json:"users,omitempty"`
+	Part  string `json:"part,omitempty"`
+	Swept *Swept `json:"swept,omitempty"`
+	// Lifts are the sweeps, or parts, that do not mute the user any more.
+	Lifts []string `json:"lifts,omitempty"`
+	Note  *Act     `json:"note,omitempty"` // that is undone: there is no record of it in the room
 }
+
+// Whom is a user whom an act concerns.
+type Whom struct {
+	Hash string `json:"hash"`
+	User string `json:"user,omitempty"` // until it is erased
+	Name string `json:"name,omitempty"`
+}
+
+// Swept is what a sweep was to find, and how much that was.
+type Swept struct {
+	Query    protocol.SweepQuery `json:"query"`
+	Comments int                 `json:"comments"`
+	Users    int                 `json:"users"`
+}
+
+// Whole is the act that an act is a part of: itself, mostly.
+func (a *Act) Whole() string { return cmp.Or(a.Part, a.ID) }
+
+// Mutes reports whether it keeps users from commenting.
+func (a *Act) Mutes() bool { return a.Kind == protocol.TypeMute || a.Kind == protocol.TypeSweep }
 
 // untilBroadcast is how long an act lasts at least that ends with the broadcast, and how long behind
 // it it hides comments: those that nodes have taken that had not heard of it. Later ones are not taken.
@@ -97,7 +127,7 @@ type standing struct {
 
 // add takes in an act; false if it is known already, or was undone.
 func (s *standing) add(p *placed) bool {
-	if s.acts[p.ID] != nil || s.undone[p.ID] || p.Kind == protocol.TypeUndo {
+	if s.acts[p.ID] != nil || s.undone[p.ID] || p.Kind == protocol.TypeUndo || p.Kind == protocol.TypeNote {
 		return false
 	}
 	if s.acts == nil {
@@ -109,13 +139,37 @@ func (s *standing) add(p *placed) bool {
 			s.removed[seq] = append(s.removed[seq], p)
 		}
 	}
-	switch {
-	case p.Hash != "":
-		s.users[p.Hash] = append(s.users[p.Hash], p)
-	case p.Kind == protocol.TypeClear:
+	for _, hash := range p.hashes() {
+		s.users[hash] = append(s.users[hash], p)
+	}
+	if p.Hash == "" && p.Kind == protocol.TypeClear {
 		s.clears = append(s.clears, p)
 	}
 	return true
+}
+
+// hashes are those of the users whom an act concerns.
+func (a *Act) hashes() []string {
+	if a.Hash != "" {
+		return []string{a.Hash}
+	}
+	all := make([]string, len(a.Users))
+	for i := range a.Users {
+		all[i] = a.Users[i].Hash
+	}
+	return all
+}
+
+// about returns the acts that concern a user, without sweeps that do not any more.
+func (s *standing) about(hash string) []*placed {
+	all := s.users[hash]
+	lifted := func(id string) bool {
+		return slices.ContainsFunc(all, func(p *placed) bool { return slices.Contains(p.Lifts, id) })
+	}
+	if !slices.ContainsFunc(all, func(p *placed) bool { return len(p.Lifts) > 0 }) { // as almost always
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p *placed) bool { return p.Kind == protocol.TypeSweep && lifted(p.ID) })
 }
 
 // undo has acts not count any more; it returns those that did.
@@ -143,9 +197,9 @@ func (s *standing) drop(p *placed) {
 			}
 		}
 	}
-	if p.Hash != "" {
-		if s.users[p.Hash] = slices.DeleteFunc(s.users[p.Hash], same); len(s.users[p.Hash]) == 0 {
-			delete(s.users, p.Hash)
+	for _, hash := range p.hashes() {
+		if s.users[hash] = slices.DeleteFunc(s.users[hash], same); len(s.users[hash]) == 0 {
+			delete(s.users, hash)
 		}
 	}
 	s.clears = slices.DeleteFunc(s.clears, same)
@@ -205,7 +259,7 @@ func (r *Room) visible(c comment) sightOf {
 		return shown
 	}
 	see := shown
-	for _, p := range s.users[r.hub.cfg.Log.UserHash(r.name, c.author)] {
+	for _, p := range s.about(r.hub.cfg.Log.UserHash(r.name, c.author)) {
 		see = max(see, p.of(c))
 	}
 	return see
@@ -214,7 +268,7 @@ func (r *Room) visible(c comment) sightOf {
 // of is what an act about the author of a comment leaves to be seen of it.
 func (p *placed) of(c comment) sightOf {
 	switch {
-	case p.Kind != protocol.TypeMute && p.Kind != protocol.TypeBan && p.Kind != protocol.TypeClear,
+	case !p.Mutes() && p.Kind != protocol.TypeBan && p.Kind != protocol.TypeClear,
 		c.rank >= p.By.Role.Rank():
 		return shown
 	case p.follows(c):

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/kansei-live/kansei/protocol"
@@ -84,10 +85,9 @@ func (r *Room) stands(s *Standing, d *records, opening bool) {
 			r.standing.undo([]string{rec.Act.ID})
 		}
 	case known != nil:
-		if known.sure || rec.Pos == 0 {
-			return
+		if !known.sure && rec.Pos > 0 {
+			known.pos, known.posAt, known.sure = rec.Pos, rec.PosAt, true
 		}
-		known.pos, known.posAt, known.sure = rec.Pos, rec.PosAt, true
 	case opening:
 		p := &placed{Act: rec.Act, pos: rec.Pos, posAt: rec.PosAt, sure: rec.Pos > 0}
 		if !p.sure {
@@ -95,7 +95,7 @@ func (r *Room) stands(s *Standing, d *records, opening bool) {
 		}
 		r.standing.add(p)
 	}
-	if rec.Pos > 0 || !opening && r.standing.undone[rec.Act.ID] {
+	if rec.Pos > 0 { // and the log of moderation has it
 		delete(r.unfinished, s.ID)
 		return
 	}
@@ -138,10 +138,6 @@ func (r *Room) heardAct(e *Event, live bool) {
 	if json.Unmarshal(e.Body, &a) != nil || a.ID == "" {
 		return
 	}
-	delete(r.unfinished, a.ID)
-	for _, id := range a.Undoes {
-		delete(r.unfinished, id)
-	}
 	if known := r.standing.acts[a.ID]; known != nil {
 		if !known.sure { // its record was read before it
 			known.pos, known.posAt, known.sure = e.Seq, e.At, true
@@ -157,6 +153,7 @@ func (r *Room) heardAct(e *Event, live bool) {
 	}
 	were := r.standing.undo(a.Undoes)
 	r.changed(added, were)
+	r.tellStaff(&a, were)
 	if r.hub.cfg.Acted != nil {
 		if added != nil {
 			r.hub.cfg.Acted(r.name, &added.Act)
@@ -179,7 +176,7 @@ func (r *Room) UserActs(id string) (acts []Act, ready bool) {
 	if len(r.standing.users) == 0 {
 		return nil, true
 	}
-	for _, p := range r.standing.users[r.hub.cfg.Log.UserHash(r.name, id)] {
+	for _, p := range r.standing.about(r.hub.cfg.Log.UserHash(r.name, id)) {
 		if p.InForce(now, &r.state) {
 			acts = append(acts, p.Act)
 		}
@@ -195,6 +192,26 @@ func (r *Room) Act(id string) (Act, bool) {
 		return p.Act, true
 	}
 	return Act{}, false
+}
+
+// Parts are the ids of the further parts of a sweep.
+func (r *Room) Parts(sweep string) (ids []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, p := range r.standing.acts {
+		if p.Part == sweep {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Hides reports whether acts hide what somebody has said.
+func (r *Room) Hides(e *Event, author string, rank int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.visibleEvent(e, author, rank) != shown
 }
 
 // Acts is how many acts of the room count.

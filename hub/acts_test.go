@@ -137,7 +137,7 @@ func TestBehindABan(t *testing.T) {
 		w.log.sayAs("eve", "", "other")
 		time.Sleep(9 * time.Second)
 		w.expect(s, "comments[other]")
-		w.expect(staff, "comments[other]")
+		w.expect(staff, "moderation(mute) comments[other]")
 		time.Sleep(2 * time.Second)
 		w.log.sayAs("ken", "", "afterwards")
 		time.Sleep(time.Second)
@@ -249,17 +249,25 @@ func TestUnfinishedActsAreFinished(t *testing.T) {
 			rec, _ := json.Marshal(Record{Act: Act{ID: id, Kind: protocol.TypeClear, By: protocol.User{ID: "mod", Role: protocol.RoleModerator}}})
 			w.log.follows["r"].f.Stands(Standing{ID: id, Seq: 9, Body: rec})
 		}
+		confirmed := func(id string) { // the log of moderation has it
+			rec, _ := json.Marshal(Record{Act: Act{ID: id, Kind: protocol.TypeClear}, Pos: 7, PosAt: 1})
+			w.log.follows["r"].f.Stands(Standing{ID: id, Seq: 10, Body: rec})
+		}
 		heard("soon")
 		heard("never")
 		w.log.does(Act{ID: "soon", Kind: protocol.TypeClear})
+		confirmed("soon")
 		heard("late") // its record comes behind its event
 		w.log.does(Act{ID: "late", Kind: protocol.TypeClear})
 		heard("late")
+		confirmed("late")
+		w.log.does(Act{ID: "unconfirmed", Kind: protocol.TypeClear})
+		heard("unconfirmed")
 		time.Sleep(25 * time.Second)
 		synctest.Wait()
 		mu.Lock()
 		slices.Sort(handed)
-		if fmt.Sprint(handed) != "[crashed never]" {
+		if fmt.Sprint(handed) != "[crashed never unconfirmed]" {
 			t.Errorf("handed over %v", handed)
 		}
 		mu.Unlock()
@@ -332,7 +340,7 @@ func TestDelay(t *testing.T) {
 		w.log.does(Act{Kind: protocol.TypeRemove, IDs: []string{bad}})
 		time.Sleep(time.Second)
 		told := fmt.Sprintf(`{"ids":[%q]}`, bad)
-		w.expect(staff, told)
+		w.expect(staff, "moderation(remove) "+told)
 		w.expect(s, told)
 		_, early := w.join("r", "")
 		w.expect(early, "welcome(false) state history[]")

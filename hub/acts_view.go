@@ -168,8 +168,10 @@ func (r *Room) actMessage(e *Event, v *view, live bool) (message []byte, brings 
 			size += len(v.restored[n].json)
 		}
 		return restoredMessage(v.restored[n:]), true
-	case a.Kind == protocol.TypeRemove:
-		m.IDs = a.IDs
+	case a.Kind == protocol.TypeRemove, a.Kind == protocol.TypeSweep:
+		if m.IDs = a.IDs; len(m.IDs) == 0 {
+			return nil, false
+		}
 	case a.Hash == "" && a.Kind == protocol.TypeClear:
 		m.All = true
 	case a.Kind == protocol.TypeClear || a.Clear:

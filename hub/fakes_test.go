@@ -490,6 +490,12 @@ func brief(messages []protocol.Message) string {
 			out = append(out, fmt.Sprintf("viewers(%d)", m.Connections))
 		case *protocol.Gap:
 			out = append(out, fmt.Sprintf("gap(%d)", m.Missed))
+		case *protocol.Moderation:
+			done := m.Entry.Type
+			if m.Entry.Undone != nil {
+				done += " undone"
+			}
+			out = append(out, fmt.Sprintf("moderation(%s)", done))
 		default:
 			b, _ := json.Marshal(m)
 			out = append(out, string(b))

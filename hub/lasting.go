@@ -151,14 +151,19 @@ func (r *Room) plainLasting(v *view, upTo uint64) (messages [][]byte) {
 	return messages
 }
 
-// pushLasting tells those who are in a view of lasting events that are in no item. Room.mu is held.
-func (r *Room) pushLasting(v *view, messages ...[]byte) {
+// pushLasting tells those who are in a view of lasting events that are in no item. An act may hide them while somebody is
+// behind. Room.mu is held.
+func (r *Room) pushLasting(v *view, messages ...[]byte) { r.push(v, true, messages...) }
+
+// push tells those who are in a view something that is in no item; brings says that it brings what somebody has said.
+// Room.mu is held.
+func (r *Room) push(v *view, brings bool, messages ...[]byte) {
 	if len(messages) == 0 || len(v.viewers) == 0 {
 		return
 	}
 	v.ring.push(&frame{
 		chunk: chunk{frame: newFrame(messages, v.wanted)}, first: v.counted, before: makeCursor(r.tag, v.at),
-		made: time.Now(), cut: v.cut, notice: true, brings: true, // an act may hide it while somebody is behind
+		made: time.Now(), cut: v.cut, notice: true, brings: brings,
 	})
 	v.everybody = true
 }

@@ -186,6 +186,29 @@ type RoomLog interface {
 	KeepFor() time.Duration
 }
 
+// LogEntry is an entry of the log of moderation: an act.
+type LogEntry struct {
+	Seq  uint64 // when it was done or undone last: later ones have higher ones; 0: there is none
+	ID   string // of the act
+	Whom string // the hash of the user whom it concerns: [RoomLog.UserHash]; empty: no single one
+	Body []byte // a [Record]
+}
+
+// ModerationLog keeps what was done in rooms for longer than the rooms' logs do. It has one entry an act. Its errors wrap
+// [ErrUnavailable].
+type ModerationLog interface {
+	// Enter stores an entry for a time (0: for good), unless its act has one; undone puts it in the place of that.
+	Enter(ctx context.Context, room string, e LogEntry, undone bool, life time.Duration) error
+	// Entries returns up to limit entries before a sequence (0: the end), the latest first; whom is the hash of a user
+	// or empty. more tells whether there are others.
+	Entries(ctx context.Context, room, whom string, before uint64, limit int) (entries []LogEntry, more bool, err error)
+	// Entered returns the entry of an act; its Seq is 0 when it has none.
+	Entered(ctx context.Context, room, id string) (LogEntry, error)
+	// KeepFound stores what a dry run of a sweep has found, and Found returns it; nil: there is none.
+	KeepFound(ctx context.Context, room, id string, body []byte, life time.Duration) error
+	Found(ctx context.Context, room, id string) ([]byte, error)
+}
+
 // Follow is one room being followed.
 type Follow interface {
 	// Stop ends the reports. None is under way or begins after it has returned;
@@ -255,6 +278,10 @@ type Roster interface {
 	Distinct(ctx context.Context, room string, broadcast int64) (*protocol.Distinct, error)
 	// RoomsOf lists the rooms that a user is in, by name.
 	RoomsOf(ctx context.Context, user, cursor string, limit int) (protocol.UserRooms, error)
+	// FirstSeen tells when users were first seen in a room, Unix milliseconds; 0: that is not known.
+	FirstSeen(ctx context.Context, room string, users []string) ([]int64, error)
+	// Member is what the list has of one user; without an ID when they are not there.
+	Member(ctx context.Context, room, user string) (protocol.Member, error)
 	// Nodes tells on how many nodes each of some users is in a room: 0 for who is not there.
 	Nodes(ctx context.Context, room string, users []string) ([]int, error)
 	// Rooms lists the rooms that somebody is in, those with the most users first.

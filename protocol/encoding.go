@@ -108,6 +108,8 @@ func Decode(p []byte) (Message, error) {
 		m = new(Restored)
 	case TypeEvent:
 		m = new(Event)
+	case TypeModeration:
+		m = new(Moderation)
 	default:
 		if !json.Valid(p) {
 			return nil, fmt.Errorf("protocol: decode %s: not JSON", typ)

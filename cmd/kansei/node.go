@@ -154,7 +154,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	staff := &edge.StaffNames{}
 	desk := moderation.New(moderation.Config{
-		Log: roomLog, Put: func(ctx context.Context, name string, body []byte, life time.Duration) error {
+		Log: roomLog, Entries: roomLog, Keep: n.cfg.ModerationKeep, Put: func(ctx context.Context, name string, body []byte, life time.Duration) error {
 			return roomLog.Table().PutFor(ctx, natslog.Entry{Name: name, Body: body}, life)
 		},
 		Changed: func(acts []hub.Act) { n.edge.ActedEverywhere(acts) }, Logger: n.log,
@@ -197,7 +197,7 @@ func (n *node) start(ctx context.Context) error {
 	n.edge = edge.New(edge.Config{
 		Pseudonyms: n.pseudonyms(), Staff: staff, AvatarHosts: lower(n.cfg.AvatarHost),
 		Lasting: last, ViewerEvents: n.cfg.ViewerEvents, MaxLasting: n.cfg.MaxLasting,
-		Desk: desk, Rooms: n.cfg.RoomNames(), AppealURL: n.cfg.AppealURL,
+		Desk: desk, Moderation: roomLog, MaxSweep: n.cfg.MaxSweep, Rooms: n.cfg.RoomNames(), AppealURL: n.cfg.AppealURL,
 		Access: known, Sign: n.signs(), MaxTokenAge: n.cfg.MaxTokenAge,
 		Hub: rooms, Log: roomLog, Roster: presence, Members: n.cfg.Members == config.MembersEveryone, Sockets: sockets, Tokens: n.secrets.tokens,
 		Guests: n.cfg.GuestMode(), GuestIDs: n.secrets.guests, Origins: n.cfg.Origins(), Loopback: n.cfg.Embedded(),

@@ -68,13 +68,14 @@ type Serve struct {
 	AppealURL      string   `group:"access" placeholder:"URL" help:"Where those who were muted, banned or warned may object; they are told it."`
 	Demo           bool     `group:"access" help:"Play a generated crowd in the room of the first page."`
 
-	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
-	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
-	LogCreate     string        `group:"log" default:"auto" help:"Whether this node creates streams that are not there: auto, or never, to wait for them while they are restored."`
-	LogMaxAge     time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
-	LogSync       LogSync       `group:"log" default:"1s" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
-	AppendTimeout time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
-	LiveBuffer    int           `group:"log" default:"8192" help:"Messages of one stream on their way to their rooms, 16 to 1048576; what is beyond is dropped and read back."`
+	LogPartitions  int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
+	LogReplicas    int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
+	LogCreate      string        `group:"log" default:"auto" help:"Whether this node creates streams that are not there: auto, or never, to wait for them while they are restored."`
+	LogMaxAge      time.Duration `group:"log" default:"168h" help:"How long comments are kept, at least 1m."`
+	LogSync        LogSync       `group:"log" default:"1s" help:"How often the embedded log is synced to disk, 10ms to 1h, or always: before each ok."`
+	ModerationKeep time.Duration `group:"log" default:"4320h" help:"How long the log of moderation is kept, 1h to 87600h; 0 for good."`
+	AppendTimeout  time.Duration `group:"log" default:"12s" help:"How long a comment may wait for the log, 100ms to 1m."`
+	LiveBuffer     int           `group:"log" default:"8192" help:"Messages of one stream on their way to their rooms, 16 to 1048576; what is beyond is dropped and read back."`
 
 	MaxText      int     `group:"comments" default:"200" help:"Longest comment of a viewer, in code points, up to 7500."`
 	MaxTextStaff int     `group:"comments" default:"1000" help:"Longest comment of the staff, in code points, up to 7500."`
@@ -86,6 +87,7 @@ type Serve struct {
 	BurstGuests  int     `group:"comments" default:"200" help:"Comments that all guests of one address may send at once."`
 	RateAddress  float64 `group:"comments" default:"200" help:"Comments a second that all viewers of one address who are no guests may send to this node, sustained; 0 for no limit."`
 	BurstAddress int     `group:"comments" default:"1000" help:"Comments that all viewers of one address who are no guests may send at once."`
+	MaxSweep     int     `group:"comments" default:"2000" help:"Comments that one sweep hides, 1 to 5000."`
 	MaxLasting   int     `group:"comments" default:"64" help:"Names of lasting events that a room may have, 0 to 100."`
 	RoomLimit    int     `group:"comments" default:"2000" help:"Comments a second that a room takes of its viewers, on all nodes together; 0 for no limit."`
 	MaxMessage   int     `group:"comments" default:"8192" help:"Largest message that a viewer may send, in bytes; more where the longest comment with its data, or an event, has more."`

@@ -78,8 +78,8 @@ func TestDefaults(t *testing.T) {
 	want := Serve{
 		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:8081", ForwardedHeader: "x-forwarded-for", Prefix: "kansei",
 		Auth:          Auth{DataDir: "/home/u/.local/state/kansei", DefaultRole: "viewer", MaxTokenAge: 744 * time.Hour},
-		LogPartitions: 1, LogCreate: "auto", LogMaxAge: 168 * time.Hour, LogSync: LogSync(time.Second), AppendTimeout: 12 * time.Second, LiveBuffer: 8192,
-		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, RateGuests: 50, BurstGuests: 200, RateAddress: 200, BurstAddress: 1000, RoomLimit: 2000, MaxLasting: 64, AddressHashes: true, MaxMessage: 8192,
+		LogPartitions: 1, LogCreate: "auto", LogMaxAge: 168 * time.Hour, LogSync: LogSync(time.Second), ModerationKeep: 4320 * time.Hour, AppendTimeout: 12 * time.Second, LiveBuffer: 8192,
+		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, RateGuests: 50, BurstGuests: 200, RateAddress: 200, BurstAddress: 1000, RoomLimit: 2000, MaxSweep: 2000, MaxLasting: 64, AddressHashes: true, MaxMessage: 8192,
 		MaxViewers: 50000, MaxReadRooms: 1000, MaxPerUser: 32, MaxPerAddress: 4000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,
 		Coalesce: 90 * time.Millisecond, Ring: 256, Compress: true, PresenceLease: 6 * time.Second,
 		PresenceEvents: true, PresenceWait: 10 * time.Second, PresenceSeen: 100_000, PresenceKeep: 720 * time.Hour, PresenceExact: 10_000, Members: "staff", Rooms: []string{"any"},

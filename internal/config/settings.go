@@ -88,6 +88,7 @@ func (s *Serve) Validate() error {
 	within(&p, "rate-address", s.RateAddress, 0, 100_000)
 	within(&p, "burst-address", s.BurstAddress, 1, 100_000)
 	within(&p, "room-limit", s.RoomLimit, 0, 1_000_000)
+	within(&p, "max-sweep", s.MaxSweep, 1, 5000)
 	within(&p, "max-lasting", s.MaxLasting, 0, 100)
 	for _, name := range s.ViewerEvents {
 		if !protocol.ValidEventName(name) {
@@ -124,6 +125,9 @@ func (s *Serve) Validate() error {
 	within(&p, "presence-lease", s.PresenceLease, 3*time.Second, time.Minute)
 	within(&p, "presence-leave-wait", s.PresenceWait, 0, 10*time.Minute)
 	within(&p, "presence-first-seen", s.PresenceSeen, 0, 10_000_000)
+	if s.ModerationKeep != 0 {
+		within(&p, "moderation-keep", s.ModerationKeep, time.Hour, 10*365*24*time.Hour)
+	}
 	within(&p, "presence-keep", s.PresenceKeep, time.Hour, 365*24*time.Hour)
 	within(&p, "presence-exact", s.PresenceExact, 1, 1_000_000)
 	for _, h := range s.AvatarHost {

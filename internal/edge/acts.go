@@ -59,6 +59,8 @@ func (s *Server) doAct(ctx context.Context, room *hub.Room, who *identity, sessi
 		return s.undo(ctx, room, who, a, req)
 	case protocol.TypeUnmute, protocol.TypeUnban:
 		return s.lift(ctx, room, a, req)
+	case protocol.TypeNote:
+		return s.note(ctx, room, a, req)
 	}
 	if req.AllRooms {
 		a.Hash = s.cfg.Desk.HashEverywhere(a.User)
@@ -69,6 +71,9 @@ func (s *Server) doAct(ctx context.Context, room *hub.Room, who *identity, sessi
 	}
 	if room.Acts() >= maxActs {
 		return protocol.ActDone{}, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the room has as many acts in force as it may: undo some, or clear it"}
+	}
+	if req.Type == protocol.TypeSweep {
+		return s.sweepUp(ctx, room, a, req)
 	}
 	seq, failed := s.cfg.Desk.Do(ctx, room.Name(), a)
 	return s.answer(ctx, room, a.ID, seq, failed)
@@ -168,8 +173,13 @@ func (s *Server) undo(ctx context.Context, room *hub.Room, who *identity, u *hub
 		}
 		return s.undoEverywhere(ctx, u)
 	}
-	if there, is := room.Act(req.Act); is && there.From != "" {
+	switch there, is := room.Act(req.Act); {
+	case is && there.From != "":
 		return protocol.ActDone{}, forbidden("the act carries out one for all rooms: undo " + there.From)
+	case is && there.Part != "":
+		return protocol.ActDone{}, forbidden("the act is a part of a sweep: undo " + there.Part)
+	case is && there.Kind == protocol.TypeSweep:
+		u.Undoes = append(u.Undoes, room.Parts(req.Act)...)
 	}
 	seq, err := s.cfg.Desk.Undo(ctx, room.Name(), u)
 	if err == nil && seq == 0 {
@@ -177,6 +187,14 @@ func (s *Server) undo(ctx context.Context, room *hub.Room, who *identity, u *hub
 		var rec hub.Record
 		if err != nil {
 			return protocol.ActDone{}, unreached()
+		}
+		if kept.Seq == 0 {
+			switch done, err := s.undoNote(ctx, room.Name(), u, req.Act); {
+			case err != nil:
+				return protocol.ActDone{}, s.notDone(err)
+			case done:
+				return protocol.ActDone{Act: u.ID}, nil
+			}
 		}
 		if kept.Seq == 0 || json.Unmarshal(kept.Body, &rec) != nil || rec.Undo == nil {
 			return protocol.ActDone{}, &protocol.Error{Code: protocol.CodeNoAct, Message: "there is no such act in this room, or it has ended long ago"}
@@ -213,7 +231,7 @@ func (s *Server) lift(ctx context.Context, room *hub.Room, u *hub.Act, req *prot
 	if req.Type == protocol.TypeUnban {
 		kind = protocol.TypeBan
 	}
-	user := u.User
+	user, whole := u.User, *u
 	u.Kind, u.User, u.Hash, u.Name = protocol.TypeUndo, "", "", ""
 	everywhere := false
 	for _, a := range s.cfg.Desk.Everywhere(user) {
@@ -231,10 +249,21 @@ func (s *Server) lift(ctx context.Context, room *hub.Room, u *hub.Act, req *prot
 		return s.undoEverywhere(ctx, u)
 	}
 	acts, _ := room.UserActs(user)
+	var sweeps []hub.Act
 	for i := range acts {
-		if a := &acts[i]; a.Kind == kind && a.From == "" {
+		switch a := &acts[i]; {
+		case a.Kind == kind && a.From == "":
 			u.Undoes = append(u.Undoes, a.ID)
+		case a.Kind == protocol.TypeSweep && kind == protocol.TypeMute:
+			sweeps = append(sweeps, *a)
 		}
+	}
+	if len(sweeps) > 0 {
+		done, err := s.unsweep(ctx, room, whole, sweeps)
+		if err != nil || len(u.Undoes) == 0 {
+			return done, err
+		}
+		u.ID += "-2"
 	}
 	switch {
 	case len(u.Undoes) > 0:

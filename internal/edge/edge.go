@@ -57,6 +57,8 @@ type Config struct {
 	Sign        func(c auth.Claims, life time.Duration) (string, error)
 	MaxTokenAge time.Duration
 	Desk        *moderation.Desk // carries out acts
+	Moderation  hub.ModerationLog
+	MaxSweep    int // comments that a sweep hides
 
 	// Rooms says which rooms there are, beside those whose state was set: patterns of names, as of
 	// path.Match. Empty: all.
@@ -127,6 +129,7 @@ type Server struct {
 	sessions map[*session]struct{} // let in and not closed
 	expiry   expiry                // of those whose token ends
 
+	looking chan struct{} // full while as many look through logs as may
 	changes changes
 	sweep   chan struct{} // holds one place: tokens were revoked
 	noticed chan struct{} // see Noticed
@@ -147,6 +150,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, origins: parseOrigins(cfg.Origins), egress: newEgress(cfg.MaxEgress, cfg.Sent), users: newUsers(), addrs: newAddresses(), lists: newLister(), rooms: newRegistry[unique.Handle[string]](maxIdle), shares: &portions{roster: cfg.Roster},
 		quiet: quiet.New(cfg.Logger), tokens: quiet.Every(tokenLines, cfg.Logger), sessions: map[*session]struct{}{},
+		looking: make(chan struct{}, looksAtOnce),
 		changes: changes{wake: make(chan struct{}, 1)}, sweep: make(chan struct{}, 1), noticed: make(chan struct{}), quit: make(chan struct{}),
 	}
 	s.running.Go(func() { s.expiry.run(&s.mu, s.quit, (*session).ask, (*session).expire) }) // ends with quit; Close waits for it
@@ -164,6 +168,9 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("PATCH /v1/rooms/{room}", s.cors(s.patchRoom))
 	mux.HandleFunc("DELETE /v1/rooms/{room}", s.cors(s.deleteRoom))
 	mux.HandleFunc("POST /v1/rooms/{room}/acts", s.cors(s.postAct))
+	mux.HandleFunc("GET /v1/rooms/{room}/moderation", s.cors(s.getModeration))
+	mux.HandleFunc("POST /v1/rooms/{room}/sweeps", s.cors(s.postSweep))
+	mux.HandleFunc("GET /v1/rooms/{room}/users/{user}", s.cors(s.getPerson))
 	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.cors(s.getViewers))
 	mux.HandleFunc("GET /v1/rooms", s.cors(s.getRooms))
 	mux.HandleFunc("GET /v1/users/{user}/rooms", s.cors(s.getRoomsOf))

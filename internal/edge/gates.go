@@ -75,7 +75,7 @@ func (s *Server) sanctionsOf(room *hub.Room, p *identity) sanctions {
 		switch a.Kind {
 		case protocol.TypeBan:
 			out.ban = longest(out.ban)
-		case protocol.TypeMute:
+		case protocol.TypeMute, protocol.TypeSweep:
 			if a.Quiet {
 				out.quiet = true
 			} else {
@@ -104,7 +104,7 @@ func (s *Server) sanctionsOf(room *hub.Room, p *identity) sanctions {
 
 // told is what somebody is told of an act about them.
 func (s *Server) told(code protocol.ErrorCode, words string, a *hub.Act) *protocol.Blocked {
-	b := &protocol.Blocked{Code: code, Message: words, Sanction: protocol.Sanction{Act: a.ID, Reason: a.Reason, Ends: a.Ends, AppealURL: s.cfg.AppealURL}}
+	b := &protocol.Blocked{Code: code, Message: words, Sanction: protocol.Sanction{Act: a.Whole(), Reason: a.Reason, Ends: a.Ends, AppealURL: s.cfg.AppealURL}}
 	if a.Reason != "" {
 		b.Message += ": " + a.Reason
 	}

@@ -19,6 +19,7 @@ import (
 
 // fakeRoster answers with what was asked, unless it is broken.
 type fakeRoster struct {
+	hub.Roster
 	mu     sync.Mutex
 	asked  []string
 	broken error

@@ -66,6 +66,9 @@ func (s *Server) Acted(room string, a *hub.Act) {
 	if a.User != "" && !a.Quiet {
 		s.changes.add(change{room: room, user: a.User})
 	}
+	for i := range a.Users {
+		s.changes.add(change{room: room, user: a.Users[i].User})
+	}
 }
 
 // Stated is told of a change of a room's state.

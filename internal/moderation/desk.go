@@ -47,6 +47,9 @@ const (
 // Config is what a [Desk] is made of.
 type Config struct {
 	Log hub.RoomLog
+	// Entries keeps what was done, for Keep (0: for good).
+	Entries hub.ModerationLog
+	Keep    time.Duration
 	// Put stores an entry that all nodes have in memory (see [Desk.Apply]) for a time; 0: for good.
 	Put func(ctx context.Context, name string, body []byte, life time.Duration) error
 	// Changed is told of acts for all rooms that have come or gone. It must not wait. nil: nobody is.
@@ -83,13 +86,13 @@ func (d *Desk) life(a *hub.Act) time.Duration {
 	shown := d.cfg.Log.KeepFor() // what it hides is gone then
 	left := max(0, time.UnixMilli(a.Ends).Sub(d.cfg.Log.Now()))
 	switch {
-	case a.Kind == protocol.TypeRemove, a.Kind == protocol.TypeClear:
+	case a.Kind == protocol.TypeRemove, a.Kind == protocol.TypeClear, a.Kind == protocol.TypeSweep && len(a.Users) == 0:
 		if shown == 0 {
 			return 0
 		}
 		return shown + spare
 	case a.Ends > 0:
-		if shown == 0 && (a.Kind == protocol.TypeMute || a.Kind == protocol.TypeBan) {
+		if shown == 0 && (a.Mutes() || a.Kind == protocol.TypeBan) {
 			return 0
 		}
 		return left + shown + spare
@@ -134,8 +137,53 @@ func (d *Desk) Do(ctx context.Context, room string, a *hub.Act) (uint64, error) 
 		_, err := d.cfg.Log.Keep(ctx, room, hub.Standing{ID: a.ID, Seq: kept.Seq, Body: gone}, keepUndone)
 		return err == nil
 	}, func(ctx context.Context, p hub.Position) {
-		d.confirm(ctx, room, kept, hub.Record{Act: *a, Pos: p.Seq, PosAt: p.At}, d.life(a))
+		if d.enter(ctx, room, &hub.Record{Act: *a}) {
+			d.confirm(ctx, room, kept, hub.Record{Act: *a, Pos: p.Seq, PosAt: p.At}, d.life(a))
+		}
 	})
+}
+
+// enter puts an act into the log of moderation, and reports whether that is done. Before, its record in the room is not
+// told where its event is: so somebody tries again ([Desk.Finish]).
+func (d *Desk) enter(ctx context.Context, room string, rec *hub.Record) bool {
+	if !rec.Act.Logged() {
+		return true
+	}
+	if err := d.write(ctx, room, rec); err != nil {
+		d.cfg.Logger.Debug("an act is not in the log of moderation yet: it is entered by whoever finishes it", "room", room, "act", rec.Act.ID, "error", err)
+		return false
+	}
+	return true
+}
+
+// write writes the entry of an act.
+func (d *Desk) write(ctx context.Context, room string, rec *hub.Record) error {
+	body, err := json.Marshal(hub.Record{Act: rec.Act, Undo: rec.Undo})
+	if err != nil {
+		return fmt.Errorf("%w: %w", hub.ErrUnavailable, err)
+	}
+	e := hub.LogEntry{ID: rec.Act.ID, Whom: rec.Act.Hash, Body: body}
+	return d.cfg.Entries.Enter(ctx, room, e, rec.Undo != nil, d.cfg.Keep)
+}
+
+// Note puts a note about a user into the log of moderation, and tells those who are in the room of it. Its error is that
+// of the log.
+func (d *Desk) Note(ctx context.Context, room string, a *hub.Act) error {
+	if err := d.write(ctx, room, &hub.Record{Act: *a}); err != nil {
+		return err
+	}
+	_, _ = d.append(ctx, room, a) // who is there reads it later then
+	return nil
+}
+
+// UndoNote takes a note back.
+func (d *Desk) UndoNote(ctx context.Context, room string, u, note *hub.Act) error {
+	if err := d.write(ctx, room, &hub.Record{Act: *note, Undo: u}); err != nil {
+		return err
+	}
+	u.Note = note
+	_, _ = d.append(ctx, room, u) // as above
+	return nil
 }
 
 // unsure is the error of a record that was not written, or perhaps was.
@@ -238,6 +286,9 @@ func (d *Desk) Undo(ctx context.Context, room string, u *hub.Act) (uint64, error
 	}, func(ctx context.Context, p hub.Position) {
 		for _, m := range marked {
 			m.record.Undo, m.record.Pos, m.record.PosAt = u, p.Seq, p.At
+			if !d.enter(ctx, room, &m.record) {
+				continue
+			}
 			d.confirm(ctx, room, m.is, m.record, keepUndone)
 		}
 	})
@@ -331,7 +382,8 @@ func (d *Desk) finish(ctx context.Context, room string, s hub.Standing) error {
 	if err != nil || e == nil {
 		return err
 	}
-	rec.Pos, rec.PosAt = seq, e.At
-	d.confirm(ctx, room, kept, rec, life)
+	if rec.Pos, rec.PosAt = seq, e.At; d.enter(ctx, room, &rec) {
+		d.confirm(ctx, room, kept, rec, life)
+	}
 	return nil
 }

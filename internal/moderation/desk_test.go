@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newDesk(t *testing.T, l *fakelog.Log) *Desk {
-	d := New(Config{Log: l, Logger: slog.New(slog.DiscardHandler)})
+	d := New(Config{Log: l, Entries: l, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(d.Close)
 	return d
 }
@@ -199,7 +199,7 @@ func TestEverywhere(t *testing.T) {
 	l := fakelog.New()
 	var d *Desk
 	changed := 0
-	d = New(Config{Log: l, Logger: slog.New(slog.DiscardHandler), Changed: func(acts []hub.Act) { changed += len(acts) },
+	d = New(Config{Log: l, Entries: l, Logger: slog.New(slog.DiscardHandler), Changed: func(acts []hub.Act) { changed += len(acts) },
 		Put: func(_ context.Context, name string, body []byte, _ time.Duration) error {
 			d.Apply([]Entry{{name, body}, {"key.x", []byte("{}")}}, false)
 			return nil

@@ -14,8 +14,8 @@ import (
 // entryPrefix is what the names of entries of acts for all rooms begin with.
 const entryPrefix = "sanction."
 
-// allRooms stands for a room where a user is hashed for all of them. It is no room's name.
-const allRooms = "_all"
+// AllRooms stands for a room where a user is hashed for all of them, and in the log of moderation. It is no room's name.
+const AllRooms = "_all"
 
 // everywhere is the acts for all rooms that count.
 type everywhere struct {
@@ -93,7 +93,7 @@ func (d *Desk) ActEverywhere(id string) (hub.Act, bool) {
 }
 
 // HashEverywhere stands for a user in acts for all rooms.
-func (d *Desk) HashEverywhere(user string) string { return d.cfg.Log.UserHash(allRooms, user) }
+func (d *Desk) HashEverywhere(user string) string { return d.cfg.Log.UserHash(AllRooms, user) }
 
 // DoEverywhere does an act for all rooms. It is in force on this node when it returns, and on every
 // other one within a second. Its errors are those of [Desk.Do].
@@ -125,6 +125,9 @@ func (d *Desk) put(ctx context.Context, rec hub.Record, life time.Duration) erro
 	}
 	if err := d.cfg.Put(ctx, entryPrefix+rec.Act.ID, body, life); err != nil {
 		return fmt.Errorf("moderation: %w", err)
+	}
+	if err := d.write(ctx, AllRooms, &rec); err != nil { // whoever has asked tries again
+		return fmt.Errorf("moderation: %w: %w", hub.ErrUnknownOutcome, err)
 	}
 	return nil
 }

@@ -42,6 +42,7 @@ type Log struct {
 	state    *stream
 	table    *Table
 	days     *dayKeys
+	modlog   *modlog
 	keeping  [buckets]sync.Mutex // one bucket of standing records of all rooms each
 
 	closing atomic.Bool
@@ -77,7 +78,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l.state = newStream(l, names.stateStream(), -1, names.stateSubjects(), "state")
 	l.table = newTable(l)
-	l.days = newDayKeys(l)
+	l.days, l.modlog = newDayKeys(l), newModlog(l)
 
 	// All of these end when l.ctx does, and Close waits for them.
 	l.wg.Go(func() { l.conn.Run(l.ctx) })

@@ -31,6 +31,7 @@ const (
 	opDirectGet = "direct_get" // a batch, from any replica
 	opTailProbe = "tail_probe" // last messages of many rooms
 	opFeed      = "feed"       // a batch of events for back ends
+	opModlog    = "modlog"     // an entry of the log of moderation
 	opConfig    = "config"     // an entry of the table
 	opPurge     = "purge"      // the records of a room
 	opUpdate    = "update"     // a stream is widened
@@ -57,7 +58,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opConfig, opPurge, opUpdate}, []string{opPublish, opStranger, opMirror}),
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opModlog, opConfig, opPurge, opUpdate}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",

@@ -17,6 +17,7 @@ func (n naming) logStream(partition int) string {
 func (n naming) stateStream() string  { return strings.ToUpper(n.prefix) + "_STATE" }
 func (n naming) feedStream() string   { return strings.ToUpper(n.prefix) + "_FEED" }
 func (n naming) configStream() string { return strings.ToUpper(n.prefix) + "_CONFIG" }
+func (n naming) modlogStream() string { return strings.ToUpper(n.prefix) + "_MODLOG" }
 func (n naming) dayKeyStream() string { return strings.ToUpper(n.prefix) + "_DAYKEY" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
@@ -34,6 +35,9 @@ func (n naming) configSubjects() string { return n.prefix + ".config." }
 
 // dayKeySubjects is what precedes the day in the subjects of keys.
 func (n naming) dayKeySubjects() string { return n.prefix + ".daykey." }
+
+// modlogSubjects is what precedes the room in the subjects of the log of moderation.
+func (n naming) modlogSubjects() string { return n.prefix + ".modlog." }
 
 // liveSubjects is what precedes the room in the subjects of republished records;
 // section is the partition, or "state".

@@ -12,18 +12,20 @@ import (
 	"github.com/kansei-live/kansei/hub"
 )
 
-// Log is a [hub.RoomLog] with what writes and finishes records. Whoever reads its fields knows that nobody writes.
+// Log is a [hub.RoomLog] and a [hub.ModerationLog] with what writes and finishes records. Whoever reads its fields knows that nobody writes.
 type Log struct {
-	hub.RoomLog // what it does not have panics
+	hub.RoomLog // what these do not have panics
+	hub.ModerationLog
 
 	mu      sync.Mutex
 	seq     uint64
 	Records map[string]hub.Standing
 	Lives   map[string]time.Duration // of the records, as they were asked for
 	Events  []hub.Event
-	Keeping time.Duration // of events
+	Keeping time.Duration           // of events
+	Entry   map[string]hub.LogEntry // the log of moderation
 
-	keep, append []Failure
+	keep, append, enter []Failure
 }
 
 // Failure is what a call does: it fails, unless Err is nil.
@@ -34,7 +36,7 @@ type Failure struct {
 
 // New makes a log that keeps events for an hour.
 func New() *Log {
-	return &Log{Records: map[string]hub.Standing{}, Lives: map[string]time.Duration{}, Keeping: time.Hour}
+	return &Log{Records: map[string]hub.Standing{}, Lives: map[string]time.Duration{}, Entry: map[string]hub.LogEntry{}, Keeping: time.Hour}
 }
 
 // Fail says what the next calls of Keep and Append do.
@@ -130,3 +132,25 @@ func (l *Log) KeepFor() time.Duration { return l.Keeping }
 
 // UserHash implements [hub.RoomLog].
 func (l *Log) UserHash(room, user string) string { return room + "/" + user }
+
+// Enter implements [hub.ModerationLog].
+func (l *Log) Enter(_ context.Context, _ string, e hub.LogEntry, undone bool, _ time.Duration) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if fail := pop(&l.enter); fail.Err != nil {
+		return fail.Err
+	}
+	if _, there := l.Entry[e.ID]; there && !undone {
+		return nil
+	}
+	e.Seq = uint64(len(l.Entry) + 1)
+	l.Entry[e.ID] = e
+	return nil
+}
+
+// FailEnter says what the next calls of Enter do.
+func (l *Log) FailEnter(enter ...Failure) {
+	l.mu.Lock()
+	l.enter = enter
+	l.mu.Unlock()
+}
