@@ -44,6 +44,9 @@ var serverMessages = map[string]Message{
 		Now: 1767225600123, BeatMS: 30000, Limits: Limits{Text: 200, PerS: 1, Burst: 5},
 	},
 	"renew": &Renew{Ends: 1767229200000},
+	"moderation": &Moderation{Entry: Entry{
+		Act: "Zk3vQ0aX1cZk3vQ0aX1cZA", Type: TypeRemove, By: User{ID: "mod", Name: "Mod", Role: RoleModerator}, At: 1767225600000, IDs: []string{"1c", "1d"}, Comments: 2,
+	}},
 	"you": &YouNow{
 		You:    You{ID: "u42", Name: "さくら", Role: RoleViewer, Can: []string{CanComment}, Ends: 1767232800000},
 		Limits: Limits{Text: 200, PerS: 1, Burst: 5},
@@ -194,6 +197,9 @@ var clientRequests = map[string]Request{
 	"remove":              &ActRequest{Type: TypeRemove, Ref: "m-1", IDs: []string{"x71qd", "x71qe"}, Reason: "spam"},
 	"clear":               &ActRequest{Type: TypeClear, Ref: "m-2"},
 	"clear_user":          &ActRequest{Type: TypeClear, Ref: "m-3", User: "u42"},
+	"sweep_act":           &ActRequest{Type: TypeSweep, Ref: "m-20", Sweep: "QJ4ZK6XW5O3N7R2T", Until: UntilBroadcast, Sure: true, Reason: "raid"},
+	"sweep_spare":         &ActRequest{Type: TypeSweep, Ref: "m-21", Sweep: "QJ4ZK6XW5O3N7R2T", Spare: true},
+	"note":                &ActRequest{Type: TypeNote, Ref: "m-22", User: "u42", Text: "first time"},
 	"mute":                &ActRequest{Type: TypeMute, Ref: "m-4", User: "u42", ForMS: 600000, Reason: "no advertising"},
 	"mute_quiet":          &ActRequest{Type: TypeMute, Ref: "m-5", User: "u42", ForMS: 600000, Quiet: true},
 	"mute_broadcast":      &ActRequest{Type: TypeMute, Ref: "m-6", User: "u42", Until: UntilBroadcast},
@@ -211,6 +217,18 @@ var clientRequests = map[string]Request{
 }
 
 var httpBodies = map[string]any{
+	"sweep_query": &SweepQuery{LastMS: 120000, Guests: true, NewcomersMS: 600000, SameAddress: "u42", Text: "join now", Links: true},
+	"sweep": &Sweep{Sweep: "QJ4ZK6XW5O3N7R2T", Ends: 1767226200000, Comments: 312, Users: 41, Of: 120, Sure: true, Partial: true, Unknown: 3,
+		Samples: []Comment{{ID: "1c", At: 1767225600200, User: User{ID: "u42"}, Text: "JOIN NOW"}}},
+	"moderation": &ModerationLog{Cursor: "2s", Entries: []Entry{
+		{Act: "Zk3vQ0aX1cZk3vQ0aX1cZA", Type: TypeMute, By: User{ID: "mod", Role: RoleModerator}, At: 1767225600000, User: &User{ID: "u42", Name: "さくら"},
+			Reason: "no advertising", Ends: 1767226200000, Undone: &Undone{Act: "Zk3vQ0aX1cZk3vQ0aX1cZB", By: User{ID: "host", Role: RoleBroadcaster}, At: 1767225700000}},
+		{Act: "Zk3vQ0aX1cZk3vQ0aX1cZC", Type: TypeSweep, By: User{ID: "mod", Role: RoleModerator}, At: 1767225500000, IDs: []string{"1c"}, Comments: 1, Users: 1,
+			Until: UntilBroadcast, Sweep: &SweepQuery{LastMS: 60000, Text: "join now"}},
+	}},
+	"person": &Person{User: User{ID: "u42", Name: "さくら"}, FirstSeen: 1764547200000, Since: 1767225600000, Devices: 2,
+		Comments: []PastComment{{Comment: Comment{ID: "1c", At: 1767225600200, User: User{ID: "u42"}, Text: "JOIN NOW"}, Removed: true}},
+		Acts:     []Entry{{Act: "Zk3vQ0aX1cZk3vQ0aX1cZD", Type: TypeNote, By: User{ID: "mod", Role: RoleModerator}, At: 1767225600000, User: &User{ID: "u42"}, Text: "first time"}}},
 	"post": &Post{CommentRequest: CommentRequest{Ref: "order-17", Text: "さくら has joined the club 🎉"}},
 	"post_full": &Post{
 		CommentRequest: CommentRequest{

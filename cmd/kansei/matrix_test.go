@@ -157,6 +157,14 @@ var entrances = map[string]func(t *testing.T, s subject) (bool, string){
 		answer = c.next("ok", "error")
 		return answer["type"] == "ok", fmt.Sprint(answer)
 	},
+	"`GET …/moderation`, `GET …/users/{user}`": func(t *testing.T, s subject) (bool, string) {
+		did, how := request(http.MethodGet, "/v1/rooms/ROOM/moderation", "")(t, s)
+		if card, how := request(http.MethodGet, "/v1/rooms/ROOM/users/u", "")(t, s); card != did {
+			t.Errorf("of a user: %s", how)
+		}
+		return did, how
+	},
+	"`POST …/sweeps`":              request(http.MethodPost, "/v1/rooms/ROOM/sweeps", `{"last_ms":1000,"guests":true}`),
 	"`GET …/viewers`":              request(http.MethodGet, "/v1/rooms/ROOM/viewers", ""),
 	"`GET /v1/users/{user}/rooms`": request(http.MethodGet, "/v1/users/u/rooms", ""),
 	"`GET /v1/rooms?sort=users`":   request(http.MethodGet, "/v1/rooms?sort=users", ""),

@@ -262,6 +262,7 @@ func (s *Server) deleteRoom(w http.ResponseWriter, r *http.Request) {
 			"who was here when: in Redis, as long as --presence-keep says",
 			"joins and leaves in the stream KANSEI_FEED, for a day",
 			"sanctions for all rooms",
+			"the log of moderation, as long as --moderation-keep says",
 			"backups of NATS, and what back ends and viewers have kept",
 		},
 	})

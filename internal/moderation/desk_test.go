@@ -226,3 +226,64 @@ func TestEverywhere(t *testing.T) {
 		t.Error("an entry that is gone counts")
 	}
 }
+
+// An act is entered into the log of moderation, and so is who has undone it. While that cannot be done the act's record
+// is not told where its event is: so whoever finishes it enters it.
+func TestActsAreEntered(t *testing.T) {
+	t.Parallel()
+	l := fakelog.New()
+	d := newDesk(t, l)
+	entry := func(id string) (rec hub.Record) {
+		if e, there := l.Entry[id]; there {
+			if err := json.Unmarshal(e.Body, &rec); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return rec
+	}
+	l.FailEnter(fakelog.Failure{Err: hub.ErrUnavailable})
+	if _, err := d.Do(t.Context(), "r", ban("a")); err != nil {
+		t.Fatal(err)
+	}
+	d.wg.Wait()
+	if rec := l.Record(t, "a"); rec.Pos != 0 || len(l.Entry) != 0 {
+		t.Fatalf("the log of moderation was away: %+v, %d entries", rec, len(l.Entry))
+	}
+	d.Finish("r", l.Records["a"])
+	d.wg.Wait()
+	if rec := l.Record(t, "a"); rec.Pos != 1 || entry("a").Act.User != "ken" || l.Entry["a"].Whom != "h" || len(l.Events) != 1 {
+		t.Fatalf("finished: %+v, %+v, %d events", rec, l.Entry, len(l.Events))
+	}
+	l.FailEnter(fakelog.Failure{Err: hub.ErrUnavailable})
+	u := &hub.Act{ID: "u", Kind: protocol.TypeUndo, Undoes: []string{"a"}, By: protocol.User{ID: "boss"}}
+	if _, err := d.Undo(t.Context(), "r", u); err != nil {
+		t.Fatal(err)
+	}
+	d.wg.Wait()
+	if entry("a").Undo != nil {
+		t.Fatal("entered while the log of moderation was away")
+	}
+	d.Finish("r", l.Records["a"])
+	d.wg.Wait()
+	if rec := entry("a"); rec.Undo == nil || rec.Undo.By.ID != "boss" || l.Record(t, "a").Pos != 2 || len(l.Events) != 2 {
+		t.Fatalf("finished: %+v, %d events", rec, len(l.Events))
+	}
+	// What users take back of their own is nobody's business.
+	own := &hub.Act{ID: "own", Kind: protocol.TypeRemove, IDs: []string{"1abcd"}, By: protocol.User{ID: "ken"}}
+	if _, err := d.Do(t.Context(), "r", own); err != nil {
+		t.Fatal(err)
+	}
+	d.wg.Wait()
+	if len(l.Entry) != 1 || l.Record(t, "own").Pos == 0 {
+		t.Errorf("%d entries", len(l.Entry))
+	}
+	// A note is an entry before it is anything else.
+	note := &hub.Act{ID: "n", Kind: protocol.TypeNote, User: "ken", Text: "first time", By: protocol.User{ID: "mod", Role: protocol.RoleModerator}}
+	l.FailEnter(fakelog.Failure{Err: hub.ErrUnavailable})
+	if err := d.Note(t.Context(), "r", note); !errors.Is(err, hub.ErrUnavailable) || len(l.Events) != 3 {
+		t.Errorf("a note that is not entered: %v, %d events", err, len(l.Events))
+	}
+	if err := d.Note(t.Context(), "r", note); err != nil || entry("n").Act.Text != "first time" || len(l.Events) != 4 {
+		t.Errorf("a note: %v, %+v", err, entry("n"))
+	}
+}

@@ -91,7 +91,8 @@ func (l *Log) Entries(ctx context.Context, room, whom string, before uint64, lim
 	if whom == "" {
 		whom = "*"
 	}
-	records, more, err := l.modlog.s.before(ctx, room+".act."+whom+".*", before-1, limit)
+	last := before - 1 // before the end: hub.EndSeq
+	records, more, err := l.modlog.s.before(ctx, room+".act."+whom+".*", last, limit)
 	if err != nil {
 		if natsconn.IsCode(err, natsconn.CodeStreamNotFound) {
 			return nil, false, nil

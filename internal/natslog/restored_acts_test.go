@@ -18,7 +18,7 @@ func TestActThenRestore(t *testing.T) {
 	t.Parallel()
 	s := startRestorable(t)
 	l := openReady(t, Config{URLs: urls(s.Server)})
-	desk := moderation.New(moderation.Config{Log: l, Logger: slog.New(slog.DiscardHandler)})
+	desk := moderation.New(moderation.Config{Log: l, Entries: l, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(desk.Close)
 	h := startHub(t, l, func(c *hub.Config) { c.Finish = desk.Finish })
 	stays := join(t, h, "r", "")

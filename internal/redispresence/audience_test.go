@@ -17,6 +17,14 @@ func firstOf(t *testing.T, n *node, v *view, id string) (at time.Time, known boo
 		if m.ID == id && (m.FirstSeen > 0) != known || known && m.ID == id && m.FirstSeen != min(at.UnixMilli(), m.Since) {
 			t.Errorf("%s was first seen at %v, %v; the list says %d", id, at, known, m.FirstSeen)
 		}
+		one, err := n.Member(t.Context(), "room", m.ID)
+		if err != nil || one.ID != m.ID || one.Since != m.Since || one.Devices != m.Devices {
+			t.Errorf("alone %s is %+v, %v; the list says %+v", m.ID, one, err, m)
+		}
+	}
+	seen, err := n.FirstSeen(t.Context(), "room", []string{"nobody", id})
+	if err != nil || seen[0] != 0 || known && seen[1] != at.UnixMilli() || !known && seen[1] != 0 {
+		t.Errorf("%s was first seen at %v, %v; asked for it alone, %v, %v", id, at, known, seen, err)
 	}
 	return at, known
 }
@@ -46,6 +54,12 @@ func TestFirstSeen(t *testing.T) {
 	// It is kept beyond the stay.
 	v.Leave("ann")
 	step()
+	if seen, err := n.FirstSeen(t.Context(), "room", []string{"ann"}); err != nil || seen[0] != first.UnixMilli() {
+		t.Errorf("of somebody who has left: %v, %v", seen, err)
+	}
+	if m, err := n.Member(t.Context(), "room", "nobody"); err != nil || m.ID != "" {
+		t.Errorf("nobody is %+v, %v", m, err)
+	}
 	w.pass(20 * 24 * time.Hour)
 	for range 10 {
 		step()

@@ -108,7 +108,7 @@ func startNode(t *testing.T, s *saboteur) (url, secret string, log *nats.Conn) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	s.RoomLog = roomLog
-	desk := moderation.New(moderation.Config{Log: s, Logger: slog.New(slog.DiscardHandler)})
+	desk := moderation.New(moderation.Config{Log: s, Entries: roomLog, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(desk.Close)
 	rooms := hub.New(hub.Config{Log: s, Presence: presence, Finish: desk.Finish})
 	t.Cleanup(rooms.Close)
