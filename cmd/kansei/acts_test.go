@@ -254,6 +254,11 @@ func TestQuietMute(t *testing.T) {
 		seen = fmt.Sprint(texts(ken.next("comments"))) // the author sees it
 	}
 	eve.comment("no")
+	for seen := ""; !strings.Contains(seen, "no"); { // the node has heard of it
+		if seen = fmt.Sprint(texts(eve.next("comments"))); strings.Contains(seen, "hear") {
+			t.Fatalf("others see %s", seen)
+		}
+	}
 	if got := c.read(); got != "hi no" {
 		t.Errorf("others see %q", got)
 	}

@@ -231,11 +231,14 @@ func TestRestoredStream(t *testing.T) {
 			return nil
 		})
 	}
-	silent.mu.Lock()
-	defer silent.mu.Unlock()
-	if silent.gaps != 2 {
-		t.Errorf("a silent room was told of %d gaps", silent.gaps)
-	}
+	eventually(t, 10*time.Second, "a silent room is told of both", func() error {
+		silent.mu.Lock()
+		defer silent.mu.Unlock()
+		if silent.gaps != 2 {
+			return fmt.Errorf("of %d gaps", silent.gaps)
+		}
+		return nil
+	})
 }
 
 // Positions that are given again are noticed where they show, without waiting for a tick.

@@ -7,8 +7,9 @@ const LASTING = ["user", "for_ms", "until"];
 const FIELDS = {
   remove: ["ids"], clear: ["user"], mute: [...LASTING, "clear", "quiet", "all_rooms"], ban: [...LASTING, "clear", "all_rooms"],
   warn: LASTING, trust: LASTING, unmute: ["user", "all_rooms"], unban: ["user", "all_rooms"], undo: ["act"], ack: ["act"],
+  sweep: ["sweep", "for_ms", "until", "sure", "spare"], note: ["user", "text"],
 };
-const NEEDED = { remove: "ids", clear: "", undo: "act", ack: "act" };
+const NEEDED = { remove: "ids", clear: "", undo: "act", ack: "act", sweep: "sweep" };
 
 /** actRequest makes the request of an act, or throws what is wrong with it. */
 export function actRequest(type, options) {

@@ -218,6 +218,90 @@ export interface Restored {
   events?: Omit<AppEvent, "type" | "past" | "cursor">[];
 }
 
+/** What the log of moderation has of an act; one of the same `act` replaces it. */
+export interface Entry {
+  /** Its id, to undo it by. */
+  act: string;
+  type: Exclude<keyof Acts, "undo" | "ack">;
+  by: User;
+  at: number;
+  /** Whom it concerns. */
+  user?: { id: string; name?: string };
+  reason?: string;
+  /** Of a note. */
+  text?: string;
+  /** The comments that it hides: the first 100 of `comments`. */
+  ids?: string[];
+  comments?: number;
+  /** What a sweep was to find, and how many users it mutes. */
+  sweep?: Sweeping;
+  users?: number;
+  /** Until when it holds; neither: for good. */
+  ends?: number;
+  until?: "broadcast";
+  quiet?: true;
+  clear?: true;
+  all_rooms?: true;
+  /** The act for all rooms that it carries out here. */
+  from?: string;
+  undone?: { act: string; by: User; at: number };
+}
+
+export interface Moderation {
+  type: "moderation";
+  entry: Entry;
+}
+
+/**
+ * What a sweep is to find: of the last `last_ms`, what is by any of those named (by anybody, if nobody is named) and has all
+ * that is asked of it.
+ */
+export interface Sweeping {
+  /** At most an hour. */
+  last_ms: number;
+  guests?: boolean;
+  /** First seen in the room less than so long ago. */
+  newcomers_ms?: number;
+  /** Whoever comes from where this user does. */
+  same_address_as?: string;
+  /** Whatever case, width, accents, spaces and signs it is written with. */
+  text?: string;
+  links?: boolean;
+}
+
+/** What a sweep would hide, and whom it would mute. */
+export interface Sweep {
+  /** For `room.act("sweep", …)`, until `ends`. */
+  sweep: string;
+  ends: number;
+  comments: number;
+  users: number;
+  /** How many have said something in that time, the staff aside. */
+  of: number;
+  /** More than a fifth of them are concerned: the act takes `sure`. */
+  sure?: true;
+  /** The latest 20. */
+  samples: Omit<Comment, "history">[];
+  /** There is more: sweep again behind it. */
+  partial?: true;
+  /** Of whom nobody knows whether they are new: they were left. */
+  unknown?: number;
+}
+
+/** What the staff may know of somebody. */
+export interface Person {
+  user: User;
+  first_seen?: number;
+  since?: number;
+  /** Connections; 0: they are not there. */
+  devices: number;
+  /** The latest first. */
+  comments: (Omit<Comment, "history" | "text"> & { text: string; event?: string; removed?: true })[];
+  acts: Entry[];
+  /** More was said in the room lately than was looked through. */
+  partial?: true;
+}
+
 /** An event of the application. */
 export interface AppEvent {
   type: "event";
@@ -261,6 +345,10 @@ export interface Acts {
   unban: { user: string; all_rooms?: boolean };
   warn: { user: string } & Lasting;
   trust: { user: string } & Lasting;
+  /** Hides what a dry run has found (`room.sweep`), and mutes who has said it, unless they are spared. */
+  sweep: { sweep: string; sure?: boolean; spare?: boolean } & Lasting;
+  /** About a user, for the staff. */
+  note: { user: string; text: string };
   undo: { act: string };
   ack: { act: string };
 }
@@ -351,6 +439,8 @@ export interface Events {
   gap: Gap;
   removed: Removed;
   restored: Restored;
+  /** To the staff: an act was done or undone. */
+  moderation: Moderation;
   event: AppEvent;
   status: Status;
   /** What went wrong without being the answer to a comment. */
@@ -398,6 +488,12 @@ export interface Connection {
    * cannot be read. Go on with `cursor` until there is none. Who stays meanwhile is in exactly one page.
    */
   members(options?: MembersOptions | null): Promise<MembersPage>;
+  /** Reads a page of the log of moderation, the latest first, for the staff. Go on with `cursor` until there is none. */
+  moderation(options?: { limit?: number; cursor?: string; allRooms?: boolean; signal?: AbortSignal } | null): Promise<{ entries: Entry[]; cursor: string | undefined }>;
+  /** Reads what the staff may know of a user. */
+  person(user: string, options?: { signal?: AbortSignal } | null): Promise<Person>;
+  /** Makes the dry run of a sweep, which changes nothing. `act("sweep", { sweep })` does it. */
+  sweep(wanted: Sweeping, options?: { signal?: AbortSignal } | null): Promise<Sweep>;
   /** Leaves for good. */
   close(): void;
 }

@@ -20,6 +20,7 @@ import { Outbox } from "./outbox.js";
 import { browser, steadyClock } from "./platform.js";
 import { KanseiError, asToken, commentRequest, eventRequest, refusal, whole } from "./request.js";
 import { Seen } from "./seen.js";
+import { moderation, person, sweep } from "./staff.js";
 import { measure } from "./text.js";
 import { toldBy, toldMs, whyNot } from "./why.js";
 
@@ -142,9 +143,18 @@ class Connection {
     return this.#outbox.add(request, timeoutMs ?? undefined);
   }
 
-  async members(options) {
+  async members(options) { return this.#ask(members, options ?? {}); }
+
+  async moderation(options) { return this.#ask(moderation, options ?? {}); }
+
+  async person(user, options) { return this.#ask(person, user, options ?? {}); }
+
+  async sweep(wanted, options) { return this.#ask(sweep, wanted, options ?? {}); }
+
+  // ask has f make a request over HTTP.
+  async #ask(f, ...rest) {
     if (this.#token === undefined && this.#o.getToken) this.#token = await this.#o.getToken();
-    return members(this.#p, this.#addresses.room, this.#token == null ? undefined : asToken(this.#token), options ?? {});
+    return f(this.#p, this.#addresses.room, this.#token == null ? undefined : asToken(this.#token), ...rest);
   }
 
   close() { this.#end("closed"); }
@@ -425,6 +435,7 @@ class Connection {
       case "comments": return this.#onComments(m);
       case "viewers":
       case "state":
+      case "moderation":
       case "removed":
       case "restored": return this.#emit(m.type, m);
       case "event": return this.#onEvent(m);

@@ -16,7 +16,7 @@ function golden(dir) {
 
 const KNOWN = new Set(["welcome", "comments", "viewers", "state", "ok", "error", "gap", "beat", "reconnect", "you", "renew", "removed", "restored", "event"]);
 
-const ACTS = new Set(["remove", "clear", "mute", "unmute", "ban", "unban", "warn", "trust", "undo", "ack"]);
+const ACTS = new Set(["remove", "clear", "mute", "unmute", "ban", "unban", "warn", "trust", "undo", "ack", "sweep", "note"]);
 
 for (const dir of ["server", "future"]) {
   test(`what servers send: ${dir}`, async (t) => {

@@ -55,6 +55,17 @@ const event: Promise<{ id: string }> = room.event("gift", { data: { amount: 5 },
 void event;
 // @ts-expect-error no audience
 room.event("gift", { audience: "mods" });
+room.on("moderation", ({ entry }) => entry.undone?.by.id ?? entry.sweep?.text);
+const swept: Promise<string> = room.sweep({ last_ms: 60_000, guests: true }).then((s) => s.sweep);
+void swept;
+// @ts-expect-error it looks at some time
+room.sweep({ guests: true });
+room.act("sweep", { sweep: "id", until: "broadcast", sure: true });
+room.act("note", { user: "u", text: "first time" });
+const log: Promise<string | undefined> = room.moderation({ limit: 10 }).then((p) => p.entries[0]?.user?.id ?? p.cursor);
+void log;
+const seen: Promise<number | undefined> = room.person("u").then((p) => p.first_seen);
+void seen;
 room.on("event", (e) => e.past || e.data?.amount);
 room.on("removed", (m) => m.ids?.length);
 room.on("restored", (m) => m.items.length);
