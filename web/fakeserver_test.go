@@ -45,6 +45,10 @@ type fakeServer struct {
 	lists    int // times that a page of members was asked for
 	noList   int // HTTP status in place of one; 0: none
 	stopped  int // times that the demo was stopped
+	entries  []protocol.Entry
+	people   map[string]protocol.Person
+	found    protocol.Sweep
+	sweeps   []protocol.SweepQuery // that were asked for
 	seq      int
 }
 
@@ -81,6 +85,28 @@ func newFakeServer(t *testing.T, cfg Config) *fakeServer {
 	})
 	mux.HandleFunc("GET /v1/rooms/{room}", s.getRoom)
 	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.getViewers)
+	mux.HandleFunc("GET /v1/rooms/{room}/moderation", func(w http.ResponseWriter, r *http.Request) {
+		s.tells(w, func() any {
+			page := protocol.ModerationLog{Entries: s.entries}
+			if r.URL.Query().Get("cursor") == "" && len(s.entries) > 2 {
+				page = protocol.ModerationLog{Entries: s.entries[:2], Cursor: "older"}
+			} else if len(s.entries) > 2 {
+				page.Entries = s.entries[2:]
+			}
+			return page
+		})
+	})
+	mux.HandleFunc("GET /v1/rooms/{room}/users/{user}", func(w http.ResponseWriter, r *http.Request) {
+		s.tells(w, func() any { return s.people[r.PathValue("user")] })
+	})
+	mux.HandleFunc("POST /v1/rooms/{room}/sweeps", func(w http.ResponseWriter, r *http.Request) {
+		var q protocol.SweepQuery
+		_ = json.NewDecoder(r.Body).Decode(&q) // of the page
+		s.tells(w, func() any {
+			s.sweeps = append(s.sweeps, q)
+			return s.found
+		})
+	})
 	mux.HandleFunc("OPTIONS /v1/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Access-Control-Allow-Headers", "Authorization")
@@ -166,6 +192,14 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 			}
 		}
 	}
+}
+
+// tells answers with JSON.
+func (s *fakeServer) tells(w http.ResponseWriter, what func() any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(what()) // the page is gone
 }
 
 // act does an act, whatever it is: what it removes is gone.

@@ -3,7 +3,7 @@
 import { KanseiError } from "./request.js";
 import { toldMs } from "./why.js";
 
-const ANSWER_MS = 15_000;
+const ASK_MS = 15_000;
 const CODES = { 401: "unauthorized", 403: "forbidden", 404: "no_room", 429: "rate_limited" };
 
 /**
@@ -12,7 +12,7 @@ const CODES = { 401: "unauthorized", 403: "forbidden", 404: "no_room", 429: "rat
  */
 export async function ask(platform, url, token, what, { body, signal } = {}) {
   const abort = new AbortController();
-  const timer = platform.setTimeout(() => abort.abort(), ANSWER_MS);
+  const timer = platform.setTimeout(() => abort.abort(), ASK_MS);
   const stop = () => abort.abort(signal.reason);
   if (signal?.aborted) stop();
   signal?.addEventListener("abort", stop, { once: true });

@@ -1,10 +1,11 @@
 // Moderation: what is done about the chosen comment, with one tap or key, and how the room is run.
 
-import { $, disable, has, isDisabled, say, setText } from "./page.js";
+import { $, disable, isDisabled, say, setText } from "./page.js";
+import { failed } from "./modlog.js";
 
 const MUTE_MS = 600_000;
 const UNDOABLE = 50; // acts that may be undone one after the other
-const KEYS = { r: "remove", m: "mute", b: "ban", p: "pin", u: "undo" };
+const KEYS = { r: "remove", m: "mute", b: "ban", p: "pin", c: "card", u: "undo" };
 
 /** Desk does acts while the server lets its bearer. */
 export class Desk {
@@ -13,10 +14,13 @@ export class Desk {
   #done = []; // ids of acts, the latest last
   #state = {};
   #typing = false; // the notice is being edited
+  #open; // the card of a user
 
-  constructor(room, list) {
+  /** chosen is told of the comment that is chosen; open shows the card of a user. */
+  constructor(room, list, { chosen, open }) {
     this.#room = room;
     this.#list = list;
+    this.#open = open;
     const show = (you) => {
       const may = you?.can?.includes("act") ?? false;
       $("moderation").hidden = !may;
@@ -26,7 +30,7 @@ export class Desk {
     room.on("welcome", (w) => show(w.you));
     room.on("you", show);
     room.on("state", (s) => this.#load(s));
-    list.pick((chosen) => this.#choose(chosen));
+    list.pick((comment) => { this.#choose(comment); chosen(comment); });
     this.#choose(undefined);
     for (const name of Object.values(KEYS)) $(`act-${name}`).addEventListener("click", () => this.#act(name));
     addEventListener("keydown", (e) => {
@@ -73,7 +77,7 @@ export class Desk {
 
   #choose(chosen) {
     setText($("acts-who"), chosen ? chosen.name : "");
-    for (const name of ["remove", "mute", "ban", "pin"]) disable($(`act-${name}`), !chosen);
+    for (const name of ["remove", "mute", "ban", "pin", "card"]) disable($(`act-${name}`), !chosen);
     disable($("act-undo"), this.#done.length === 0);
     setText($("acts-note"), chosen ? "" : say("acts_all"));
   }
@@ -83,6 +87,7 @@ export class Desk {
     const chosen = this.#list.selected;
     const reason = $("act-reason").value.trim() || undefined;
     const undone = this.#done.at(-1);
+    if (name === "card") return this.#open(chosen.user);
     const note = (text) => setText($("acts-note"), text);
     note(say("act_doing"));
     try {
@@ -120,8 +125,4 @@ export class Desk {
       return false;
     }
   }
-}
-
-function failed(err) {
-  return say("act_failed", { why: say(has(`err_${err.code}`) ? `err_${err.code}` : "err_other") });
 }

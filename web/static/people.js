@@ -17,9 +17,10 @@ export class People {
   #running = false;
   #users = [];
   #more = false;
+  #open; // what shows the card of a user; there may be none
 
-  constructor(room, { most, again }) {
-    [this.#most, this.#pause] = [most, again];
+  constructor(room, { most, again, open }) {
+    [this.#most, this.#pause, this.#open] = [most, again, open];
     this.#room = room;
     $("people-search").addEventListener("input", () => this.#draw());
     document.addEventListener("visibilitychange", () => { if (this.#running && !document.hidden) this.#again(0); });
@@ -72,7 +73,7 @@ export class People {
   #draw() {
     const wanted = fold($("people-search").value.trim());
     const found = this.#users.filter((u) => fold(nameOf(u)).includes(wanted) || fold(u.id).includes(wanted));
-    $("people-list").replaceChildren(...found.slice(0, SHOWN).map(personLine));
+    $("people-list").replaceChildren(...found.slice(0, SHOWN).map((u) => personLine(u, this.#open)));
     setText($("people-n"), number(this.#users.length) + (this.#more ? "+" : ""));
     const more = found.length - SHOWN;
     setText($("people-more"), found.length === 0 ? say(wanted ? "people_none" : "people_empty") : more > 0 ? say("people_more", { n: more }) : "");
@@ -82,9 +83,13 @@ export class People {
 const nameOf = (u) => u.name || u.id;
 const fold = (s) => s.normalize("NFKC").toLocaleLowerCase();
 
-function personLine(u) {
+function personLine(u, open) {
   const e = make("li", "person");
-  const name = make("span", "person-name", nameOf(u));
+  const name = make(open ? "button" : "span", "person-name", nameOf(u));
+  if (open) {
+    name.type = "button";
+    name.addEventListener("click", () => open(u.id));
+  }
   name.dir = "auto";
   name.title = u.id;
   e.append(name);

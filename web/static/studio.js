@@ -3,12 +3,15 @@
 
 import { connect } from "../sdk/kansei.js";
 import { showBoard } from "./board.js";
+import { Card } from "./card.js";
 import { Composer } from "./composer.js";
 import { Crew } from "./crew.js";
 import { Desk } from "./desk.js";
 import { showLink } from "./link.js";
 import { List } from "./list.js";
+import { ModLog } from "./modlog.js";
 import { People } from "./people.js";
+import { Sweeper } from "./sweep.js";
 import { $, config, disable, isDisabled, keepToken, lastSession, number, remembered, rememberSession, root, say, setText, showState, takeToken } from "./page.js";
 
 const SECONDS = 60; // of the line of comments per second
@@ -24,7 +27,12 @@ showLink(room);
 showBoard(room);
 new Composer(room);
 new Crew(room, token);
-new Desk(room, list);
+const card = new Card(room);
+const open = (user) => card.open(user);
+const log = new ModLog(room, open);
+card.undoing((e, button) => log.undo(e, button));
+const sweeper = new Sweeper(room, list);
+new Desk(room, list, { chosen: (comment) => sweeper.chosen(comment), open });
 list.headers = token ? { Authorization: `Bearer ${token}` } : {};
 
 room.on("welcome", (w) => { list.self = w.you?.id ?? ""; });
@@ -55,7 +63,7 @@ $("token-form").addEventListener("submit", (e) => {
 
 // --- who is here
 
-const people = new People(room, { most: 5000, again: 10_000 });
+const people = new People(room, { most: 5000, again: 10_000, open });
 room.on("welcome", () => people.start());
 room.on("status", (s) => { if (s.state === "closed") people.stop(); });
 
@@ -131,7 +139,7 @@ $("settings").addEventListener("submit", async (e) => {
 const address = `${root}v1/rooms/${encodeURIComponent(config.room)}`;
 const authorization = token ? { Authorization: `Bearer ${token}` } : {};
 
-function ask(init) {
+function request(init) {
   return fetch(address, { cache: "no-store", signal: AbortSignal.timeout(15_000), ...init });
 }
 
@@ -140,7 +148,7 @@ function ask(init) {
 async function save() {
   const state = { rev, status: statusOf(), title: $("room-title").value.trim(), members: $("members").checked || undefined };
   const saved = edits;
-  const res = await ask({ method: "PUT", headers: { ...authorization, "Content-Type": "application/json" }, body: JSON.stringify(state) });
+  const res = await request({ method: "PUT", headers: { ...authorization, "Content-Type": "application/json" }, body: JSON.stringify(state) });
   if (res.ok) {
     const now = await res.json().catch(() => ({}));
     const current = { ...state, ...(now.state ?? now) };
@@ -154,7 +162,7 @@ async function save() {
   }
   if (res.status === 409) {
     // The draft stays; saving again replaces what is there now, knowingly.
-    const got = await ask({ headers: authorization });
+    const got = await request({ headers: authorization });
     if (!got.ok) return say("err_conflict");
     const { state: now } = await got.json();
     rev = now.rev ?? 0;
