@@ -34,6 +34,11 @@ func randomActs(t *testing.T, w *world, seed uint64) {
 	var acts []Act
 	pos := map[string]uint64{} // of acts
 	undone := map[string]bool{}
+	swept := func(a *Act, user string) bool { // whether it mutes somebody
+		return slices.ContainsFunc(a.Users, func(u Whom) bool { return u.User == user }) && !slices.ContainsFunc(acts, func(b Act) bool {
+			return b.User == user && slices.Contains(b.Lifts, a.ID)
+		})
+	}
 	hides := func(c spoken) bool {
 		for i := range acts {
 			a := &acts[i]
@@ -44,6 +49,10 @@ func randomActs(t *testing.T, w *world, seed uint64) {
 			switch a.Kind {
 			case protocol.TypeRemove:
 				if slices.Contains(a.IDs, c.id) {
+					return true
+				}
+			case protocol.TypeSweep:
+				if slices.Contains(a.IDs, c.id) || behind && swept(a, c.user) {
 					return true
 				}
 			case protocol.TypeClear:
@@ -105,7 +114,25 @@ func randomActs(t *testing.T, w *world, seed uint64) {
 			comments = append(comments, spoken{id, user, text, seq})
 		case k < 13 && len(comments) > 0:
 			a := Act{ID: fmt.Sprint("act", n)}
-			switch rng.IntN(5) {
+			switch rng.IntN(7) {
+			case 5:
+				a.Kind = protocol.TypeSweep
+				for range 1 + rng.IntN(3) {
+					a.IDs = append(a.IDs, comments[max(0, len(comments)-1-rng.IntN(12))].id)
+				}
+				for _, user := range users[:rng.IntN(3)] {
+					a.Users = append(a.Users, Whom{Hash: w.log.UserHash("r", user), User: user})
+				}
+			case 6:
+				a.Kind, a.User = protocol.TypeUnmute, users[rng.IntN(len(users))]
+				for i := range acts {
+					if acts[i].Kind == protocol.TypeSweep && !undone[acts[i].ID] {
+						a.Lifts = append(a.Lifts, acts[i].ID)
+					}
+				}
+				if len(a.Lifts) == 0 {
+					a.Kind, a.User = protocol.TypeClear, ""
+				}
 			case 0, 1:
 				a.Kind = protocol.TypeRemove
 				for range 1 + rng.IntN(3) {
@@ -120,9 +147,9 @@ func randomActs(t *testing.T, w *world, seed uint64) {
 					a.User = users[rng.IntN(len(users))]
 				}
 			case 4:
-				if len(acts) > 0 {
+				if one := rng.IntN(max(1, len(acts))); len(acts) > 0 && acts[one].Kind != protocol.TypeUnmute {
 					a.Kind = protocol.TypeUndo
-					a.Undoes = []string{acts[rng.IntN(len(acts))].ID}
+					a.Undoes = []string{acts[one].ID}
 				} else {
 					a.Kind = protocol.TypeClear
 				}

@@ -20,7 +20,7 @@ func (r *Room) changed(added *placed, undone []*placed) {
 		if added != nil {
 			hid = v.hide(added, r)
 		}
-		if len(undone) > 0 {
+		if len(undone) > 0 || added != nil && len(added.Lifts) > 0 {
 			v.unhide(r)
 		}
 		if len(hid) > 0 || len(v.restored) > 0 {
@@ -158,7 +158,7 @@ func (r *Room) actMessage(e *Event, v *view, live bool) (message []byte, brings 
 	}
 	var m protocol.Removed
 	switch {
-	case a.Kind == protocol.TypeUndo:
+	case a.Kind == protocol.TypeUndo, a.Kind == protocol.TypeUnmute:
 		if !live || len(v.restored) == 0 {
 			return nil, false
 		}

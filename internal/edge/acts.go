@@ -178,6 +178,8 @@ func (s *Server) undo(ctx context.Context, room *hub.Room, who *identity, u *hub
 		return protocol.ActDone{}, forbidden("the act carries out one for all rooms: undo " + there.From)
 	case is && there.Part != "":
 		return protocol.ActDone{}, forbidden("the act is a part of a sweep: undo " + there.Part)
+	case is && there.Kind == protocol.TypeUnmute: // what they have said since would be hidden
+		return protocol.ActDone{}, forbidden("that lets a user comment: mute the user anew")
 	case is && there.Kind == protocol.TypeSweep:
 		u.Undoes = append(u.Undoes, room.Parts(req.Act)...)
 	}

@@ -24,6 +24,8 @@ type LogAct struct {
 	Number   int      // that it carries; 0: none
 	Comments []string // ids
 	User     string
+	Users    []string // whom a sweep mutes
+	Lifts    []string // ids of sweeps, or parts, that do not mute User any more
 	Clear    bool
 	Ends     time.Time // zero: for good
 	Undoes   []string
@@ -62,6 +64,12 @@ func (j *Journal) verifyActs(v *Verdict, rooms map[string]*room) {
 		for _, e := range r.acts {
 			stored[e.Act.ID], numbers[e.Act.Number] = true, true
 			v.StoredActs++
+			switch e.Act.Kind {
+			case "sweep":
+				v.Sweeps++
+			case "set":
+				v.Shields++
+			}
 		}
 	}
 	for i, a := range j.acts {
@@ -103,6 +111,9 @@ func (r *room) changes(e *Entry) []change {
 			continue
 		}
 		from, to := max(r.acts[i].Seq, 1), r.undone[a.ID]
+		if lifted := r.lifted[lift{a.ID, e.Author}]; lifted > 0 && e.Seq > r.acts[i].Seq && (to == 0 || lifted < to) {
+			to = lifted
+		}
 		if to > 0 && to < from {
 			continue
 		}
@@ -121,6 +132,11 @@ func (a *LogAct) hides(e *Entry, at uint64) bool {
 	switch a.Kind {
 	case "remove":
 		return slices.Contains(a.Comments, e.ID)
+	case "sweep":
+		if before {
+			return slices.Contains(a.Comments, e.ID)
+		}
+		return slices.Contains(a.Users, e.Author) && (a.Ends.IsZero() || e.At.Before(a.Ends))
 	case "clear":
 		return before && (a.User == "" || a.User == e.Author)
 	case "mute", "ban":

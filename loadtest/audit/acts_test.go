@@ -69,6 +69,26 @@ func TestVerifyActs(t *testing.T) {
 			s.receive(v, all()...)
 			v.Restored([]Item{item(1), item(5), item(6)})
 		}, "shown 2"},
+		"swept": {func(s *story, v *Viewer) {
+			s.act(16, LogAct{ID: "a", Kind: "sweep", Comments: []string{"c2", "c5"}, Users: []string{"p"}, Ends: time.Now().Add(time.Hour)})
+			s.receive(v, all()...)
+			v.Restored([]Item{item(2), item(3)})
+		}, "shown 6"}, // the five behind it, and one that was swept
+		"swept, and let in again": {func(s *story, v *Viewer) {
+			s.act(16, LogAct{ID: "a", Kind: "sweep", Comments: []string{"c5"}, Users: []string{"p", "q"}})
+			s.act(17, LogAct{ID: "b", Kind: "unmute", User: "p", Lifts: []string{"a"}})
+			s.receive(v, all()...)
+			v.Restored([]Item{item(5)})
+		}, "shown 1"},
+		"another one is let in again": {func(s *story, v *Viewer) {
+			s.act(16, LogAct{ID: "a", Kind: "sweep", Users: []string{"p", "q"}})
+			s.act(17, LogAct{ID: "b", Kind: "unmute", User: "q", Lifts: []string{"a"}})
+			s.receive(v, all()...)
+		}, "shown 5"},
+		"swept by name alone": {func(s *story, v *Viewer) {
+			s.act(16, LogAct{ID: "a", Kind: "sweep", Comments: []string{"c5"}})
+			s.receive(v, without(5)...)
+		}, ""},
 		"said by somebody who is muted": {func(s *story, v *Viewer) {
 			s.act(16, LogAct{ID: "a", Kind: "mute", User: "p", Ends: time.Now().Add(time.Hour)})
 			s.receive(v, all()...)

@@ -34,6 +34,7 @@ type Verdict struct {
 
 	Acts, ActsRefused, ActsUnknown int // acts of moderators, as they were answered
 	StoredActs                     int // in the log
+	Sweeps, Shields                int // of these
 	LostActs                       int // acknowledged, and not in the log
 	AppearedActs                   int // refused, and in the log
 	Shown                          int // deliveries of what an act hides that the viewer had passed
@@ -116,6 +117,17 @@ type room struct {
 	at     map[Serial]int
 	acts   []Entry           // in order
 	undone map[string]uint64 // the id of an act → where it was undone first
+	lifted map[lift]uint64   // where that was first
+}
+
+// lift is a sweep, or a part of one, that does not mute a user any more.
+type lift struct{ act, user string }
+
+// first notes a place under a key, unless there is an earlier one.
+func first[K comparable](places map[K]uint64, key K, seq uint64) {
+	if had := places[key]; had == 0 || seq < had {
+		places[key] = seq
+	}
 }
 
 // verifyLog holds the log against what was sent.
@@ -124,15 +136,16 @@ func (j *Journal) verifyLog(v *Verdict, log []Entry) map[string]*room {
 	for _, e := range log {
 		r := rooms[e.Room]
 		if r == nil {
-			r = &room{at: map[Serial]int{}, undone: map[string]uint64{}}
+			r = &room{at: map[Serial]int{}, undone: map[string]uint64{}, lifted: map[lift]uint64{}}
 			rooms[e.Room] = r
 		}
 		if e.Act != nil {
 			r.acts = append(r.acts, e)
 			for _, id := range e.Act.Undoes {
-				if r.undone[id] == 0 || e.Seq < r.undone[id] {
-					r.undone[id] = e.Seq
-				}
+				first(r.undone, id, e.Seq)
+			}
+			for _, id := range e.Act.Lifts {
+				first(r.lifted, lift{id, e.Act.User}, e.Seq)
 			}
 			continue
 		}
@@ -406,8 +419,8 @@ func (v *Verdict) actLine() string {
 	if v.Acts+v.ActsRefused+v.ActsUnknown == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d acts of moderators were acknowledged, %d refused, %d unknown; the log holds %d, which hide %d comments in the end\n",
-		v.Acts, v.ActsRefused, v.ActsUnknown, v.StoredActs, v.Hidden)
+	return fmt.Sprintf("%d acts of moderators were acknowledged, %d refused, %d unknown; the log holds %d, %d sweeps and %d changes of the shield among them, which hide %d comments in the end\n",
+		v.Acts, v.ActsRefused, v.ActsUnknown, v.StoredActs, v.Sweeps, v.Shields, v.Hidden)
 }
 
 // String says what was found, a line a kind.

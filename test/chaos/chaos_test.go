@@ -52,6 +52,9 @@ func TestChaos(t *testing.T) {
 	if v := r.Verdict; v.Acts < 50 || v.Hidden < 20 {
 		t.Errorf("%d acts, %d comments hidden: next to nothing was moderated", v.Acts, v.Hidden)
 	}
+	if v := r.Verdict; v.Sweeps < 2 || v.Shields < 4 {
+		t.Errorf("%d sweeps, %d changes of the shield", v.Sweeps, v.Shields)
+	}
 	tellLogs(t, dir)
 }
 

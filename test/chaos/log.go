@@ -120,18 +120,31 @@ func entry(got *stored) (*audit.Entry, error) {
 	case "act":
 		var a struct {
 			ID, Kind, User, Reason string
-			IDs, Undoes            []string
+			IDs, Undoes, Lifts     []string
+			Users                  []struct{ User string }
 			Ends                   int64
 			Clear                  bool
 		}
 		if err := json.Unmarshal(m.Data, &a); err != nil {
 			return nil, err
 		}
-		e.Act = &audit.LogAct{ID: a.ID, Kind: a.Kind, Comments: a.IDs, User: a.User, Clear: a.Clear, Undoes: a.Undoes}
+		e.Act = &audit.LogAct{ID: a.ID, Kind: a.Kind, Comments: a.IDs, User: a.User, Clear: a.Clear, Undoes: a.Undoes, Lifts: a.Lifts}
+		for _, u := range a.Users {
+			e.Act.Users = append(e.Act.Users, u.User)
+		}
 		_, _ = fmt.Sscanf(a.Reason, "act %d", &e.Act.Number) // other acts have no number
 		if a.Ends > 0 {
 			e.Act.Ends = time.UnixMilli(a.Ends)
 		}
+	case "state":
+		var s struct {
+			Rev   uint64
+			State struct{ Data struct{ Act int } }
+		}
+		if err := json.Unmarshal(m.Data, &s); err != nil {
+			return nil, err
+		}
+		e.Act = &audit.LogAct{ID: fmt.Sprint("rev ", s.Rev), Kind: "set", Number: s.State.Data.Act}
 	default:
 		return nil, nil
 	}

@@ -117,7 +117,7 @@ func startNode(t *testing.T, s *saboteur) (url, secret string, log *nats.Conn) {
 	tokens, err := auth.NewVerifier([]byte(secret))
 	must(t, err)
 	e := edge.New(edge.Config{
-		Hub: rooms, Log: s, Desk: desk, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
+		Hub: rooms, Log: s, Desk: desk, Moderation: roomLog, MaxSweep: 2000, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
 		ViewerRate: edge.Rate{PerS: 100, Burst: 100}, StaffRate: edge.Rate{PerS: 1000, Burst: 1000},
 		ViewerText: 200, StaffText: 1000, MaxMessage: 8192, MaxViewers: 1000, Beat: 30 * time.Second,
 		Sent: sockets.SentBytes, Metrics: edge.NewMetrics(nil), Logger: slog.New(slog.DiscardHandler),
