@@ -79,6 +79,8 @@ type Handler struct {
 	// Event tells of an event of the application. One without a cursor was published before this
 	// connection came, lasts, and holds now.
 	Event func(*protocol.Event)
+	// Moderation tells the staff of an act that was done or undone.
+	Moderation func(*protocol.Moderation)
 	// You is told that what the user is, may do, or is limited to has changed.
 	You func(*protocol.YouNow)
 	// Error is told of a refusal that answers no comment being waited for.
@@ -377,6 +379,8 @@ func (c *Client) handle(l *link, raw []byte) error {
 		err = tell(raw, h.Restored)
 	case protocol.TypeEvent:
 		err = tell(raw, h.Event)
+	case protocol.TypeModeration:
+		err = tell(raw, h.Moderation)
 	}
 	if err == nil && cursor != nil {
 		c.mu.Lock()
