@@ -29,7 +29,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"loadtest":       {"protocol", "client"},
 		"loadtest/audit": {},
 		"loadtest/crowd": {"protocol", "client", "loadtest", "loadtest/audit"},
-		"loadtest/bench": {"protocol", "loadtest"},
+		"loadtest/bench": {"protocol", "client", "loadtest"},
 		"internal/demo":  {"protocol", "client", "loadtest"},
 
 		"docs/examples/presence": {"protocol"}, // as a back end of somebody else's
