@@ -1,8 +1,6 @@
 package hub
 
 import (
-	"cmp"
-
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -31,7 +29,7 @@ func (rec *Record) Entry() protocol.Entry {
 // Logged reports whether an act has an entry of its own in the log of moderation: what the staff do, or is done to them,
 // not what users take back of their own.
 func (a *Act) Logged() bool {
-	return a.Part == "" && a.Kind != protocol.TypeUndo && cmp.Or(a.By.Role.Runs(), a.Kind != protocol.TypeRemove)
+	return a.Part == "" && a.Kind != protocol.TypeUndo && (a.By.Role.Runs() || a.Kind != protocol.TypeRemove)
 }
 
 // tellStaff tells the staff of an act that was heard, and of those that it has undone. Room.mu is held.

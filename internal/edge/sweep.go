@@ -291,7 +291,7 @@ func (s *Server) sweepUp(ctx context.Context, room *hub.Room, a *hub.Act, req *p
 		part.Users, f.Users = divide(f.Users, partUsers)
 		at, err := s.cfg.Desk.Do(ctx, room.Name(), &part)
 		if err != nil && n > 0 { // the same again goes on
-			err = fmt.Errorf("%w: part %d: %w", hub.ErrUnknownOutcome, n, err)
+			err = fmt.Errorf("%w: part %d: %s", hub.ErrUnknownOutcome, n, err.Error()) // not that nothing was done
 		}
 		if err != nil {
 			return protocol.ActDone{}, s.notDone(err)

@@ -60,10 +60,10 @@ func (c *Crowd) keepModerating(ctx context.Context, room string, rng *rand.Rand)
 		case <-ctx.Done():
 			return
 		}
-		switch k := rng.IntN(14); {
-		case k == 0:
+		switch rng.IntN(14) {
+		case 0:
 			m.shield()
-		case k == 1:
+		case 1:
 			if req := m.sweep(); req != nil {
 				m.do(req)
 			}
