@@ -106,6 +106,17 @@ func (r *Room) stands(s *Standing, d *records, opening bool) {
 	r.finishLater()
 }
 
+// leftBy has somebody look, after a while, whether all is done that belongs to an act whose event was heard. Room.mu is held.
+func (r *Room) leftBy(id string) {
+	if r.unfinished == nil {
+		r.unfinished = map[string]Standing{}
+	}
+	if _, noted := r.unfinished[id]; !noted {
+		r.unfinished[id] = Standing{ID: id, Seq: 1} // of some version
+	}
+	r.finishLater()
+}
+
 // finishAfter is how long a record waits for its event, more or less: whoever has written it is
 // about to write the event.
 const finishAfter = 15 * time.Second
@@ -137,6 +148,15 @@ func (r *Room) heardAct(e *Event, live bool) {
 	var a Act
 	if json.Unmarshal(e.Body, &a) != nil || a.ID == "" {
 		return
+	}
+	if live {
+		// Until the records say that it is entered into the log of moderation: they are not always heard.
+		if a.Kind != protocol.TypeUndo && a.Kind != protocol.TypeNote { // these have no record
+			r.leftBy(a.ID)
+		}
+		for _, id := range a.Undoes {
+			r.leftBy(id)
+		}
 	}
 	if known := r.standing.acts[a.ID]; known != nil {
 		if !known.sure { // its record was read before it

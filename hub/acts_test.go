@@ -263,11 +263,13 @@ func TestUnfinishedActsAreFinished(t *testing.T) {
 		confirmed("late")
 		w.log.does(Act{ID: "unconfirmed", Kind: protocol.TypeClear})
 		heard("unconfirmed")
+		w.log.does(Act{ID: "unheard", Kind: protocol.TypeClear}) // no record comes
+		w.log.does(Act{ID: "undo", Kind: protocol.TypeUndo, Undoes: []string{"another"}})
 		time.Sleep(25 * time.Second)
 		synctest.Wait()
 		mu.Lock()
 		slices.Sort(handed)
-		if fmt.Sprint(handed) != "[crashed never unconfirmed]" {
+		if fmt.Sprint(handed) != "[another crashed never unconfirmed unheard]" {
 			t.Errorf("handed over %v", handed)
 		}
 		mu.Unlock()

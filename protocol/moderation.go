@@ -45,6 +45,14 @@ type Entry struct {
 	Undone *Undone     `json:"undone,omitempty"`
 }
 
+// Changed is when an act was done or undone last, Unix milliseconds.
+func (e *Entry) Changed() int64 {
+	if e.Undone != nil {
+		return max(e.At, e.Undone.At)
+	}
+	return e.At
+}
+
 // Undone says who has undone an act, and when.
 type Undone struct {
 	Act string `json:"act"` // that undoes it

@@ -1,10 +1,12 @@
 package edge
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/kansei-live/kansei/hub"
@@ -45,6 +47,8 @@ func (s *Server) entries(ctx context.Context, room, whom string, before uint64, 
 			page = append(page, e)
 		}
 	}
+	// Acts are entered behind their answers: those of one moment may have overtaken each other.
+	slices.SortStableFunc(page, func(a, b protocol.Entry) int { return cmp.Compare(b.Changed(), a.Changed()) })
 	if more {
 		next = all[len(all)-1].Seq
 	}

@@ -352,7 +352,9 @@ func (d *Desk) finish(ctx context.Context, room string, s hub.Standing) error {
 	}
 	lost := kept.Seq == 0
 	if lost {
-		kept.Body = s.Body
+		if kept.Body = s.Body; s.Body == nil {
+			return nil // its time is over, or it never had one
+		}
 	}
 	var rec hub.Record
 	if err := json.Unmarshal(kept.Body, &rec); err != nil {

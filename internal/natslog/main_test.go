@@ -333,7 +333,7 @@ func sameEvents(o *observer, ids []string) error {
 		return o.wrong
 	}
 	if len(o.events) != len(ids) {
-		return fmt.Errorf("%d events, wanted %d", len(o.events), len(ids))
+		return fmt.Errorf("%d events, wanted %d; the last ones are %s", len(o.events), len(ids), bodies(o.events[max(0, len(o.events)-12):]))
 	}
 	for i, e := range o.events {
 		if want := `{"text":"` + ids[i] + `"}`; string(e.Body) != want {
@@ -341,6 +341,15 @@ func sameEvents(o *observer, ids []string) error {
 		}
 	}
 	return nil
+}
+
+// bodies are those of events.
+func bodies(events []hub.Event) []byte {
+	var all []byte
+	for _, e := range events {
+		all = fmt.Appendf(all, "%d %s, ", e.Seq, e.Body)
+	}
+	return all
 }
 
 // dial is a plain connection to a server.

@@ -111,15 +111,11 @@ func TestRepairOfWhatWasRemoved(t *testing.T) {
 	waitEvents(t, o, 5*time.Second, "a")
 	waitFresh(t, f)
 	hear := deafen(t, l, f)
-	nc := dial(t, s.ClientURL())
 	say := func(what string, n int) {
-		for i := range n {
-			if err := nc.PublishMsg(encodeDraft("kansei.log.0.r", draft1(fmt.Sprint(what, i)))); err != nil {
+		for i := range n { // and waits until it is stored: a purge up to where nothing is yet moves the end
+			if _, err := js.PublishMsg(testContext(t), encodeDraft("kansei.log.0.r", draft1(fmt.Sprint(what, i)))); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := nc.Flush(); err != nil {
-			t.Fatal(err)
 		}
 	}
 	letGo := hold(t, f)
@@ -166,16 +162,12 @@ func TestAllThatWasMissedIsRemoved(t *testing.T) {
 	waitFresh(t, f)
 	hear := deafen(t, l, f)
 	letGo := hold(t, f)
-	nc := dial(t, s.ClientURL())
 	lose := func(what string, from uint64) { // nine that begin there
 		t.Helper()
-		for i := range 9 {
-			if err := nc.PublishMsg(encodeDraft("kansei.log.0."+room, draft1(fmt.Sprint(what, i)))); err != nil {
+		for i := range 9 { // each is stored, as above
+			if _, err := js.PublishMsg(testContext(t), encodeDraft("kansei.log.0."+room, draft1(fmt.Sprint(what, i)))); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := nc.Flush(); err != nil {
-			t.Fatal(err)
 		}
 		purge(t, js, from+9)
 	}

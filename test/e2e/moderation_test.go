@@ -64,6 +64,7 @@ func TestLogOfModerationThroughKills(t *testing.T) {
 	for round := range 4 {
 		var mu sync.Mutex
 		var all sync.WaitGroup
+		answered := 0
 		for i := range 20 {
 			all.Go(func() {
 				var act protocol.ActDone
@@ -72,6 +73,7 @@ func TestLogOfModerationThroughKills(t *testing.T) {
 				}
 				mu.Lock()
 				done[act.Act] = true
+				answered++
 				mu.Unlock()
 				if i%2 == 0 && e.ask(0, http.MethodPost, "/acts", e.boss, fmt.Sprintf(`{"type":"undo","act":%q}`, act.Act), &protocol.ActDone{}) == http.StatusOK {
 					mu.Lock()
@@ -80,7 +82,11 @@ func TestLogOfModerationThroughKills(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(20+25*round) * time.Millisecond)
+		eventually(t, 30*time.Second, "some acts are done", func() bool { // in the middle of the others
+			mu.Lock()
+			defer mu.Unlock()
+			return answered >= 20 || answered >= 2+3*round && len(undone) >= round
+		})
 		if err := c.Edges[0].Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -92,14 +98,21 @@ func TestLogOfModerationThroughKills(t *testing.T) {
 	if len(done) == 0 || len(undone) == 0 {
 		t.Fatalf("%d acts were acknowledged, %d undone", len(done), len(undone))
 	}
+	missing := ""
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(missing)
+		}
+	})
 	eventually(t, 60*time.Second, "all is in the log", func() bool {
 		log := e.logged(1)
+		missing = ""
 		for id := range done {
 			if entry := log[id]; entry.Type != protocol.TypeMute || entry.By.ID != "boss" || undone[id] && entry.Undone == nil {
-				return false
+				missing += fmt.Sprintf("%s, undone %t, is logged as %+v\n", id, undone[id], entry)
 			}
 		}
-		return true
+		return missing == ""
 	})
 	t.Logf("%d acts were acknowledged, %d undone; the log has %d", len(done), len(undone), len(e.logged(0)))
 }

@@ -48,7 +48,7 @@ export function entryLine(e, { undo, open }) {
   if (e.until === "broadcast") facts.push(say("log_broadcast"));
   if (e.undone) facts.push(say("log_undone", { name: whose(e.undone.by), time: moment(e.undone.at) }));
   li.append(make("p", "entry-facts", facts.join(" · ")));
-  if (undo && !e.undone && !e.from) {
+  if (undo && !e.undone && !e.from && e.type !== "unmute") {
     const button = make("button", "tool entry-undo", say("log_undo"));
     button.type = "button";
     button.addEventListener("click", () => undo(e, button));

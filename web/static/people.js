@@ -73,7 +73,9 @@ export class People {
   #draw() {
     const wanted = fold($("people-search").value.trim());
     const found = this.#users.filter((u) => fold(nameOf(u)).includes(wanted) || fold(u.id).includes(wanted));
+    const at = document.activeElement?.closest?.("button.person-name")?.dataset.user;
     $("people-list").replaceChildren(...found.slice(0, SHOWN).map((u) => personLine(u, this.#open)));
+    if (at) ($("people-list").querySelector(`button[data-user="${CSS.escape(at)}"]`) ?? $("people-list")).focus({ preventScroll: true });
     setText($("people-n"), number(this.#users.length) + (this.#more ? "+" : ""));
     const more = found.length - SHOWN;
     setText($("people-more"), found.length === 0 ? say(wanted ? "people_none" : "people_empty") : more > 0 ? say("people_more", { n: more }) : "");
@@ -88,6 +90,7 @@ function personLine(u, open) {
   const name = make(open ? "button" : "span", "person-name", nameOf(u));
   if (open) {
     name.type = "button";
+    name.dataset.user = u.id;
     name.addEventListener("click", () => open(u.id));
   }
   name.dir = "auto";
