@@ -40,9 +40,15 @@ const (
 	keepBroadcast = 31 * 24 * time.Hour
 	// behind bounds what is done behind an answer.
 	behind = 15 * time.Second
+	// finishers is how many acts are finished at once.
+	finishers = 4
+	// finishTries is how often that is tried: the first time again after finishAgain, then after twice as long each time.
+	finishTries, finishAgain = 8, 15 * time.Second
 	// tries is how often a record is read again that others have changed meanwhile.
 	tries = 5
 )
+
+var errNotEntered = errors.New("it is not in the log of moderation")
 
 // Config is what a [Desk] is made of.
 type Config struct {
@@ -63,6 +69,10 @@ type Desk struct {
 
 	everywhere everywhere
 
+	mu        sync.Mutex
+	left      []unfinished
+	finishers int // that run
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -77,7 +87,9 @@ func New(cfg Config) *Desk {
 
 // Close ends what is done behind answers, and waits for it.
 func (d *Desk) Close() {
+	d.mu.Lock() // nothing is begun behind it
 	d.cancel()
+	d.mu.Unlock()
 	d.wg.Wait()
 }
 
@@ -336,13 +348,51 @@ func (d *Desk) mark(ctx context.Context, room, id string, u *hub.Act) (marked, e
 	return marked{}, fmt.Errorf("%w: %w", hub.ErrUnavailable, conflict)
 }
 
-// Finish does what is left of an act whose record was read and whose event was not heard.
-func (d *Desk) Finish(room string, s hub.Standing) {
-	d.later(func(ctx context.Context) {
-		if err := d.finish(ctx, room, s); err != nil && ctx.Err() == nil {
-			d.cfg.Logger.Warn("an act of a moderator cannot be finished: whoever opens the room next tries again", "room", room, "error", err)
+// unfinished is an act of which something may be left to do.
+type unfinished struct {
+	room   string
+	record hub.Standing
+	tries  int
+}
+
+// Finish does what is left of an act, if anything is. It returns at once: there may be thousands of them, which a few
+// goroutines see to, now and, while that fails, again.
+func (d *Desk) Finish(room string, s hub.Standing) { d.see(unfinished{room, s, 0}) }
+
+func (d *Desk) see(u unfinished) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = append(d.left, u)
+	if d.finishers < finishers && d.ctx.Err() == nil {
+		d.finishers++
+		d.wg.Go(d.finishAll) // ends when nothing is left, or with Close
+	}
+}
+
+func (d *Desk) finishAll() {
+	for {
+		d.mu.Lock()
+		if len(d.left) == 0 || d.ctx.Err() != nil {
+			d.finishers--
+			d.mu.Unlock()
+			return
 		}
-	})
+		next := d.left[0]
+		if d.left = d.left[1:]; len(d.left) == 0 {
+			d.left = nil
+		}
+		d.mu.Unlock()
+		ctx, cancel := context.WithTimeout(d.ctx, behind)
+		err := d.finish(ctx, next.room, next.record)
+		cancel()
+		switch next.tries++; {
+		case err == nil || d.ctx.Err() != nil:
+		case next.tries < finishTries:
+			time.AfterFunc(finishAgain<<(next.tries-1), func() { d.see(next) })
+		default:
+			d.cfg.Logger.Warn("an act of a moderator cannot be finished: whoever opens the room next tries again", "room", next.room, "error", err)
+		}
+	}
 }
 
 func (d *Desk) finish(ctx context.Context, room string, s hub.Standing) error {
@@ -384,8 +434,9 @@ func (d *Desk) finish(ctx context.Context, room string, s hub.Standing) error {
 	if err != nil || e == nil {
 		return err
 	}
-	if rec.Pos, rec.PosAt = seq, e.At; d.enter(ctx, room, &rec) {
-		d.confirm(ctx, room, kept, rec, life)
+	if rec.Pos, rec.PosAt = seq, e.At; !d.enter(ctx, room, &rec) {
+		return errNotEntered
 	}
+	d.confirm(ctx, room, kept, rec, life)
 	return nil
 }
