@@ -70,7 +70,7 @@ func (c *wsConn) comment(text string) string {
 // refused says something and returns why not.
 func (c *wsConn) refused(text string) map[string]any {
 	c.t.Helper()
-	c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":%q}`, text+time.Now().String(), text))
+	c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":%q}`, fmt.Sprint(time.Now().UnixNano()), text))
 	m := c.next("ok", "error")
 	if m["type"] != "error" {
 		c.t.Fatalf("%s was taken", text)

@@ -100,9 +100,8 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the order is %q", order)
 	}
 	// For the staff, and for one user.
-	for _, w := range []*wsConn{ken, eve, mod} {
-		w.told()
-	}
+	ken.knows("ken, before", `slide{"page":1}`)
+	mod.knows("mod, before", `slide{"page":1}`)
 	c.publishes(c.mod, `{"name":"note","audience":"staff"}`)
 	c.publishes(c.mod, `{"name":"won","audience":"user:ken"}`)
 	ken.knows("ken", "wonnull")

@@ -148,7 +148,7 @@ var entrances = map[string]func(t *testing.T, s subject) (bool, string){
 		if m == nil {
 			return false, how
 		}
-		c.say(fmt.Sprintf(`{"type":"comment","ref":%q,"text":"mine"}`, time.Now().String()))
+		c.say(fmt.Sprintf(`{"type":"comment","ref":"%d","text":"mine"}`, time.Now().UnixNano()))
 		answer := c.next("ok", "error")
 		if answer["type"] != "ok" {
 			return false, fmt.Sprint(answer)

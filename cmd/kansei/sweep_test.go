@@ -73,7 +73,7 @@ func TestSweep(t *testing.T) {
 	}
 	early := in("198.51.100.99", "early")
 	for until := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // until there is a key of the day
-		early.comment(time.Now().String())
+		early.comment(fmt.Sprint(time.Now().UnixNano()))
 		if _, status, _ := c.tries(c.mod, `{"last_ms":60000,"same_address_as":"early"}`); status == http.StatusOK {
 			break
 		}
