@@ -28,11 +28,14 @@ type Config struct {
 	// go on from there.
 	Since, Session string
 	Uncounted      bool
-	Compress       bool
-	HTTPClient     *http.Client
-	Header         http.Header
-	ReadLimit      int64
-	Buffers        *Buffers
+	// Watching tells whether the room can be seen, and the position of the programme, for the watch log: when the client
+	// comes, with every beat, and when [Client.Beat] is called. nil: nothing is told. It is called by any goroutine.
+	Watching   func() protocol.BeatRequest
+	Compress   bool
+	HTTPClient *http.Client
+	Header     http.Header
+	ReadLimit  int64
+	Buffers    *Buffers
 
 	// ConnectTimeout bounds an attempt, from asking for the token to the welcome; 0: 10 s.
 	ConnectTimeout time.Duration
@@ -270,7 +273,7 @@ func (c *Client) connect(ctx context.Context) (*link, ending) {
 		}
 		return nil, ending{err: err}
 	}
-	l := newLink(ctx, conn, c.cfg.ConnectTimeout-time.Since(began), since)
+	l := newLink(ctx, conn, c.cfg.ConnectTimeout-time.Since(began), since, c.watching)
 	c.attempting(began, func() { l.giveUp(errWoken) })
 	return l, ending{}
 }
@@ -293,7 +296,7 @@ func (c *Client) dial(ctx context.Context, since string) (*Conn, error) {
 	}
 	return Dial(ctx, Options{
 		URL: c.cfg.URLs[c.current], Room: c.cfg.Room, Token: c.token, Since: since, Session: c.Session(),
-		Uncounted: c.cfg.Uncounted, Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
+		Uncounted: c.cfg.Uncounted, Watching: c.watching(), Compress: c.cfg.Compress, HTTPClient: c.cfg.HTTPClient, Header: c.cfg.Header,
 		ReadLimit: c.cfg.ReadLimit, Buffers: c.cfg.Buffers,
 	})
 }

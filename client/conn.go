@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,8 @@ type Options struct {
 	// Uncounted keeps the connection out of the room's counts, if its user may be: the
 	// staff, and whose token says so.
 	Uncounted bool
+	// Watching is what is told of the viewer when it comes, as in a beat; nil: nothing.
+	Watching *protocol.BeatRequest
 	// Compress offers permessage-deflate, for what the server sends.
 	Compress bool
 	// HTTPClient makes the upgrade request; nil: [http.DefaultClient].
@@ -150,6 +153,12 @@ func (o *Options) target() (string, error) {
 	}
 	if o.Uncounted {
 		q.Set("count", "0")
+	}
+	if w := o.Watching; w != nil && w.Visible != nil {
+		q.Set("visible", map[bool]string{true: "1", false: "0"}[*w.Visible])
+	}
+	if w := o.Watching; w != nil && w.MediaMS != nil {
+		q.Set("media_ms", strconv.FormatInt(*w.MediaMS, 10))
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil

@@ -165,6 +165,10 @@ func TestAddressesArePrefixes(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", address, got, err, want)
 		}
 	}
+	seen, at := true, int64(61_000)
+	if got, err := (&Options{URL: "https://kansei.example", Room: "r", Watching: &protocol.BeatRequest{Visible: &seen, MediaMS: &at}}).target(); err != nil || got != "https://kansei.example/v1/rooms/r/ws?media_ms=61000&visible=1" {
+		t.Errorf("%s, %v", got, err)
+	}
 	if got, err := (&Options{URL: "https://kansei.example", Room: "r", Uncounted: true}).target(); err != nil || got != "https://kansei.example/v1/rooms/r/ws?count=0" {
 		t.Errorf("uncounted: %s, %v", got, err)
 	}

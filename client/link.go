@@ -19,11 +19,12 @@ import (
 // clocks run on goroutines of their own; close waits for them.
 type link struct {
 	conn  *Conn
-	ctx   context.Context // for writing; it has no end, the connection has
-	done  chan struct{}   // closed when the connection is over
-	since string          // the cursor that it came with
-	first []byte          // a message that has been read already; nil: none
-	mover func()          // goes elsewhere; set before anything is read
+	ctx   context.Context              // for writing; it has no end, the connection has
+	done  chan struct{}                // closed when the connection is over
+	since string                       // the cursor that it came with
+	first []byte                       // a message that has been read already; nil: none
+	mover func()                       // goes elsewhere; set before anything is read
+	tells func() *protocol.BeatRequest // what a beat says
 
 	session string          // of the welcome; set before the link is shared
 	limits  protocol.Limits // the same; mu guards later ones
@@ -50,8 +51,8 @@ type link struct {
 	welcomed time.Time
 }
 
-func newLink(ctx context.Context, conn *Conn, timeout time.Duration, since string) *link {
-	l := &link{conn: conn, ctx: context.WithoutCancel(ctx), done: make(chan struct{}), since: since, turn: make(chan struct{}, 1)}
+func newLink(ctx context.Context, conn *Conn, timeout time.Duration, since string, tells func() *protocol.BeatRequest) *link {
+	l := &link{conn: conn, tells: tells, ctx: context.WithoutCancel(ctx), done: make(chan struct{}), since: since, turn: make(chan struct{}, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silence = l.after(timeout, func() {
@@ -147,7 +148,11 @@ func (l *link) ask(limit time.Duration) {
 		})
 	}
 	l.mu.Unlock()
-	if err := l.send(new(protocol.BeatRequest)); err != nil {
+	beat := new(protocol.BeatRequest)
+	if w := l.tells(); w != nil {
+		beat = w
+	}
+	if err := l.send(beat); err != nil {
 		l.fail(err)
 	}
 }

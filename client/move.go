@@ -91,7 +91,7 @@ func (c *Client) successor(ctx context.Context) (*link, error) {
 		_ = conn.CloseNow() // err says why
 		return nil, err
 	}
-	next := newLink(ctx, conn, c.cfg.ConnectTimeout, since)
+	next := newLink(ctx, conn, c.cfg.ConnectTimeout, since, c.watching)
 	next.first = raw
 	return next, nil
 }

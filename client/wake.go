@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 const (
@@ -87,4 +89,23 @@ func (c *Client) attempting(began time.Time, abandon func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.attemptAt, c.abandon = began, abandon
+}
+
+// Beat sends a beat now, if there is a connection: what Config.Watching tells has changed.
+func (c *Client) Beat() {
+	c.mu.Lock()
+	l := c.link
+	c.mu.Unlock()
+	if l != nil {
+		l.probe(beatAnswer)
+	}
+}
+
+// watching is what is told of the viewer now; nil: nothing.
+func (c *Client) watching() *protocol.BeatRequest {
+	if c.cfg.Watching == nil {
+		return nil
+	}
+	w := c.cfg.Watching()
+	return &w
 }

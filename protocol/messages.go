@@ -37,6 +37,8 @@ type Welcome struct {
 	Recovered bool   `json:"recovered"`
 	BeatMS    int64  `json:"beat_ms"` // how often the viewer sends a beat
 	Limits    Limits `json:"limits"`
+	// Watch is what is kept of who watches: [WatchOff], [WatchTotals] or [WatchUsers]; empty where the room does not know it yet.
+	Watch string `json:"watch,omitempty"`
 }
 
 // You says who the server takes the viewer for.

@@ -17,6 +17,10 @@ type State struct {
 	// Broadcast counts the broadcasts of the room: a change that makes it live begins the next.
 	// 0: none has begun so.
 	Broadcast int64 `json:"broadcast,omitempty"`
+	// BeganAt and EndedAt are when the last broadcast began and ended, Unix milliseconds; 0: that is not known, or it
+	// runs.
+	BeganAt int64 `json:"began_at,omitempty"`
+	EndedAt int64 `json:"ended_at,omitempty"`
 	// Members says that the audience may list who is in the room.
 	Members bool `json:"members,omitempty"`
 
@@ -35,6 +39,7 @@ type State struct {
 	Text      int    `json:"text,omitempty"`       // code points of a viewer's comment; 0: as many as the node takes
 	Count     *bool  `json:"count,omitempty"`      // false: the audience is not told how many are here
 	KeepMS    int64  `json:"keep_ms,omitempty"`    // how long comments are kept; 0: as long as the log keeps any
+	Watch     string `json:"watch,omitempty"`      // what is kept of who watches: one of the values below; empty: what the node says
 
 	// Shield lays a preset over Mode, SlowMS, Links and DelayMS: of each the stricter one counts.
 	Shield bool `json:"shield,omitempty"`
@@ -71,6 +76,16 @@ const (
 	ModeKnown   = "known"   // those who were first seen here some time ago, or whom the staff trusts
 	ModeLocked  = "locked"  // nobody
 )
+
+// What is kept of who watches a room.
+const (
+	WatchOff    = "off"    // nothing
+	WatchTotals = "totals" // how many, and for how long; not who
+	WatchUsers  = "users"  // who, from when to when
+)
+
+// ValidWatch reports whether s says what is kept of who watches.
+func ValidWatch(s string) bool { return s == WatchOff || s == WatchTotals || s == WatchUsers }
 
 // Layer is the fields of a state that a shield lays something over.
 type Layer struct {
@@ -132,8 +147,8 @@ const minKeepMS = 60_000
 
 // stateFields are the fields of the document that this version knows, and those of its message.
 var stateFields = []string{
-	"type", "rev", "status", "title", "broadcast", "members", "starts_at", "media_url", "media_offset_ms", "notice", "pin",
-	"mode", "known_ms", "slow_ms", "delay_ms", "links", "early_chat", "text", "count", "keep_ms", "shield", "shield_preset",
+	"type", "rev", "status", "title", "broadcast", "began_at", "ended_at", "members", "starts_at", "media_url", "media_offset_ms", "notice", "pin",
+	"mode", "known_ms", "slow_ms", "delay_ms", "links", "early_chat", "text", "count", "keep_ms", "watch", "shield", "shield_preset",
 	"under", "data", "degraded",
 }
 
@@ -168,8 +183,9 @@ func EncodeRoomState(doc []byte, s State) json.RawMessage {
 
 // MergeState returns the document that takes the place of doc: doc with the fields of a patch, less
 // those that are null in it (RFC 7396, for the fields of the document itself). One that makes the room live begins
-// its next broadcast. A patch that is no object is returned as it is.
-func MergeState(doc, patch []byte) []byte {
+// its next broadcast, and one that ends that says so; at is when that is, Unix milliseconds. A patch that is no object is
+// returned as it is.
+func MergeState(doc, patch []byte, at int64) []byte {
 	var fields, change map[string]json.RawMessage
 	if json.Unmarshal(patch, &change) != nil || change == nil {
 		return patch
@@ -180,7 +196,8 @@ func MergeState(doc, patch []byte) []byte {
 	var before, after State
 	_ = json.Unmarshal(doc, &before) // nothing, or what cannot be read: no broadcast has begun
 	if IsDeleted(doc) {              // but its broadcasts are counted on
-		maps.DeleteFunc(fields, func(name string, _ json.RawMessage) bool { return name != "broadcast" })
+		kept := []string{"broadcast", "began_at", "ended_at"}
+		maps.DeleteFunc(fields, func(name string, _ json.RawMessage) bool { return !slices.Contains(kept, name) })
 		before.Status = ""
 	}
 	for name, value := range change {
@@ -196,9 +213,14 @@ func MergeState(doc, patch []byte) []byte {
 	if value, ok := fields["status"]; ok {
 		_ = json.Unmarshal(value, &after.Status)
 	}
-	if after.Status == StatusLive && before.Status != StatusLive {
-		n := before.Broadcast + 1
-		fields["broadcast"], _ = json.Marshal(n) // a number
+	number := func(name string, n int64) { fields[name], _ = json.Marshal(n) } // which cannot fail
+	switch live := after.Status == StatusLive; {
+	case live && before.Status != StatusLive:
+		number("broadcast", before.Broadcast+1)
+		number("began_at", at)
+		delete(fields, "ended_at")
+	case !live && before.Status == StatusLive && before.Broadcast > 0:
+		number("ended_at", at)
 	}
 	var b bytes.Buffer
 	appendJSON(&b, fields)
@@ -283,7 +305,7 @@ func decodePatch(p []byte) (*Patch, *Error) {
 	for name, value := range members(p) {
 		name := string(name)
 		switch {
-		case name == "broadcast" || name == "under" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
+		case name == "broadcast" || name == "began_at" || name == "ended_at" || name == "under" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
 			continue
 		case seen[name]:
 			return nil, bad("%s appears twice", name)
@@ -345,6 +367,8 @@ func wrongField(name string, value json.RawMessage) string {
 		return text("open, users, members, known or locked", func(s string) bool {
 			return slices.Contains([]string{"", ModeOpen, ModeUsers, ModeMembers, ModeKnown, ModeLocked}, s)
 		})
+	case "watch":
+		return text("off, totals or users, or left out", func(s string) bool { return s == "" || ValidWatch(s) })
 	case "links":
 		return text("none, or left out", func(s string) bool { return s == "" || s == LinksNone })
 	case "media_url":

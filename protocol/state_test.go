@@ -11,20 +11,20 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	s := State{Rev: 7, Status: StatusEnded, Title: "t"}
 	for _, c := range []struct{ doc, message, merged string }{
-		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
-		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"broadcast":1,"status":"live"}`},
+		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
 		{`{"status":"ended","title":"t","slots":3000,"later":{"a":"<b>"}}`,
 			`{"type":"state","rev":7,"status":"ended","title":"t","later":{"a":"<b>"},"slots":3000}`,
-			`{"broadcast":1,"later":{"a":"<b>"},"slots":3000,"status":"live","title":"t"}`},
+			`{"began_at":9,"broadcast":1,"later":{"a":"<b>"},"slots":3000,"status":"live","title":"t"}`},
 	} {
 		if got := string(EncodeState([]byte(c.doc), s)); got != c.message {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.message)
 		}
-		got := string(MergeState([]byte(c.doc), []byte(`{"status":"live"}`)))
+		got := string(MergeState([]byte(c.doc), []byte(`{"status":"live"}`), 9))
 		if got != c.merged || !json.Valid([]byte(got)) {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.merged)
 		}
@@ -38,16 +38,16 @@ func TestMergeState(t *testing.T) {
 		{`{"a":1,"title":"t"}`, `{"title":null}`, `{"a":1}`},
 		{`{"a":1}`, `{"a":2}`, `{"a":2}`},
 		// What makes a room live begins its next broadcast; what leaves it so does not.
-		{``, `{"status":"live"}`, `{"broadcast":1,"status":"live"}`},
+		{``, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
 		{``, `{"status":"scheduled"}`, `{"status":"scheduled"}`},
-		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"broadcast":1,"status":"live"}`},
+		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
 		{`{"broadcast":4,"status":"live"}`, `{"status":"live","title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
 		{`{"broadcast":4,"status":"live"}`, `{"title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
-		{`{"broadcast":4,"status":"live"}`, `{"status":"ended"}`, `{"broadcast":4,"status":"ended"}`},
-		{`{"broadcast":4,"status":"ended","a":1}`, `{"status":"live"}`, `{"a":1,"broadcast":5,"status":"live"}`},
+		{`{"broadcast":4,"status":"live"}`, `{"status":"ended"}`, `{"broadcast":4,"ended_at":9,"status":"ended"}`},
+		{`{"began_at":3,"broadcast":4,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"a":1,"began_at":9,"broadcast":5,"status":"live"}`},
 		// A room that was deleted is as if it had never been set, but its broadcasts are counted on.
-		{`{"broadcast":4,"status":"live","a":1}`, `{"deleted":true,"status":"ended"}`, `{"a":1,"broadcast":4,"deleted":true,"status":"ended"}`},
-		{`{"broadcast":4,"deleted":true,"status":"ended","a":1}`, `{"status":"live"}`, `{"broadcast":5,"status":"live"}`},
+		{`{"broadcast":4,"status":"live","a":1}`, `{"deleted":true,"status":"ended"}`, `{"a":1,"broadcast":4,"deleted":true,"ended_at":9,"status":"ended"}`},
+		{`{"broadcast":4,"deleted":true,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"began_at":9,"broadcast":5,"status":"live"}`},
 		{`{"broadcast":4,"deleted":true,"status":"ended","a":1}`, `{"title":"t"}`, `{"broadcast":4,"title":"t"}`},
 		// What belongs to the message is not kept.
 		{`{"rev":3}`, `{"rev":4,"type":"state","degraded":true,"title":"t"}`, `{"title":"t"}`},
@@ -56,7 +56,7 @@ func TestMergeState(t *testing.T) {
 		{`{"a":1}`, `no object`, `no object`},
 		{`{"a":1}`, `{}`, `{"a":1}`},
 	} {
-		if got := string(MergeState([]byte(c.doc), []byte(c.patch))); got != c.want {
+		if got := string(MergeState([]byte(c.doc), []byte(c.patch), 9)); got != c.want {
 			t.Errorf("%s after %s is %s, want %s", c.patch, c.doc, got, c.want)
 		}
 	}
@@ -66,11 +66,11 @@ func TestMergeState(t *testing.T) {
 func TestPutLeavesWhatIsNew(t *testing.T) {
 	t.Parallel()
 	doc := `{"status":"live","title":"t","members":true,"slow_ms":3000,"notice":"n","later":1}`
-	got := string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded})))
+	got := string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded}), 9))
 	if want := `{"later":1,"notice":"n","slow_ms":3000,"status":"ended"}`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	got = string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded, Title: "u", Members: true})))
+	got = string(MergeState([]byte(doc), PutPatch(&State{Status: StatusEnded, Title: "u", Members: true}), 9))
 	if want := `{"later":1,"members":true,"notice":"n","slow_ms":3000,"status":"ended","title":"u"}`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -97,7 +97,7 @@ func TestDecodePatch(t *testing.T) {
 	for _, patch := range []string{
 		`[]`, `{"status":null}`, `{"status":"over"}`, `{"status":1}`, `{"title":1}`, `{"mode":"x"}`, `{"slow_ms":300001}`, `{"slow_ms":-1}`,
 		`{"slow_ms":1.5}`, `{"slow_ms":"1"}`, `{"delay_ms":60001}`, `{"links":"some"}`, `{"media_url":"javascript:x"}`, `{"media_url":"https://a b"}`,
-		`{"media_url":"//x"}`, `{"early_chat":1}`, `{"count":"no"}`, `{"text":7501}`, `{"text":-1}`, `{"keep_ms":59999}`, `{"pin":"x"}`, `{"pin":{}}`,
+		`{"media_url":"//x"}`, `{"early_chat":1}`, `{"count":"no"}`, `{"text":7501}`, `{"text":-1}`, `{"keep_ms":59999}`, `{"watch":"all"}`, `{"pin":"x"}`, `{"pin":{}}`,
 		`{"pin":{"id":"x71qd","text":"x"}}`, `{"pin":{"id":"X"}}`, `{"pin":{"id":1}}`, `{"title":"a","title":"b"}`, `{"rev":-1}`, `{"rev":"1"}`,
 		`{"data":"` + strings.Repeat("x", MaxData) + `"}`, `{"starts_at":-1}`, `{"shield":1}`, `{"shield_preset":[]}`, `{"shield_preset":{"mode":"shut"}}`, `{"shield_preset":{"title":"x"}}`,
 		`{"shield_preset":{"slow_ms":1,"slow_ms":2}}`, `{"shield_preset":{"slow_ms":300001}}`,
@@ -125,7 +125,7 @@ func TestStateFields(t *testing.T) {
 	}
 	// Each has a check: one that is no string, number, object or truth value is refused, but for data.
 	for _, name := range stateFields {
-		if name != "type" && name != "rev" && name != "broadcast" && name != "under" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
+		if name != "type" && name != "rev" && name != "broadcast" && name != "began_at" && name != "ended_at" && name != "under" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
 			t.Errorf("%s is not checked", name)
 		}
 	}

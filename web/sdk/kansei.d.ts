@@ -82,7 +82,12 @@ export interface Welcome {
   beat_ms: number;
   /** `text`: code points after NFC; `per_s` and `burst`: comments. */
   limits: Limits;
+  /** What is kept of who watches; absent: the server does not know yet. */
+  watch?: Watch;
 }
+
+/** What is kept of who watches: nothing, how many and for how long, or who. */
+export type Watch = "off" | "totals" | "users";
 
 /** Who the server takes one for. */
 export interface You {
@@ -158,6 +163,9 @@ export interface State {
   status: "scheduled" | "live" | "ended";
   title?: string;
   broadcast?: number;
+  /** When the last broadcast began and ended, Unix milliseconds. */
+  began_at?: number;
+  ended_at?: number;
   members?: true;
   starts_at?: number;
   media_url?: string;
@@ -174,6 +182,8 @@ export interface State {
   text?: number;
   count?: false;
   keep_ms?: number;
+  /** What is kept of who watches; absent: what the server says. */
+  watch?: Watch;
   /** A shield is on: `mode`, `slow_ms`, `links` and `delay_ms` are what counts under it. */
   shield?: true;
   /** To the staff: what the shield lays over the state, where that is the room's own. */

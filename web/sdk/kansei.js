@@ -32,6 +32,7 @@ const CONNECT_MS = 15_000; // from the attempt to the welcome
 const MOVE_MS = 5_000; // the same while there is still another connection
 const ANSWER_MS = 10_000; // for the answer to a beat
 const PROBE_MS = 3_000; // for the same when the network or the page has just come back
+const VISIBLE_MS = 1_000; // at least so far apart are beats that tell that the page was hidden or shown
 const SLEPT_MS = 1_000; // a timer that is later than this says that the page slept
 const STABLE_MS = 10_000; // a connection that lasted this long starts the backoff anew
 const WAKE_MS = 1_000; // attempts because of wake-ups are at least this far apart
@@ -82,6 +83,9 @@ class Connection {
   #beatTimer;
   #answerTimer;
   #answerDue;
+  #told; // whether the page could be seen, as the server was told last
+  #toldAt = -VISIBLE_MS;
+  #visibleTimer;
 
   #token;
   #refusedTokens = 0;
@@ -110,7 +114,7 @@ class Connection {
     listen(platform.window, "online", () => this.#wake());
     listen(platform.window, "offline", () => this.#wake());
     listen(platform.window, "pageshow", (e) => e.persisted && this.#wake());
-    listen(platform.document, "visibilitychange", () => platform.visible() && this.#wake());
+    for (const type of ["visibilitychange", "enterpictureinpicture", "leavepictureinpicture"]) listen(platform.document, type, () => this.#look(true));
     // Later, so that the caller's listeners see everything from the start.
     this.#timer = platform.setTimeout(() => this.#open(), 0);
   }
@@ -207,6 +211,11 @@ class Connection {
     if (this.#cursor) url.searchParams.set("since", this.#cursor);
     if (this.#session) url.searchParams.set("session", this.#session);
     if (this.#o.count === false) url.searchParams.set("count", "0");
+    // A page that is opened in the background has no event to tell of.
+    this.#told = this.#p.visible();
+    url.searchParams.set("visible", this.#told ? "1" : "0");
+    const mediaMs = whole(this.#o.mediaMs?.());
+    if (mediaMs !== undefined) url.searchParams.set("media_ms", mediaMs);
     const protocols = [SUBPROTOCOL];
     if (this.#token) protocols.push(`bearer.${this.#token}`);
     const ws = new this.#p.WebSocket(url.href, protocols);
@@ -383,6 +392,18 @@ class Connection {
     this.#p.warn?.(`kansei: ${text}`);
   }
 
+  // look sees to it that the server knows whether the page can be seen. back says that the page has just come back.
+  #look(back = false) {
+    const visible = this.#p.visible();
+    this.#p.clearTimeout(this.#visibleTimer);
+    if (!this.#welcomed || (visible && back && this.#told)) return back && visible && this.#wake();
+    if (this.#told === visible) return;
+    const wait = this.#toldAt + VISIBLE_MS - this.#p.now();
+    if (wait > 0) this.#visibleTimer = this.#p.setTimeout(() => this.#look(back), wait); // it may be back in a moment
+    else if (visible && back) this.#wake();
+    else this.#beat(ANSWER_MS);
+  }
+
   // wake looks after the connection when the network or the page has come back.
   #wake() {
     const now = this.#p.now();
@@ -412,7 +433,7 @@ class Connection {
   }
 
   #clearTimers() {
-    for (const t of [this.#timer, this.#moveTimer, this.#beatTimer, this.#answerTimer]) this.#p.clearTimeout(t);
+    for (const t of [this.#timer, this.#moveTimer, this.#beatTimer, this.#answerTimer, this.#visibleTimer]) this.#p.clearTimeout(t);
     this.#answerTimer = undefined;
   }
 
@@ -500,6 +521,7 @@ class Connection {
     // The first one at any time, so that viewers who came at once don't beat at once.
     beatIn(every * (0.5 + this.#p.random() / 2));
     this.#outbox.connected(this.#socket, m.session, m.limits);
+    this.#look(); // what was told when the connection was begun may have changed
   }
 
   #onComments(m) {
@@ -537,7 +559,9 @@ class Connection {
 
   // beat asks whether the server is there; it must answer within limit.
   #beat(limit, again = false) {
-    const beat = { type: "beat", visible: this.#p.visible(), media_ms: whole(this.#o.mediaMs?.()) };
+    this.#told = this.#p.visible();
+    this.#toldAt = this.#p.now();
+    const beat = { type: "beat", visible: this.#told, media_ms: whole(this.#o.mediaMs?.()) };
     try {
       this.#socket.send(JSON.stringify(beat));
     } catch {

@@ -12,7 +12,7 @@ export function browser() {
     setTimeout: (f, ms) => g.setTimeout(f, ms),
     clearTimeout: (t) => g.clearTimeout(t),
     online: () => g.navigator?.onLine !== false,
-    visible: () => g.document?.visibilityState !== "hidden",
+    visible: () => g.document?.visibilityState !== "hidden" || Boolean(g.document.pictureInPictureElement || g.documentPictureInPicture?.window),
     window: g.addEventListener ? g : undefined,
     document: g.document,
     warn: (text) => g.console?.warn(text),

@@ -19,7 +19,7 @@ test("what is no list of addresses is refused", () => {
 
 test("it begins with the first address, and goes on to the next after each loss and each failure", async () => {
   const { world } = await join({ urls });
-  assert.equal(world.socket.url.href, "wss://a.test/v1/rooms/r/ws");
+  assert.equal(world.socket.url.href, "wss://a.test/v1/rooms/r/ws?visible=1");
   world.socket.end();
   await attempt(world);
   world.socket.open();
@@ -27,11 +27,11 @@ test("it begins with the first address, and goes on to the next after each loss 
   world.socket.say(comments("c1", ["1"]));
   world.socket.end(4408);
   await attempt(world);
-  assert.equal(world.socket.url.href, "wss://c.test/v1/rooms/r/ws?since=c1&session=session-0123456789");
+  assert.equal(world.socket.url.href, "wss://c.test/v1/rooms/r/ws?since=c1&session=session-0123456789&visible=1");
   await world.pass(15_000); // no welcome comes
   await attempt(world);
   assert.equal(hosts(world), "abca");
-  assert.equal(world.sockets[1].url.href, "ws://b.test:8080/live/v1/rooms/r/ws");
+  assert.equal(world.sockets[1].url.href, "ws://b.test:8080/live/v1/rooms/r/ws?visible=1");
 });
 
 test("the wait grows when all addresses have failed", async () => {

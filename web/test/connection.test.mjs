@@ -9,13 +9,13 @@ const ids = (of) => of("comments").flatMap((m) => m.items.map((c) => c.id));
 
 test("the address: base, prefix, room, cursor, session", async () => {
   for (const [options, want] of [
-    [{ url: "https://kansei.test" }, "wss://kansei.test/v1/rooms/r/ws"],
-    [{ url: "http://kansei.test:8080/live/" }, "ws://kansei.test:8080/live/v1/rooms/r/ws"],
-    [{ url: "ws://127.0.0.1:1" }, "ws://127.0.0.1:1/v1/rooms/r/ws"],
-    [{ url: undefined, host: "kansei.test" }, "wss://kansei.test/v1/rooms/r/ws"],
-    [{ url: undefined, host: "localhost:8080" }, "ws://localhost:8080/v1/rooms/r/ws"],
-    [{ url: undefined, host: "[::1]:8080" }, "ws://[::1]:8080/v1/rooms/r/ws"],
-    [{ since: "abc_-1", session: "session-0123456789" }, "wss://kansei.test/v1/rooms/r/ws?since=abc_-1&session=session-0123456789"],
+    [{ url: "https://kansei.test" }, "wss://kansei.test/v1/rooms/r/ws?visible=1"],
+    [{ url: "http://kansei.test:8080/live/" }, "ws://kansei.test:8080/live/v1/rooms/r/ws?visible=1"],
+    [{ url: "ws://127.0.0.1:1" }, "ws://127.0.0.1:1/v1/rooms/r/ws?visible=1"],
+    [{ url: undefined, host: "kansei.test" }, "wss://kansei.test/v1/rooms/r/ws?visible=1"],
+    [{ url: undefined, host: "localhost:8080" }, "ws://localhost:8080/v1/rooms/r/ws?visible=1"],
+    [{ url: undefined, host: "[::1]:8080" }, "ws://[::1]:8080/v1/rooms/r/ws?visible=1"],
+    [{ since: "abc_-1", session: "session-0123456789" }, "wss://kansei.test/v1/rooms/r/ws?since=abc_-1&session=session-0123456789&visible=1"],
   ]) {
     const { world, room } = await join(options);
     assert.equal(world.socket.url.href, want);

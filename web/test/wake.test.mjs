@@ -33,9 +33,11 @@ test("online and visible again: back at once, or a quick look at what seems aliv
 
   const seemsAlive = world.socket;
   await world.setVisible(false);
-  assert.equal(seemsAlive.sentOf("beat").length, 0);
+  assert.deepEqual(seemsAlive.sentOf("beat").map((b) => b.visible), [false]);
   await world.setVisible(true);
-  assert.equal(seemsAlive.sentOf("beat").length, 1);
+  assert.equal(seemsAlive.sentOf("beat").length, 1, "not at once: it may be gone in a moment");
+  await world.pass(1000);
+  assert.deepEqual(seemsAlive.sentOf("beat").map((b) => b.visible), [false, true]);
   await world.pass(2999);
   assert.equal(of("status").at(-1).state, "live");
   await world.pass(1);
@@ -245,4 +247,34 @@ test("a wake-up makes no wait longer", async () => {
   assert.deepEqual([of("status").at(-1).state, of("status").at(-1).retryInMs], ["reconnecting", 200]);
   await world.pass(200);
   assert.equal(world.sockets.length, 2);
+});
+
+test("the server knows whether the page can be seen: at the start, when it changes, and not more than once a second", async () => {
+  const world = new World();
+  world.isVisible = false;
+  const { room } = await join({ mediaMs: () => 1234 }, world);
+  assert.equal(world.socket.url.search, "?visible=0&media_ms=1234");
+  world.isVisible = true; // before the welcome: no event was of use
+  world.socket.open();
+  world.socket.say(welcome());
+  const told = () => world.socket.sentOf("beat").map((b) => b.visible);
+  assert.deepEqual(told(), [true]);
+  world.socket.say({ type: "beat", now: 1 });
+  await world.pass(1000);
+  for (let i = 0; i < 90; i++) {
+    await world.setVisible(i % 2 === 1);
+    await world.pass(10);
+  }
+  assert.deepEqual(told(), [true, false]);
+  await world.pass(1000);
+  assert.deepEqual(told(), [true, false, true]);
+  world.socket.say({ type: "beat", now: 1 });
+  await world.pass(2000);
+  await world.setVisible(false);
+  await world.pass(200);
+  await world.setVisible(true);
+  await world.setVisible(false);
+  await world.pass(1000);
+  assert.deepEqual(told(), [true, false, true, false], "nothing has changed in the end");
+  room.close();
 });
