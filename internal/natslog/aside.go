@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
@@ -60,4 +63,128 @@ func (l *Log) aside(epoch string) jetstream.StreamConfig {
 			metaEpoch: epoch, metaLayout: strconv.Itoa(knownLayout), metaReads: strconv.Itoa(readsLayout),
 		},
 	}
+}
+
+// apart is one of these streams.
+type apart struct {
+	l     *Log
+	s     *stream
+	op    string // of the metrics
+	what  string // it keeps
+	shape func(*jetstream.StreamConfig)
+}
+
+func newApart(l *Log, name, subjects, op, what string, shape func(*jetstream.StreamConfig)) *apart {
+	s := &stream{l: l, name: name, subjects: subjects, partition: -1}
+	s.domain.Store("")
+	return &apart{l, s, op, what, shape}
+}
+
+func (a *apart) config() jetstream.StreamConfig {
+	c := a.l.aside(newEpoch())
+	c.Name, c.Description, c.Subjects, c.AllowDirect = a.s.name, "Kansei: "+a.what, []string{a.s.subjects + ">"}, true
+	a.shape(&c)
+	return c
+}
+
+// violated is told of a permission that is missing, and reports whether it is one for the stream.
+func (a *apart) violated(v natsconn.Violation) bool {
+	if v.Subscribe || !strings.HasPrefix(v.Subject, a.s.subjects) && !strings.HasSuffix(v.Subject, "."+a.s.name) {
+		return false
+	}
+	denied := &natsconn.PermissionError{Subjects: v.Subject}
+	if strings.HasPrefix(v.Subject, a.s.subjects) {
+		denied.Subjects = a.s.subjects + ">"
+	}
+	a.l.conn.Refuse(v.Subject, denied)
+	return true
+}
+
+// put stores a message for a time (0: as long as the stream keeps it). Its error wraps [hub.ErrUnavailable], or [hub.ErrConflict] where the
+// headers say behind which message it comes, and another one is there.
+func (a *apart) put(ctx context.Context, subject string, body []byte, life time.Duration, h nats.Header) error {
+	if life > 0 {
+		h[headerTTL] = lifeHeader(life)[headerTTL]
+	}
+	err := a.l.storeAside(ctx, a.op, &nats.Msg{Subject: a.s.subjects + subject, Data: body, Header: h}, a.s.name, a.config)
+	switch {
+	case err == nil:
+		return nil
+	case natsconn.IsCode(err, natsconn.CodeWrongLastSequence):
+		return fmt.Errorf("natslog: %s: %w", a.what, hub.ErrConflict)
+	}
+	return a.unavailable(err)
+}
+
+func (a *apart) unavailable(err error) error {
+	return fmt.Errorf("natslog: %s: %w: %w", a.what, hub.ErrUnavailable, err)
+}
+
+// last is the last message of a subject, as the leader has it; nil: there is none.
+func (a *apart) last(ctx context.Context, subject string) (*record, error) {
+	rec, err := a.s.leaderGet(ctx, getRequest{LastFor: a.s.subjects + subject})
+	switch {
+	case natsconn.IsCode(err, natsconn.CodeStreamNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, a.unavailable(err)
+	}
+	return rec, nil
+}
+
+// read reads the messages of a subject behind a sequence, up to the last one that there is when the call begins; it has
+// that one's sequence, or after.
+func (a *apart) read(ctx context.Context, subject string, after uint64, each func(*record) error) (upTo uint64, err error) {
+	last, err := a.last(ctx, subject)
+	if err != nil || last == nil || last.seq <= after {
+		return after, err
+	}
+	err = a.s.read(ctx, subject, hub.Position{Seq: after}, last.seq, func(records []record, _ hub.Position) error {
+		for i := range records {
+			if records[i].seq > last.seq {
+				return nil
+			}
+			if err := each(&records[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return after, a.unavailable(err)
+	}
+	return last.seq, nil
+}
+
+// subjects are those behind the stream's own part that have messages, and how many each has.
+func (a *apart) subjects(ctx context.Context, filter string) (map[string]uint64, error) {
+	all := map[string]uint64{}
+	for {
+		request := struct {
+			Filter string `json:"subjects_filter"`
+			Offset int    `json:"offset,omitempty"`
+		}{a.s.subjects + filter, len(all)}
+		info, err := natsconn.API[streamSubjects](ctx, a.l.conn, opInfo, a.l.cfg.api()+"STREAM.INFO."+a.s.name, request, nil)
+		switch {
+		case natsconn.IsCode(err, natsconn.CodeStreamNotFound):
+			return nil, nil
+		case err != nil:
+			return nil, a.unavailable(err)
+		}
+		before := len(all)
+		for subject, n := range info.State.Subjects {
+			all[strings.TrimPrefix(subject, a.s.subjects)] = n
+		}
+		if len(all) == before || len(all) >= info.Total {
+			return all, nil
+		}
+	}
+}
+
+// streamSubjects is what is read of an answer that lists subjects.
+type streamSubjects struct {
+	Total int `json:"total"`
+	State struct {
+		Subjects map[string]uint64 `json:"subjects"`
+	} `json:"state"`
 }

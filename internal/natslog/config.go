@@ -31,6 +31,8 @@ type Config struct {
 	NeverCreate bool
 	// MaxAge is how long events are kept; default 7 days, at least 1 second.
 	MaxAge time.Duration
+	// WatchAge is how long rows of the watch log are kept; default 30 days.
+	WatchAge time.Duration
 	// DayKeys has the log keep the keys under which addresses are hashed: see [Log.Origin].
 	DayKeys bool
 	// HistoryWindow is how old a room's last event may be for a first report to
@@ -72,6 +74,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Partitions, 1)
 	setDefault(&c.Replicas, 1)
 	setDefault(&c.MaxAge, 7*24*time.Hour)
+	setDefault(&c.WatchAge, 30*24*time.Hour)
 	setDefault(&c.HistoryWindow, 24*time.Hour)
 	setDefault(&c.AppendTimeout, 12*time.Second)
 	setDefault(&c.RequestTimeout, 2*time.Second)

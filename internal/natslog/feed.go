@@ -28,8 +28,12 @@ func (l *Log) feed() jetstream.StreamConfig {
 // TellPresence stores a batch of joins and leaves of a room for back ends. The same id within two
 // minutes is stored once. The stream is made when it is not there.
 func (l *Log) TellPresence(ctx context.Context, room, id string, body []byte) error {
+	return l.tellFeed(ctx, "presence."+room, id, body)
+}
+
+func (l *Log) tellFeed(ctx context.Context, subject, id string, body []byte) error {
 	names := naming{l.cfg.Prefix}
-	m := &nats.Msg{Subject: names.feedSubjects() + "presence." + room, Data: body, Header: nats.Header{headerID: {id}}}
+	m := &nats.Msg{Subject: names.feedSubjects() + subject, Data: body, Header: nats.Header{headerID: {id}}}
 	if err := l.storeAside(ctx, opFeed, m, names.feedStream(), l.feed); err != nil {
 		return fmt.Errorf("natslog: the feed for back ends: %w: %w", hub.ErrUnavailable, err)
 	}

@@ -42,7 +42,9 @@ type Log struct {
 	state    *stream
 	table    *Table
 	days     *dayKeys
-	modlog   *modlog
+	modlog   *apart
+	watch    *apart
+	archive  *apart
 	keeping  [buckets]sync.Mutex // one bucket of standing records of all rooms each
 
 	closing atomic.Bool
@@ -78,7 +80,7 @@ func Open(cfg Config) (*Log, error) {
 	}
 	l.state = newStream(l, names.stateStream(), -1, names.stateSubjects(), "state")
 	l.table = newTable(l)
-	l.days, l.modlog = newDayKeys(l), newModlog(l)
+	l.days, l.modlog, l.watch, l.archive = newDayKeys(l), newModlog(l), newWatch(l), newArchive(l)
 
 	// All of these end when l.ctx does, and Close waits for them.
 	l.wg.Go(func() { l.conn.Run(l.ctx) })

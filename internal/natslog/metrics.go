@@ -32,6 +32,8 @@ const (
 	opTailProbe = "tail_probe" // last messages of many rooms
 	opFeed      = "feed"       // a batch of events for back ends
 	opModlog    = "modlog"     // an entry of the log of moderation
+	opWatch     = "watch"      // a batch of the watch log
+	opArchive   = "archive"    // what is known of an archived broadcast
 	opConfig    = "config"     // an entry of the table
 	opPurge     = "purge"      // the records of a room
 	opUpdate    = "update"     // a stream is widened
@@ -58,7 +60,7 @@ type Metrics struct {
 // NewMetrics registers the metrics of a log.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opModlog, opConfig, opPurge, opUpdate}, []string{opPublish, opStranger, opMirror}),
+		nats: natsconn.NewMetrics(reg, []string{opInfo, opCreate, opLeaderGet, opDirectGet, opTailProbe, opProbe, opFeed, opModlog, opWatch, opArchive, opConfig, opPurge, opUpdate}, []string{opPublish, opStranger, opMirror}),
 		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "kansei_append_seconds",
 			Help:    "Time from an append to the room log's answer.",

@@ -2,7 +2,7 @@ package natslog
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strings"
 	"time"
 
@@ -21,49 +21,11 @@ import (
 // nobody stands for the user of an act that concerns no single one.
 const nobody = "_"
 
-// modlog is the stream.
-type modlog struct {
-	l *Log
-	s *stream
-}
-
-func newModlog(l *Log) *modlog {
+func newModlog(l *Log) *apart {
 	names := naming{l.cfg.Prefix}
-	s := &stream{l: l, name: names.modlogStream(), subjects: names.modlogSubjects(), partition: -1}
-	s.domain.Store("")
-	return &modlog{l: l, s: s}
-}
-
-// violated is told of a permission that is missing, and reports whether it is one for the log of moderation.
-func (m *modlog) violated(v natsconn.Violation) bool {
-	if v.Subscribe || !strings.HasPrefix(v.Subject, m.s.subjects) && !strings.HasSuffix(v.Subject, "."+m.s.name) {
-		return false
-	}
-	denied := &natsconn.PermissionError{Subjects: v.Subject}
-	if strings.HasPrefix(v.Subject, m.s.subjects) {
-		denied.Subjects = m.s.subjects + ">"
-	}
-	m.l.conn.Refuse(v.Subject, denied)
-	return true
-}
-
-func (m *modlog) config() jetstream.StreamConfig {
-	c := m.l.aside(newEpoch())
-	c.Name, c.Description, c.Subjects = m.s.name, "Kansei: what moderators have done", []string{m.s.subjects + ">"}
-	c.MaxMsgsPerSubject, c.AllowDirect, c.AllowMsgTTL = 1, true, true
-	return c
-}
-
-// put stores a message for a time (0: for good).
-func (m *modlog) put(ctx context.Context, subject string, body []byte, life time.Duration, h nats.Header) error {
-	if life > 0 {
-		h[headerTTL] = lifeHeader(life)[headerTTL]
-	}
-	err := m.l.storeAside(ctx, opModlog, &nats.Msg{Subject: subject, Data: body, Header: h}, m.s.name, m.config)
-	if err != nil && !natsconn.IsCode(err, natsconn.CodeWrongLastSequence) {
-		return fmt.Errorf("natslog: the log of moderation: %w: %w", hub.ErrUnavailable, err)
-	}
-	return err
+	return newApart(l, names.modlogStream(), names.modlogSubjects(), opModlog, "the log of moderation", func(c *jetstream.StreamConfig) {
+		c.MaxMsgsPerSubject, c.AllowMsgTTL = 1, true
+	})
 }
 
 // Enter implements [hub.ModerationLog].
@@ -77,8 +39,8 @@ func (l *Log) Enter(ctx context.Context, room string, e hub.LogEntry, undone boo
 	} else {
 		h[nats.ExpectedLastSubjSeqHdr] = []string{"0"}
 	}
-	err := l.modlog.put(ctx, l.modlog.s.subjects+room+".act."+whom+"."+e.ID, e.Body, life, h)
-	if !undone && natsconn.IsCode(err, natsconn.CodeWrongLastSequence) {
+	err := l.modlog.put(ctx, room+".act."+whom+"."+e.ID, e.Body, life, h)
+	if !undone && errors.Is(err, hub.ErrConflict) {
 		return nil // it is there
 	}
 	return err
@@ -114,17 +76,6 @@ func (l *Log) Entered(ctx context.Context, room, id string) (hub.LogEntry, error
 	return logEntry(rec), nil
 }
 
-func (m *modlog) last(ctx context.Context, subject string) (*record, error) {
-	rec, err := m.s.leaderGet(ctx, getRequest{LastFor: m.s.subjects + subject})
-	if natsconn.IsCode(err, natsconn.CodeStreamNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("natslog: the log of moderation: %w: %w", hub.ErrUnavailable, err)
-	}
-	return rec, nil
-}
-
 // logEntry is what a record of the stream says: its subject ends in whom and id.
 func logEntry(rec *record) hub.LogEntry {
 	parts := strings.Split(rec.subject, ".")
@@ -137,7 +88,7 @@ func logEntry(rec *record) hub.LogEntry {
 
 // KeepFound implements [hub.ModerationLog].
 func (l *Log) KeepFound(ctx context.Context, room, id string, body []byte, life time.Duration) error {
-	return l.modlog.put(ctx, l.modlog.s.subjects+room+".found."+id, body, life, nats.Header{})
+	return l.modlog.put(ctx, room+".found."+id, body, life, nats.Header{})
 }
 
 // Found implements [hub.ModerationLog].

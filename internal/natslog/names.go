@@ -14,11 +14,13 @@ type naming struct{ prefix string }
 func (n naming) logStream(partition int) string {
 	return strings.ToUpper(n.prefix) + "_LOG_" + strconv.Itoa(partition)
 }
-func (n naming) stateStream() string  { return strings.ToUpper(n.prefix) + "_STATE" }
-func (n naming) feedStream() string   { return strings.ToUpper(n.prefix) + "_FEED" }
-func (n naming) configStream() string { return strings.ToUpper(n.prefix) + "_CONFIG" }
-func (n naming) modlogStream() string { return strings.ToUpper(n.prefix) + "_MODLOG" }
-func (n naming) dayKeyStream() string { return strings.ToUpper(n.prefix) + "_DAYKEY" }
+func (n naming) stateStream() string   { return strings.ToUpper(n.prefix) + "_STATE" }
+func (n naming) feedStream() string    { return strings.ToUpper(n.prefix) + "_FEED" }
+func (n naming) configStream() string  { return strings.ToUpper(n.prefix) + "_CONFIG" }
+func (n naming) modlogStream() string  { return strings.ToUpper(n.prefix) + "_MODLOG" }
+func (n naming) watchStream() string   { return strings.ToUpper(n.prefix) + "_WATCH" }
+func (n naming) archiveStream() string { return strings.ToUpper(n.prefix) + "_ARCHIVE" }
+func (n naming) dayKeyStream() string  { return strings.ToUpper(n.prefix) + "_DAYKEY" }
 
 // logSubjects and stateSubjects are what precedes the room in the subjects of records. What
 // belongs to a room (its acts) follows the room's state, behind another dot.
@@ -38,6 +40,12 @@ func (n naming) dayKeySubjects() string { return n.prefix + ".daykey." }
 
 // modlogSubjects is what precedes the room in the subjects of the log of moderation.
 func (n naming) modlogSubjects() string { return n.prefix + ".modlog." }
+
+// watchSubjects is what precedes the room in the subjects of the watch log.
+func (n naming) watchSubjects() string { return n.prefix + ".watch." }
+
+// archiveSubjects is what precedes room and broadcast in the subjects of archived broadcasts.
+func (n naming) archiveSubjects() string { return n.prefix + ".archive." }
 
 // liveSubjects is what precedes the room in the subjects of republished records;
 // section is the partition, or "state".

@@ -41,7 +41,7 @@ const (
 func (l *Log) violated(v natsconn.Violation, _ error) bool {
 	s, denied := l.named(v)
 	if s == nil {
-		return l.table.violated(v) || l.days.violated(v) || l.modlog.violated(v)
+		return l.table.violated(v) || l.days.violated(v) || l.modlog.violated(v) || l.watch.violated(v) || l.archive.violated(v)
 	}
 	s.deny(denied)
 	if !v.Subscribe {

@@ -178,9 +178,9 @@ func (l *Log) write(ctx context.Context, s *stream, room, id string, before *rec
 			past = append(past, strconv.FormatUint(c.rev, 36)+":"+c.id)
 		}
 		h[headerPast] = []string{strings.Join(past[:min(len(past), pastChanges)], ",")}
-		body = protocol.MergeState(before.data, body)
+		body = protocol.MergeState(before.data, body, l.Now().UnixMilli())
 	} else {
-		body = protocol.MergeState(nil, body)
+		body = protocol.MergeState(nil, body, l.Now().UnixMilli())
 	}
 	type outcome struct {
 		receipt hub.Receipt
