@@ -232,7 +232,7 @@ func (s *fakeServer) setState(req *protocol.SetRequest) protocol.Message {
 	}
 	doc, _ := json.Marshal(s.state)
 	var now protocol.State
-	_ = json.Unmarshal(protocol.MergeState(doc, patch.Encode()), &now) // it is a state
+	_ = json.Unmarshal(protocol.MergeState(doc, patch.Encode(), time.Now().UnixMilli()), &now) // it is a state
 	now.Rev = s.state.Rev + 1
 	s.state = now
 	s.mu.Unlock()

@@ -37,6 +37,7 @@ import (
 	"github.com/kansei-live/kansei/internal/redispresence"
 	"github.com/kansei-live/kansei/internal/reload"
 	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/internal/watchlog"
 	"github.com/kansei-live/kansei/protocol"
 	"github.com/kansei-live/kansei/web"
 )
@@ -192,6 +193,11 @@ func (n *node) start(ctx context.Context) error {
 	}
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
+	watch := watchlog.New(watchlog.Config{
+		Now: roomLog.Now, Store: roomLog.TellWatch, Alias: func(room, user string) string { return roomLog.Origin(room, "user "+user) }, Mode: n.cfg.Watch, Beat: n.cfg.Beat,
+		Metrics: watchlog.NewMetrics(reg), Logger: n.log,
+	})
+	n.onStop("the watch log", watch.Close)
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	weights := n.cfg.Weights()
 	n.edge = edge.New(edge.Config{
@@ -209,7 +215,7 @@ func (n *node) start(ctx context.Context) error {
 		AddressRate: edge.Rate{PerS: n.cfg.RateAddress, Burst: n.cfg.BurstAddress}, RoomLimit: n.cfg.RoomLimit,
 		Weights:   edge.Weights{Guest: weights["guest"], User: weights["user"], Member: weights["member"]},
 		Addresses: addresses,
-		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Reserve: n.spare,
+		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Watch: watch, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
@@ -279,7 +285,7 @@ func orNone[T int | time.Duration](n T) T {
 func (n *node) startLog(reg *prometheus.Registry) (*natslog.Log, error) {
 	cfg := natslog.Config{
 		Name: "kansei " + n.url, Prefix: n.cfg.Prefix, Domain: n.cfg.NATSDomain, Partitions: n.cfg.LogPartitions, Replicas: n.cfg.Replicas(),
-		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer, DayKeys: n.cfg.AddressHashes,
+		NeverCreate: n.cfg.LogCreate == "never", MaxAge: n.cfg.LogMaxAge, WatchAge: n.cfg.WatchKeep, AppendTimeout: n.cfg.AppendTimeout, LiveBuffer: n.cfg.LiveBuffer, DayKeys: n.cfg.AddressHashes,
 		Metrics: natslog.NewMetrics(reg), Logger: n.log,
 	}
 	if n.cfg.NATS == "" {

@@ -119,6 +119,8 @@ type Serve struct {
 	PresenceSeen    int           `group:"presence" name:"presence-first-seen" default:"100000" help:"Users of a room of whom it is kept when they were first seen there, up to 10000000; 0 for none."`
 	PresenceKeep    time.Duration `group:"presence" name:"presence-keep" default:"720h" help:"How long that, and who was there in a broadcast, is kept of a room that nobody comes to, 1h to 8760h."`
 	PresenceExact   int           `group:"presence" name:"presence-exact" default:"10000" help:"Distinct users of a broadcast that are counted one by one, 1 to 1000000; more are estimated."`
+	Watch           string        `group:"watch-log" default:"users" help:"What is kept of who watches a room whose state does not say: off, totals or users."`
+	WatchKeep       time.Duration `group:"watch-log" default:"720h" help:"How long the rows of the watch log are kept, 1h to 8760h; what is archived stays."`
 	Members         string        `group:"access" default:"staff" help:"Who may list the members of a room: staff, or everyone who may watch it."`
 
 	Log

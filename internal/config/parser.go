@@ -253,6 +253,7 @@ func groups() []kong.Group {
 		{Key: "viewers", Title: "Viewers:"},
 		{Key: "delivery", Title: "Delivery:"},
 		{Key: "presence", Title: "Presence:"},
+		{Key: "watch-log", Title: "Watch log:"},
 		{Key: "own-log", Title: "Logging:"},
 	}
 }

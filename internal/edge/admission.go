@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/watchlog"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -211,17 +212,17 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 		blocked *protocol.Blocked
 		refused *refusal
 	)
-	limits := s.limitsOf(&came)
+	limits, watch := s.limitsOf(&came), ""
 	// The room knows its state and its acts by then, or nobody can be refused by them yet.
 	admit := func(room *hub.Room) bool {
 		refused, blocked = s.judge(room, &came)
-		limits = s.limitsIn(room, &came)
+		limits, watch = s.limitsIn(room, &came), s.watchOf(room)
 		return refused == nil
 	}
 	recovered := s.cfg.Hub.Join(r.Context(), &v.Viewer, hub.Join{
 		Room: v.room, User: v.id, Name: v.name, Role: v.role, Staff: v.role.Staff(), Uncounted: v.apart,
 		Socket: v.conn, Since: since, Wait: begin, Admit: admit,
-		Welcome: func(recovered bool) []byte { return v.welcome(&came, blocked, limits, recovered) },
+		Welcome: func(recovered bool) []byte { return v.welcome(&came, blocked, limits, watch, recovered) },
 	})
 	if refused != nil {
 		s.cfg.Metrics.refused.WithLabelValues(refused.reason).Inc()
@@ -230,9 +231,11 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 		return
 	}
 	begin() // the answer to the handshake and all that Join has to say leave together
+	s.keepWatch(r, v, watch)
 	v.settle()
 	if v.gone.Load() { // while it was joining
 		v.Leave()
+		v.watch.Leave(watchlog.EndLeft, 0)
 	}
 	s.cfg.Metrics.join(since != "", recovered, time.Since(start))
 }

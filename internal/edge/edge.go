@@ -36,6 +36,7 @@ import (
 	"github.com/kansei-live/kansei/internal/moderation"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/internal/watchlog"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -102,6 +103,7 @@ type Config struct {
 	MaxEgress int64
 	Sent      func() uint64
 	Beat      time.Duration
+	Watch     *watchlog.Tracker // keeps who watches
 	// Reserve knows whether there are descriptors for newcomers; nil: there always are.
 	Reserve *descriptors.Reserve
 

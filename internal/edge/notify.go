@@ -23,6 +23,7 @@ type change struct {
 	all     bool   // it concerns the user in all rooms
 	carry   *hub.Act
 	drop    []string // acts to undo, whose act for all rooms does not count any more
+	watch   bool     // the room knows now what is kept of who watches
 }
 
 // changes is what is to be seen to. It is unbounded, but rooms and users are noted once.
@@ -37,7 +38,7 @@ func (c *changes) add(x change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := [2]string{x.room, x.user}
-	if plain := !x.deleted && !x.all && x.carry == nil && x.drop == nil; plain {
+	if plain := !x.deleted && !x.all && !x.watch && x.carry == nil && x.drop == nil; plain {
 		if c.noted[key] {
 			return
 		}
@@ -73,6 +74,9 @@ func (s *Server) Acted(room string, a *hub.Act) {
 
 // Stated is told of a change of a room's state.
 func (s *Server) Stated(room string, before, now protocol.State) {
+	if before.Watch != now.Watch {
+		s.cfg.Watch.Set(room, now.Watch)
+	}
 	gates := func(st protocol.State) protocol.State {
 		return protocol.State{Status: st.Status, Mode: st.Mode, KnownMS: st.KnownMS, Text: st.Text}
 	}
@@ -84,7 +88,10 @@ func (s *Server) Stated(room string, before, now protocol.State) {
 }
 
 // Opened is told of a room that was opened while viewers waited in it.
-func (s *Server) Opened(room string) { s.changes.add(change{room: room}) }
+func (s *Server) Opened(room string) {
+	s.changes.add(change{room: room})
+	s.changes.add(change{room: room, watch: true})
+}
 
 // Deleted is told of a room that was deleted.
 func (s *Server) Deleted(room string) { s.changes.add(change{room: room, deleted: true}) }
@@ -110,6 +117,10 @@ func (s *Server) notify() {
 			switch {
 			case c.carry != nil:
 				s.carryOut(c.room, c.carry)
+			case c.watch:
+				if room := s.cfg.Hub.Find(c.room); room != nil {
+					s.cfg.Watch.Set(c.room, s.watchOf(room))
+				}
 			case c.drop != nil:
 				s.undoStale(c.room, c.drop)
 			default:

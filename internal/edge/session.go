@@ -9,6 +9,7 @@ import (
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/quiet"
 	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/internal/watchlog"
 	"github.com/kansei-live/kansei/protocol"
 )
 
@@ -32,7 +33,9 @@ type session struct {
 	malformed int32
 	asked     atomic.Bool // it is to be asked for a fresh token when it has its welcome
 	told      atomic.Pointer[protocol.Blocked]
-	apart     bool // it is in no count
+	apart     bool   // it is in no count
+	device    string // its class
+	watch     watchlog.View
 
 	// Of expiry; the same lock guards them.
 	due     schedule
@@ -43,7 +46,7 @@ type session struct {
 var _ socket.Handler = (*session)(nil)
 
 // welcome makes the first message for somebody who has come as p.
-func (v *session) welcome(p *identity, blocked *protocol.Blocked, limits protocol.Limits, recovered bool) []byte {
+func (v *session) welcome(p *identity, blocked *protocol.Blocked, limits protocol.Limits, watch string, recovered bool) []byte {
 	s := v.server
 	you := s.you(v.room, p)
 	you.Blocked = blocked
@@ -51,6 +54,7 @@ func (v *session) welcome(p *identity, blocked *protocol.Blocked, limits protoco
 	return protocol.Encode(&protocol.Welcome{
 		V: protocol.Version, Room: v.room, Session: v.session, You: you,
 		Now: time.Now().UnixMilli(), Recovered: recovered, BeatMS: s.cfg.Beat.Milliseconds(), Limits: limits,
+		Watch: watch,
 	})
 }
 
@@ -92,6 +96,7 @@ func (v *session) Message(p []byte) {
 	case *protocol.AuthRequest:
 		v.auth(req)
 	case *protocol.BeatRequest:
+		v.watch.Beat(req.Visible, req.MediaMS)
 		v.send(&protocol.Beat{Now: now.UnixMilli()})
 	case *protocol.UnknownRequest:
 		if req.Ref != "" {
@@ -134,6 +139,7 @@ func (v *session) Closed(cause socket.Cause) {
 	} else {
 		v.Leave()
 	}
+	v.watch.Leave(watchEnd(cause), silence(cause, v.conn))
 	v.user.detach(v)
 	v.release()
 	if v.server.dismiss(v) {

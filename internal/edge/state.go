@@ -176,7 +176,7 @@ func (s *Server) writeState(ctx context.Context, room string, patch *protocol.Pa
 		if patch.Rev != nil {
 			rev = *patch.Rev
 		}
-		if n := len(protocol.MergeState(now.Body, body)); n > protocol.MaxState {
+		if n := len(protocol.MergeState(now.Body, body, s.cfg.Log.Now().UnixMilli())); n > protocol.MaxState {
 			return hub.State{}, &protocol.Error{Code: protocol.CodeTooLong,
 				Message: fmt.Sprintf("the state would have %d bytes, at most %d are taken", n, protocol.MaxState)}
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/kansei-live/kansei/hub"
 )
@@ -131,6 +132,11 @@ func (c *Conn) Form() *hub.Form {
 		return Deflated
 	}
 	return Plain
+}
+
+// Silence is for how long nothing has been heard of the peer, to within a tick of the server.
+func (c *Conn) Silence() time.Duration {
+	return time.Duration(c.srv.wheel.now.Load()-c.heard.Load()) * c.srv.config.tick()
 }
 
 // Close ends the connection with a close frame. Only the first call counts, and
