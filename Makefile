@@ -102,4 +102,4 @@ screenshots: build ## Take the pictures of the documents anew, with the audience
 	go run ./test/shots -kansei bin/kansei -out docs
 
 clean: ## Remove what was built. Leaves ./data alone.
-	rm -rf bin .tools web/node_modules test/conformance/node_modules
+	rm -rf bin .tools web/node_modules test/conformance/node_modules test/duckdb/node_modules

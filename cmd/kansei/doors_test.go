@@ -248,7 +248,7 @@ func TestSlowReaders(t *testing.T) {
 	})
 	t.Run("a profile", func(t *testing.T) {
 		t.Parallel()
-		url := serveWith(t, n, n.edge.Ops(prometheus.NewRegistry(), nil, nil), limit)
+		url := serveWith(t, n, n.edge.Ops(prometheus.NewRegistry(), nil, nil, nil), limit)
 		if status, body := n.get(url + "/debug/pprof/trace?seconds=1"); status != 200 || len(body) == 0 {
 			t.Errorf("%d %.100q", status, body)
 		}

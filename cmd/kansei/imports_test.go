@@ -33,13 +33,15 @@ func TestImportsRunOneWay(t *testing.T) {
 		"internal/demo":  {"protocol", "client", "loadtest"},
 
 		"docs/examples/presence": {"protocol"}, // as a back end of somebody else's
-		"internal/edge":          slices.Concat([]string{"protocol", "hub", "internal/access", "internal/lasting", "internal/moderation"}, adapters, tools),
+		"internal/edge":          slices.Concat([]string{"protocol", "hub", "internal/access", "internal/lasting", "internal/moderation", "internal/watchlog"}, adapters, tools),
 
 		"internal/credentials":      {"internal/config", "internal/private"},
 		"internal/jwks":             {"internal/auth"},
 		"internal/access":           {"internal/auth"},
 		"internal/lasting":          {"hub"},
 		"internal/moderation":       {"protocol", "hub"},
+		"internal/watchlog":         {"protocol"},
+		"internal/archive":          {"protocol", "hub", "internal/redact", "internal/watchlog"},
 		"internal/natslog/natsconn": {"internal/quiet", "internal/redact"},
 	}
 	for _, a := range adapters {

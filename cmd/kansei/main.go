@@ -14,6 +14,7 @@ import (
 	"slices"
 	"syscall"
 	"time"
+	_ "time/tzdata" // time zones for CSV, where the machine has none
 
 	"github.com/alecthomas/kong"
 
@@ -29,6 +30,7 @@ type commands struct {
 	Token    tokenCommand    `cmd:"" help:"Make a token and print it."`
 	Revoke   revokeCommand   `cmd:"" help:"Revoke tokens before they end."`
 	Key      keyCommand      `cmd:"" help:"Make, list and revoke API keys of back ends."`
+	Archive  archiveCommand  `cmd:"" help:"Keep who watched broadcasts: the worker, and what can be asked of it."`
 	Settings settingsCommand `cmd:"" help:"Print every setting of a node, as Markdown."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }

@@ -198,6 +198,10 @@ func (n *node) start(ctx context.Context) error {
 		Metrics: watchlog.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the watch log", watch.Close)
+	kept, err := n.startArchive(ctx, reg, roomLog)
+	if err != nil {
+		return err
+	}
 	known := newAccess(roomLog.Table(), n.cfg.MaxTokenAge, n.log, func() { n.edge.Revoked() })
 	weights := n.cfg.Weights()
 	n.edge = edge.New(edge.Config{
@@ -215,7 +219,7 @@ func (n *node) start(ctx context.Context) error {
 		AddressRate: edge.Rate{PerS: n.cfg.RateAddress, Burst: n.cfg.BurstAddress}, RoomLimit: n.cfg.RoomLimit,
 		Weights:   edge.Weights{Guest: weights["guest"], User: weights["user"], Member: weights["member"]},
 		Addresses: addresses,
-		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Watch: watch, Reserve: n.spare,
+		MaxEgress: n.cfg.MaxEgress, Sent: sockets.SentBytes, Beat: n.cfg.Beat, Watch: watch, WatchLog: watchReader{kept.Reader}, Reserve: n.spare,
 		Metrics: metrics, Logger: n.log,
 	})
 	n.onStop("the edge", func(context.Context) error { n.edge.Close(); return nil })
@@ -256,7 +260,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	checker := health.Start(parts, health.NewMetrics(reg, names...), n.log)
 	n.onStop("the checks", func(context.Context) error { checker.Close(); return nil })
-	operators := n.edge.Ops(reg, parts, n.drain)
+	operators := n.edge.Ops(reg, parts, n.drain, kept.archiveOps())
 	n.serve("the operators' listener", ops, n.door(edge.ListenerOps, n.uses.Operator, nil, metrics), nil,
 		edge.Hosts{Names: hostNames(n.cfg.OpsHost, n.cfg.OpsListen), Flag: "ops-host", Log: n.quiet}.Handler(operators), nil)
 	// Viewers are told to reconnect elsewhere before anything is stopped.

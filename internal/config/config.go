@@ -121,7 +121,8 @@ type Serve struct {
 	PresenceExact   int           `group:"presence" name:"presence-exact" default:"10000" help:"Distinct users of a broadcast that are counted one by one, 1 to 1000000; more are estimated."`
 	Watch           string        `group:"watch-log" default:"users" help:"What is kept of who watches a room whose state does not say: off, totals or users."`
 	WatchKeep       time.Duration `group:"watch-log" default:"720h" help:"How long the rows of the watch log are kept, 1h to 8760h; what is archived stays."`
-	Members         string        `group:"access" default:"staff" help:"Who may list the members of a room: staff, or everyone who may watch it."`
+	Archive
+	Members string `group:"access" default:"staff" help:"Who may list the members of a room: staff, or everyone who may watch it."`
 
 	Log
 

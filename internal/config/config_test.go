@@ -82,7 +82,7 @@ func TestDefaults(t *testing.T) {
 		MaxText: 200, MaxTextStaff: 1000, Rate: 1, Burst: 5, RateStaff: 100, BurstStaff: 200, RateGuests: 50, BurstGuests: 200, RateAddress: 200, BurstAddress: 1000, RoomLimit: 2000, MaxSweep: 2000, MaxLasting: 64, AddressHashes: true, MaxMessage: 8192,
 		MaxViewers: 50000, MaxReadRooms: 1000, MaxPerUser: 32, MaxPerAddress: 4000, Recent: 50, RecoverMax: 10000, Beat: 30 * time.Second, Drain: 20 * time.Second, RoomRate: 500,
 		Coalesce: 90 * time.Millisecond, Ring: 256, Compress: true, PresenceLease: 6 * time.Second,
-		PresenceEvents: true, PresenceWait: 10 * time.Second, PresenceSeen: 100_000, PresenceKeep: 720 * time.Hour, PresenceExact: 10_000, Members: "staff", Watch: "users", WatchKeep: 720 * time.Hour, Rooms: []string{"any"},
+		PresenceEvents: true, PresenceWait: 10 * time.Second, PresenceSeen: 100_000, PresenceKeep: 720 * time.Hour, PresenceExact: 10_000, Members: "staff", Watch: "users", WatchKeep: 720 * time.Hour, Archive: Archive{ArchiveSilence: 10 * time.Minute, ArchiveSettle: 2 * time.Minute, ArchiveLate: time.Hour}, Rooms: []string{"any"},
 		Log: Log{LogLevel: "info", LogFormat: "text"},
 	}
 	if got := fmt.Sprintf("%+v", c.Serve.Serve); got != fmt.Sprintf("%+v", want) {

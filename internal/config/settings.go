@@ -145,6 +145,7 @@ func (s *Serve) Validate() error {
 			p.add("appeal-url", "must be an address that begins with https:// or http://, not %q", s.AppealURL)
 		}
 	}
+	s.Archive.validate(&p)
 	oneOf(&p, "watch", s.Watch, protocol.WatchOff, protocol.WatchTotals, protocol.WatchUsers)
 	within(&p, "watch-keep", s.WatchKeep, time.Hour, 365*24*time.Hour)
 	oneOf(&p, "members", s.Members, MembersStaff, MembersEveryone)

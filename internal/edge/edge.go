@@ -104,6 +104,7 @@ type Config struct {
 	Sent      func() uint64
 	Beat      time.Duration
 	Watch     *watchlog.Tracker // keeps who watches
+	WatchLog  WatchReader       // tells of it
 	// Reserve knows whether there are descriptors for newcomers; nil: there always are.
 	Reserve *descriptors.Reserve
 
@@ -171,6 +172,8 @@ func (s *Server) Register(mux *http.ServeMux) {
 	mux.HandleFunc("DELETE /v1/rooms/{room}", s.cors(s.deleteRoom))
 	mux.HandleFunc("POST /v1/rooms/{room}/acts", s.cors(s.postAct))
 	mux.HandleFunc("GET /v1/rooms/{room}/moderation", s.cors(s.getModeration))
+	mux.HandleFunc("GET /v1/rooms/{room}/watchlog", s.cors(s.getWatchLog))
+	mux.HandleFunc("GET /v1/rooms/{room}/broadcasts", s.cors(s.getBroadcasts))
 	mux.HandleFunc("POST /v1/rooms/{room}/sweeps", s.cors(s.postSweep))
 	mux.HandleFunc("GET /v1/rooms/{room}/users/{user}", s.cors(s.getPerson))
 	mux.HandleFunc("GET /v1/rooms/{room}/viewers", s.cors(s.getViewers))

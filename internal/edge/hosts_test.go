@@ -67,7 +67,7 @@ func TestHostsShown(t *testing.T) {
 func TestOpsAsksWhereRequestsComeFrom(t *testing.T) {
 	t.Parallel()
 	drained := 0
-	ops := new(Server).Ops(prometheus.NewRegistry(), nil, func() (int, time.Duration) { drained++; return 0, 0 })
+	ops := new(Server).Ops(prometheus.NewRegistry(), nil, func() (int, time.Duration) { drained++; return 0, 0 }, nil)
 	for _, c := range []struct {
 		site, origin string
 		allowed      bool

@@ -18,8 +18,8 @@ import (
 // Ops is the operators' listener: /metrics, /healthz, /readyz, /drain, /debug/pprof/, and keys and
 // revocations at /v1/.
 // drain makes the node leave, returns at once and may be called again; it tells how
-// many viewers are here and how long it takes to send them away.
-func (s *Server) Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers int, left time.Duration)) http.Handler {
+// many viewers are here and how long it takes to send them away. more are further entrances.
+func (s *Server) Ops(reg *prometheus.Registry, parts []health.Part, drain func() (viewers int, left time.Duration), more map[string]http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -40,6 +40,9 @@ func (s *Server) Ops(reg *prometheus.Registry, parts []health.Part, drain func()
 		mux.Handle(pattern, ownPages(h)) // each takes time, and some stop the node for a moment
 	}
 	s.registerAccess(mux)
+	for pattern, h := range more {
+		mux.Handle(pattern, ownPages(h))
+	}
 	return mux
 }
 

@@ -78,6 +78,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = e.Encode(v) // the client is gone: nobody to tell
 }
 
+// Refuse answers with a problem in the name of what is no part of this package.
+func Refuse(w http.ResponseWriter, e *protocol.Error) { writeProblem(w, 0, e, 0) }
+
 // writeProblem answers with a refusal. close is the code that the same request
 // would end with over WebSocket, or 0.
 func writeProblem(w http.ResponseWriter, status int, e *protocol.Error, closed protocol.CloseCode) {

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/kansei-live/kansei/hub"
+	"github.com/kansei-live/kansei/internal/natslog/natsconn"
 )
 
 // The watch log is a stream of its own, at kansei.watch.<room>: batches of rows, of which internal/watchlog knows what they
@@ -28,11 +29,11 @@ func (l *Log) TellWatch(ctx context.Context, room, id string, body []byte) error
 
 // Watched calls each with the batches of a room behind a sequence, in order, and returns the sequence of the last one that there was
 // when the call began.
-func (l *Log) Watched(ctx context.Context, room string, after uint64, each func(body []byte) error) (upTo uint64, err error) {
+func (l *Log) Watched(ctx context.Context, room string, after uint64, each func(seq uint64, body []byte) error) (upTo uint64, err error) {
 	if _, err := l.usable(l.state, room); err != nil {
 		return after, err
 	}
-	return l.watch.read(ctx, room, after, func(rec *record) error { return each(rec.data) })
+	return l.watch.read(ctx, room, after, func(rec *record) error { return each(rec.seq, rec.data) })
 }
 
 // WatchedRooms are the rooms of which the watch log has batches, and how many of each.
@@ -40,9 +41,19 @@ func (l *Log) WatchedRooms(ctx context.Context) (map[string]uint64, error) {
 	return l.watch.subjects(ctx, "*")
 }
 
-// ForgetWatched removes the batches of a room up to a sequence ([hub.EndSeq]: all).
-func (l *Log) ForgetWatched(ctx context.Context, room string, upTo uint64) error {
-	return l.purge(ctx, l.watch.s, l.watch.s.subjects+room, upTo)
+// ReplaceWatched stores a batch in the place of the one at a sequence, which is overwritten on the disks.
+func (l *Log) ReplaceWatched(ctx context.Context, room string, seq uint64, id string, body []byte) error {
+	if err := l.TellWatch(ctx, room, id, body); err != nil {
+		return err
+	}
+	ask := struct {
+		Seq uint64 `json:"seq"`
+	}{seq}
+	_, err := natsconn.API[struct{}](ctx, l.conn, opPurge, l.cfg.api()+"STREAM.MSG.DELETE."+l.watch.s.name, ask, nil)
+	if err != nil && !natsconn.IsCode(err, natsconn.CodeNoMessage) {
+		return l.watch.unavailable(err)
+	}
+	return nil
 }
 
 // The records of archived broadcasts are a stream of their own too, at kansei.archive.<room>.<broadcast>, of which the last

@@ -20,6 +20,7 @@ type Fold struct {
 type life struct {
 	n     uint64 // of its last batch
 	at    int64  // when it was last heard
+	seen  map[uint64]bool
 	conns map[uint32]*conn
 }
 
@@ -32,17 +33,18 @@ type conn struct {
 // NewFold makes a Fold without batches.
 func NewFold() *Fold { return &Fold{lives: map[string]*life{}} }
 
-// Add takes a batch in.
-func (f *Fold) Add(b *Batch) {
+// Add takes a batch in, and reports whether it is in its place: one that should have come before another one that was taken in is
+// passed over.
+func (f *Fold) Add(b *Batch) bool {
 	l := f.lives[b.Life]
 	if l == nil {
-		l = &life{conns: map[uint32]*conn{}}
+		l = &life{conns: map[uint32]*conn{}, seen: map[uint64]bool{}}
 		f.lives[b.Life] = l
 	}
 	if b.N <= l.n {
-		return // it has come before
+		return l.seen[b.N] // it has come before
 	}
-	l.n, l.at = b.N, max(l.at, b.At)
+	l.n, l.at, l.seen[b.N] = b.N, max(l.at, b.At), true
 	for _, row := range b.Rows {
 		c := l.conns[row.Conn]
 		if c == nil {
@@ -66,6 +68,7 @@ func (f *Fold) Add(b *Batch) {
 			}
 		}
 	}
+	return true
 }
 
 // take puts a row in its place.
@@ -105,18 +108,11 @@ func (c *conn) extend(at int64) {
 	}
 }
 
-// Erase forgets a user, by the id or by a session's hash, and reports how many connections that were.
-func (f *Fold) Erase(is func(user string) bool) (n int) {
+// Erase forgets connections of users, by whose they were and when they began.
+func (f *Fold) Erase(is func(user string, from int64) bool) {
 	for _, l := range f.lives {
-		maps.DeleteFunc(l.conns, func(_ uint32, c *conn) bool {
-			gone := is(c.who.User)
-			if gone {
-				n++
-			}
-			return gone
-		})
+		maps.DeleteFunc(l.conns, func(_ uint32, c *conn) bool { return len(c.rows) > 0 && is(c.who.User, c.rows[0].From) })
 	}
-	return n
 }
 
 // Spans are from when to when somebody was there who is known of, in order and apart from one another by more than a silence.
@@ -143,7 +139,8 @@ type session struct {
 	visible []Range
 	played  []Played
 	end     End
-	guessed bool // its node was not heard of again
+	guessed bool  // its node was not heard of again
+	upTo    int64 // when it was last known to be there
 }
 
 // sessions lists the connections of all lives as they are known at a moment, in an order of their own.
@@ -155,17 +152,19 @@ func (f *Fold) sessions(asOf int64) []session {
 				continue // the batch that says who it was was dropped
 			}
 			last := &c.rows[len(c.rows)-1]
-			s := session{life: name, conn: number, who: c.who, from: c.rows[0].From, to: last.To, end: last.End}
+			s := session{life: name, conn: number, who: c.who, from: c.rows[0].From, to: last.To, end: last.End, upTo: last.To}
 			for _, r := range c.rows {
 				s.visible = append(s.visible, r.Visible...)
 				s.played = append(s.played, r.Played...)
 			}
-			s.visible = union(s.visible, 0)
-			if open := s.end == "" || s.end == EndMore; open && asOf-l.at > silentLife.Milliseconds() {
+			switch open := s.end == "" || s.end == EndMore; {
+			case open && asOf-l.at > silentLife.Milliseconds():
 				s.end, s.guessed = EndDied, true
-			} else if s.end == EndMore {
+			case open: // it is there: its end would have been told
 				s.end = ""
+				s.stay(last, asOf)
 			}
+			s.visible = union(s.visible, 0)
 			all = append(all, s)
 		}
 	}
@@ -173,6 +172,21 @@ func (f *Fold) sessions(asOf int64) []session {
 		return cmp.Or(cmp.Compare(a.who.User, b.who.User), cmp.Compare(a.from, b.from), cmp.Compare(a.life, b.life), cmp.Compare(a.conn, b.conn))
 	})
 	return all
+}
+
+// stay has a session that is there go on until a moment.
+func (s *session) stay(last *Row, until int64) {
+	if until <= s.to {
+		return
+	}
+	if n := len(s.visible); last.Seen && n > 0 {
+		s.visible[n-1][1] = until
+	}
+	if n := len(s.played); last.Plays && n > 0 {
+		p := &s.played[n-1]
+		p[1], p[3] = until, p[3]+until-p[1]
+	}
+	s.to = until
 }
 
 // union joins ranges that overlap, or are no more than gap apart.

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // Broadcast is what is shaped: a broadcast of a room, by the log's clock in Unix milliseconds.
@@ -74,40 +76,11 @@ type User struct {
 	Estimated   bool    `json:"estimated" parquet:"estimated"` // some of it
 }
 
-// Minute is a minute of a broadcast.
-type Minute struct {
-	At       int64 `json:"at"`       // when it began
-	Users    int   `json:"users"`    // who were there in it, if only for a moment
-	Stayed   int   `json:"stayed"`   // of those who were there in the first minute
-	Comments int   `json:"comments"` // that were said and are not hidden
-}
-
 // Summary is a broadcast as a whole.
-type Summary struct {
-	Room       string `json:"room"`
-	Broadcast  string `json:"broadcast"`
-	WaitingAt  int64  `json:"waiting_at,omitempty"` // since when viewers waited
-	BeganAt    int64  `json:"began_at"`
-	EndedAt    int64  `json:"ended_at,omitempty"` // left out: it runs
-	DurationMS int64  `json:"duration_ms"`        // the denominator of the users' shares
-	Users      int    `json:"users"`              // distinct, who were there during the broadcast
-	Guests     int    `json:"guests"`             // of these
-	Waited     int    `json:"waited"`             // users who were there before it
-	Peak       int    `json:"peak_users"`         // the most at one moment
-	PeakAt     int64  `json:"peak_at,omitempty"`
-	// Mean is how many users were there on an average: their connected times together, divided by the duration.
-	Mean        float64        `json:"mean_users"`
-	ConnectedMS int64          `json:"connected_ms"` // of all users
-	VisibleMS   int64          `json:"visible_ms"`
-	PlayedMS    int64          `json:"played_ms"`
-	Comments    int            `json:"comments"`
-	Intervals   int            `json:"intervals"` // connections
-	Estimated   int            `json:"estimated"` // intervals whose end is estimated
-	Devices     map[string]int `json:"devices"`   // connections by class
-	Minutes     []Minute       `json:"minutes"`
-	// TotalsOnly is how many users are not listed, for the room kept no more than totals of them.
-	TotalsOnly int `json:"totals_only,omitempty"`
-}
+type Summary = protocol.WatchSummary
+
+// Minute is a minute of a broadcast.
+type Minute = protocol.WatchMinute
 
 // Shaped is what a broadcast comes to.
 type Shaped struct {
@@ -148,7 +121,7 @@ func Shape(f *Fold, b Broadcast, asOf int64, comments []int64) Shaped {
 		if len(live) == 0 && len(waited) == 0 && !there {
 			continue
 		}
-		if s.guessed || s.end == "" && s.to < end {
+		if s.guessed || s.end == "" && s.upTo < end {
 			out.Settled = false
 		}
 		p := people[s.who.User]

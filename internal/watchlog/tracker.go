@@ -313,17 +313,13 @@ func (t *Tracker) run() {
 	defer close(t.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	for last := time.Now(); ; {
+	for {
 		select {
 		case <-t.quit:
 			return
 		case <-ticker.C:
 		}
-		now := time.Now()
-		if late := now.Sub(last); late > pauseLimit {
-			t.pauses.add(t.now(), late)
-		}
-		last = now
+		t.pauses.ticked(t.now())
 		t.tick()
 	}
 }
@@ -401,7 +397,10 @@ func (r *room) made(same []uint32, now int64) {
 		if v.flags&fresh != 0 {
 			r.introduce(&row, r.slots[v.slot].who)
 		}
-		v.flags &^= dirty | fresh | stale
+		v.flags &^= dirty | fresh | stale | plays
+		if row.Plays {
+			v.flags |= plays
+		}
 		v.ahead = 0
 		rows = append(rows, row)
 	}
@@ -447,31 +446,43 @@ func (t *Tracker) Close(ctx context.Context) error {
 // pauses knows when the node stood still: what it notices right behind that has happened meanwhile, nobody knows when.
 type pauses struct {
 	mu       sync.Mutex
-	from, to int64 // the last one
+	at       time.Time // of the last tick
+	tick     int64     // the same by the log's clock
+	from, to int64     // the last pause, from its last tick to the next one
 }
 
 // pausedFor is for how long behind a pause the end of a connection counts as having come in it: the kernel tells of all that it
 // has heard at once, but there may be many.
 const pausedFor = 15_000
 
-func (p *pauses) add(now int64, took time.Duration) {
+// ticked is told of every tick, before anything is done in it.
+func (p *pauses) ticked(now int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.from, p.to = now-took.Milliseconds(), now
+	p.notice(now)
+	p.at, p.tick = time.Now(), now
+}
+
+// notice notes a pause, if the next tick is late by now. p.mu is held.
+func (p *pauses) notice(now int64) {
+	if !p.at.IsZero() && time.Since(p.at) > pauseLimit {
+		p.from, p.to = p.tick, now
+	}
 }
 
 // last is the last moment at which a viewer was there for sure who is found to be gone now.
 func (p *pauses) last(v *View, now int64, silence time.Duration) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.notice(now)
 	at := now - silence.Milliseconds()
 	switch {
-	case p.to == 0 || v.from > p.from || v.beat > p.from: // it came later, or was heard since
+	case p.to == 0 || v.from >= p.to || v.beat >= p.to: // it came later, or was heard since
 		return at
 	case silence > 0 && at-(p.to-p.from) <= p.from: // time stood still, so its silence was longer
 		return max(v.beat, at-(p.to-p.from))
 	case now <= p.to+pausedFor:
-		return p.from
+		return max(v.beat, p.from)
 	}
 	return at
 }

@@ -51,6 +51,7 @@ const (
 	stale                    // the next checkpoint tells its row anew
 	absent                   // not kept: the room keeps nothing, or the viewer has left
 	left                     // the viewer has left
+	plays                    // its last row said that the programme plays
 )
 
 // past is the ranges of a row that are over.
@@ -130,7 +131,9 @@ func (v *View) play(mediaMS *int64, now int64) {
 	switch {
 	case moved > 0 && moved <= fastest*took+slack && 2*moved >= took:
 		p[1], p[3] = now, at
-		if v.flags&dirty == 0 && p[0] < p[1] {
+		if v.flags&plays == 0 {
+			v.flags |= stale
+		} else if v.flags&dirty == 0 {
 			v.ahead += min(moved, took) - took
 			if v.ahead > drift || v.ahead < -drift {
 				v.flags |= stale

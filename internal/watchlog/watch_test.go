@@ -331,24 +331,39 @@ func TestPausedNode(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, began := newStream(), time.Now()
-		n := newNode(t, s, nil)
+		var held atomic.Pointer[chan struct{}]
+		n := newNode(t, s, func(c *Config) {
+			c.Now = func() time.Time {
+				if h := held.Load(); h != nil {
+					<-*h
+				}
+				return time.Now()
+			}
+		})
 		v := come(n, "a", "u", "s1", yes(true))
+		w := come(n, "a", "w", "s2", yes(true)) // whose connection survives
 		v.beats(30*time.Second, func() (*bool, *int64) { return yes(true), nil })
 		time.Sleep(100500 * time.Millisecond)
 		close(v.stop)
 		v.stop = nil
-		// What a pause looks like from within: a tick is late.
-		n.pauses.add(time.Now().Add(240*time.Second).UnixMilli(), 240*time.Second)
-		guess := Shape(s.fold(t, "a"), evening("a", began, time.Hour), time.Now().Add(240*time.Second).UnixMilli(), nil)
-		if u := userOf(t, guess, "u"); !u.Estimated || u.ConnectedMS < 40_000 || guess.Settled || guess.Intervals[0].End != string(EndDied) || guess.Summary.Estimated != 1 {
+		pause := make(chan struct{})
+		held.Store(&pause)
+		time.Sleep(240 * time.Second)
+		guess := Shape(s.fold(t, "a"), evening("a", began, time.Hour), time.Now().UnixMilli(), nil)
+		if u := userOf(t, guess, "u"); !u.Estimated || u.ConnectedMS < 40_000 || guess.Settled || guess.Intervals[0].End != string(EndDied) || guess.Summary.Estimated != 2 {
 			t.Errorf("while it is paused: %+v", guess)
 		}
-		time.Sleep(241 * time.Second)
+		held.Store(nil)
+		close(pause)
 		v.go_(EndLost)
+		w.Beat(yes(true), nil)
+		time.Sleep(10 * time.Second)
+		w.go_(EndLost)
 		time.Sleep(2 * time.Second)
 		out := Shape(s.fold(t, "a"), evening("a", began, time.Hour), 0, nil)
 		u := userOf(t, out, "u")
-		seconds(t, "connected", u.ConnectedMS, 100.5)
+		seconds(t, "connected", u.ConnectedMS, 100)
+		seconds(t, "the other one", userOf(t, out, "w").ConnectedMS, 350.5)
 		if u.Estimated || !out.Settled {
 			t.Errorf("%+v", out)
 		}
@@ -555,4 +570,12 @@ func TestCost(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// kill ends a tracker as a killed process does: what it has not stored is lost.
+func (t *Tracker) kill() {
+	t.send.stop()
+	close(t.quit)
+	<-t.done
+	t.send.all.Wait()
 }

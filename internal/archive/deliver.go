@@ -1,0 +1,110 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Delivery is what became of the web hook of a revision.
+type Delivery struct {
+	Delivered   int64  `json:"delivered,omitempty"` // when it was taken, Unix milliseconds
+	First       int64  `json:"first,omitempty"`     // when it was tried first
+	Next        int64  `json:"next,omitempty"`      // when it is tried again
+	Tries       int    `json:"tries,omitempty"`
+	Undelivered bool   `json:"undelivered,omitempty"` // it was given up
+	Error       string `json:"error,omitempty"`       // of the last try
+}
+
+const (
+	firstHookRetry = 5 * time.Second
+	lastHookRetry  = 30 * time.Minute
+	hookPatience   = 24 * time.Hour
+	hookTime       = 15 * time.Second // of one try
+)
+
+// due reports whether it is to be tried now.
+func (d *Delivery) due(now time.Time) bool {
+	return d.Delivered == 0 && !d.Undelivered && now.UnixMilli() >= d.Next
+}
+
+// wait is after how long it is to be tried; 0: it is not.
+func (d *Delivery) wait(h *Hook, now time.Time) time.Duration {
+	if h == nil || d.Delivered != 0 || d.Undelivered {
+		return 0
+	}
+	return max(time.Second, time.UnixMilli(d.Next).Sub(now))
+}
+
+// tried notes a try.
+func (d *Delivery) tried(err error, now time.Time) {
+	d.Tries++
+	if d.First == 0 {
+		d.First = now.UnixMilli()
+	}
+	if err == nil {
+		d.Delivered, d.Next, d.Error = now.UnixMilli(), 0, ""
+		return
+	}
+	d.Error = err.Error()
+	if now.Sub(time.UnixMilli(d.First)) >= hookPatience {
+		d.Undelivered, d.Next = true, 0
+		return
+	}
+	d.Next = now.Add(min(firstHookRetry<<min(d.Tries-1, 20), lastHookRetry)).UnixMilli()
+}
+
+// Hook is an address that is told of every revision.
+type Hook struct {
+	url    string
+	secret []byte
+	client *http.Client
+}
+
+// NewHook makes a Hook. It follows no redirects: the address is the one that was set.
+func NewHook(url string, secret []byte) *Hook {
+	return &Hook{url, secret, &http.Client{
+		Timeout: hookTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Sign is the header Kansei-Signature of a body that is sent at a time: t=<Unix seconds>,v1=<HMAC-SHA-256 of "t.body", in hex>.
+func Sign(secret []byte, at time.Time, body []byte) string {
+	t := strconv.FormatInt(at.Unix(), 10)
+	mac := hmac.New(sha256.New, secret)
+	_, _ = mac.Write([]byte(t + ".")) // a hash takes all
+	_, _ = mac.Write(body)
+	return "t=" + t + ",v1=" + hex.EncodeToString(mac.Sum(nil))
+}
+
+// call makes one try.
+func (h *Hook) call(ctx context.Context, id string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(body))
+	if err != nil {
+		return errors.New("not an address")
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "kansei")
+	req.Header.Set("Kansei-Delivery", id)
+	if len(h.secret) > 0 {
+		req.Header.Set("Kansei-Signature", Sign(h.secret, time.Now(), body))
+	}
+	answer, err := h.client.Do(req)
+	if err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
+	_ = answer.Body.Close()
+	if answer.StatusCode < 200 || answer.StatusCode > 299 {
+		return fmt.Errorf("it answers %s", answer.Status)
+	}
+	return nil
+}
