@@ -64,7 +64,6 @@ func OpenDatabase(address string) (*Database, error) {
 		}
 		cfg.TLSConfig = u.Query().Get("tls")
 		cfg.InterpolateParams, cfg.ParseTime, cfg.Loc, cfg.Timeout = true, true, time.UTC, 10*time.Second
-		cfg.Params = map[string]string{"charset": "utf8mb4"}
 		c, err := mysql.NewConnector(cfg)
 		if err != nil {
 			return nil, fmt.Errorf("archive: %s is not the address of a MySQL or MariaDB database", redact.URL(address))

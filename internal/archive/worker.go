@@ -26,13 +26,14 @@ type Config struct {
 	// Settle is how long behind the end of a broadcast its first revision is made at the latest, and Late how long behind it rows
 	// may come. Poll is how often it is looked what there is to do.
 	Settle, Late, Poll time.Duration
+	// Lease is how long a worker may be silent that shapes a broadcast, before another one does; 0 for a minute.
+	Lease time.Duration
 
 	Metrics *Metrics
 	Logger  *slog.Logger
 }
 
 const (
-	// leaseLife is how long a worker may be silent that shapes a broadcast, before another one does.
 	leaseLife = time.Minute
 	// whileLive is how often it is looked whether a broadcast has ended.
 	whileLive = 5 * time.Second
@@ -53,6 +54,9 @@ type Worker struct {
 
 // NewWorker makes a Worker.
 func NewWorker(cfg Config) *Worker {
+	if cfg.Lease == 0 {
+		cfg.Lease = leaseLife
+	}
 	return &Worker{cfg: cfg, id: strconv.FormatUint(rand.Uint64(), 36), seen: map[string]uint64{}, open: map[string]time.Time{}, live: map[string]uint64{}}
 }
 
@@ -275,7 +279,7 @@ func (w *Worker) put(ctx context.Context, key string, rec *Record) error {
 	return err
 }
 
-// lease has this worker shape a broadcast for leaseLife; nil: another one does. leave ends it.
+// lease has this worker shape a broadcast for a time; nil: another one does. leave ends it.
 func (w *Worker) lease(ctx context.Context, key string) (leave func(), err error) {
 	key += ".lease"
 	_, rev, err := w.cfg.Log.Archived(ctx, key)
@@ -285,7 +289,7 @@ func (w *Worker) lease(ctx context.Context, key string) (leave func(), err error
 	if rev != 0 {
 		return nil, nil
 	}
-	err = w.cfg.Log.PutArchived(ctx, key, []byte(w.id), 0, leaseLife)
+	err = w.cfg.Log.PutArchived(ctx, key, []byte(w.id), 0, w.cfg.Lease)
 	switch {
 	case errors.Is(err, hub.ErrConflict):
 		return nil, nil
