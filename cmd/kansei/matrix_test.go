@@ -164,6 +164,13 @@ var entrances = map[string]func(t *testing.T, s subject) (bool, string){
 		}
 		return did, how
 	},
+	"`GET …/watchlog`, `GET …/broadcasts`": func(t *testing.T, s subject) (bool, string) {
+		did, how := request(http.MethodGet, "/v1/rooms/ROOM/watchlog", "")(t, s)
+		if list, how := request(http.MethodGet, "/v1/rooms/ROOM/broadcasts", "")(t, s); list != did {
+			t.Errorf("the list: %s", how)
+		}
+		return did, how
+	},
 	"`POST …/sweeps`":              request(http.MethodPost, "/v1/rooms/ROOM/sweeps", `{"last_ms":1000,"guests":true}`),
 	"`GET …/viewers`":              request(http.MethodGet, "/v1/rooms/ROOM/viewers", ""),
 	"`GET /v1/users/{user}/rooms`": request(http.MethodGet, "/v1/users/u/rooms", ""),

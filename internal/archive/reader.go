@@ -314,7 +314,7 @@ func (r *Reader) broadcasts(ctx context.Context, room string, k *known, deep boo
 	if err != nil {
 		return nil, err
 	}
-	state := hub.DecodeState(doc)
+	state := stateOf(doc)
 	archived, err := r.Records(ctx, room)
 	if err != nil {
 		return nil, err
@@ -338,6 +338,12 @@ func (r *Reader) broadcasts(ctx context.Context, room string, k *known, deep boo
 	}
 	slices.SortFunc(list, func(a, b watchlog.Broadcast) int { return cmp.Compare(b.Began, a.Began) })
 	return list, nil
+}
+
+// stateOf is a room's state. That of a room that was deleted knows of its broadcasts.
+func stateOf(doc hub.State) (s protocol.State) {
+	_ = json.Unmarshal(doc.Body, &s) // nothing, or what cannot be read: no broadcast has begun
+	return s
 }
 
 // spans adds the broadcasts of a room that was never made live. One that was archived keeps its name, even if rows that came late

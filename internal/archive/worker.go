@@ -166,7 +166,7 @@ func (w *Worker) look(ctx context.Context, room string) (next time.Duration, err
 			later(wait)
 		}
 	}
-	if live && !others && hub.DecodeState(state).Broadcast > 0 {
+	if live && !others && stateOf(state).Broadcast > 0 {
 		w.live[room] = state.Rev
 	}
 	return next, nil

@@ -263,6 +263,7 @@ func (s *Server) deleteRoom(w http.ResponseWriter, r *http.Request) {
 			"joins and leaves in the stream KANSEI_FEED, for a day",
 			"sanctions for all rooms",
 			"the log of moderation, as long as --moderation-keep says",
+			"who watched it: the watch log as long as --watch-keep says, and archived broadcasts",
 			"backups of NATS, and what back ends and viewers have kept",
 		},
 	})
