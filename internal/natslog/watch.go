@@ -50,7 +50,10 @@ func (l *Log) ReplaceWatched(ctx context.Context, room string, seq uint64, id st
 		Seq uint64 `json:"seq"`
 	}{seq}
 	_, err := natsconn.API[struct{}](ctx, l.conn, opPurge, l.cfg.api()+"STREAM.MSG.DELETE."+l.watch.s.name, ask, nil)
-	if err != nil && !natsconn.IsCode(err, natsconn.CodeNoMessage) {
+	if err != nil {
+		if rec, lost := l.watch.s.leaderGet(ctx, getRequest{Seq: seq}); lost == nil && rec == nil {
+			return nil // it was gone already
+		}
 		return l.watch.unavailable(err)
 	}
 	return nil
