@@ -184,7 +184,8 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 		if wait, err := w.deliver(ctx, rec); err != nil || rec.Final {
 			return wait, err
 		}
-		if wait := again - now.Sub(time.UnixMilli(rec.At)); wait > 0 {
+		// Also without further rows: a node may count as dead by now.
+		if wait := min(again-now.Sub(time.UnixMilli(rec.At)), w.cfg.Late-since); wait > 0 {
 			return wait, nil
 		}
 	}
@@ -196,11 +197,8 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 		return 0, err
 	}
 	final := s.Settled || since >= w.cfg.Late
-	switch {
-	case rec == nil && !final && since < w.cfg.Settle:
+	if rec == nil && !final && since < w.cfg.Settle {
 		return min(w.cfg.Settle-since, 5*time.Second), nil
-	case rec != nil && !final && s.Input.Watch == rec.Input.Watch:
-		return min(again, w.cfg.Late-since), nil
 	}
 	if rec == nil && final && s.Summary.Intervals == 0 && since >= w.cfg.Late && !kept(s, now) {
 		return 0, nil // nothing is known of it any more
@@ -208,7 +206,11 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 	if rec, err = w.revise(ctx, rec, s, final); err != nil || rec == nil {
 		return again, err
 	}
-	return w.deliver(ctx, rec)
+	wait, err := w.deliver(ctx, rec)
+	if !final && (wait == 0 || wait > again) {
+		wait = min(again, w.cfg.Late-since)
+	}
+	return wait, err
 }
 
 // kept reports whether a broadcast is young enough for rows of it to be there.

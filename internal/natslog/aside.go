@@ -120,9 +120,28 @@ func (a *apart) unavailable(err error) error {
 	return fmt.Errorf("natslog: %s: %w: %w", a.what, hub.ErrUnavailable, err)
 }
 
+// patiently asks again while a stream has no leader for a moment: those who read it have nowhere else to ask.
+func (a *apart) patiently(ctx context.Context, ask func() error) (err error) {
+	for try := range askTries {
+		err = ask()
+		if err == nil || natsconn.IsCode(err, natsconn.CodeStreamNotFound) || !a.l.conn.Connected() || try == askTries-1 || !sleep(ctx, jitter(askPause<<try)) {
+			break
+		}
+	}
+	return err
+}
+
+const (
+	askTries = 5
+	askPause = 100 * time.Millisecond
+)
+
 // last is the last message of a subject, as the leader has it; nil: there is none.
-func (a *apart) last(ctx context.Context, subject string) (*record, error) {
-	rec, err := a.s.leaderGet(ctx, getRequest{LastFor: a.s.subjects + subject})
+func (a *apart) last(ctx context.Context, subject string) (rec *record, err error) {
+	err = a.patiently(ctx, func() error {
+		rec, err = a.s.leaderGet(ctx, getRequest{LastFor: a.s.subjects + subject})
+		return err
+	})
 	switch {
 	case natsconn.IsCode(err, natsconn.CodeStreamNotFound):
 		return nil, nil
@@ -164,7 +183,11 @@ func (a *apart) subjects(ctx context.Context, filter string) (map[string]uint64,
 			Filter string `json:"subjects_filter"`
 			Offset int    `json:"offset,omitempty"`
 		}{a.s.subjects + filter, len(all)}
-		info, err := natsconn.API[streamSubjects](ctx, a.l.conn, opInfo, a.l.cfg.api()+"STREAM.INFO."+a.s.name, request, nil)
+		var info *streamSubjects
+		err := a.patiently(ctx, func() (err error) {
+			info, err = natsconn.API[streamSubjects](ctx, a.l.conn, opInfo, a.l.cfg.api()+"STREAM.INFO."+a.s.name, request, nil)
+			return err
+		})
 		switch {
 		case natsconn.IsCode(err, natsconn.CodeStreamNotFound):
 			return nil, nil
