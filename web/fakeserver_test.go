@@ -49,6 +49,9 @@ type fakeServer struct {
 	people   map[string]protocol.Person
 	found    protocol.Sweep
 	sweeps   []protocol.SweepQuery // that were asked for
+	casts    []protocol.BroadcastEntry
+	watched  map[string]protocol.WatchLog // by broadcast; "" the last one
+	csv      []string                     // queries for CSV
 	seq      int
 }
 
@@ -98,6 +101,10 @@ func newFakeServer(t *testing.T, cfg Config) *fakeServer {
 	})
 	mux.HandleFunc("GET /v1/rooms/{room}/users/{user}", func(w http.ResponseWriter, r *http.Request) {
 		s.tells(w, func() any { return s.people[r.PathValue("user")] })
+	})
+	mux.HandleFunc("GET /v1/rooms/{room}/watchlog", s.getWatchLog)
+	mux.HandleFunc("GET /v1/rooms/{room}/broadcasts", func(w http.ResponseWriter, _ *http.Request) {
+		s.tells(w, func() any { return protocol.Broadcasts{Broadcasts: append([]protocol.BroadcastEntry{}, s.casts...)} })
 	})
 	mux.HandleFunc("POST /v1/rooms/{room}/sweeps", func(w http.ResponseWriter, r *http.Request) {
 		var q protocol.SweepQuery
@@ -195,6 +202,20 @@ func (s *fakeServer) serve(ctx context.Context, w http.ResponseWriter, r *http.R
 }
 
 // tells answers with JSON.
+func (s *fakeServer) getWatchLog(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	log, is := s.watched[r.URL.Query().Get("broadcast")]
+	if r.Header.Get("Accept") == "text/csv" {
+		s.csv = append(s.csv, r.URL.RawQuery)
+	}
+	s.mu.Unlock()
+	if !is {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	s.tells(w, func() any { return log })
+}
+
 func (s *fakeServer) tells(w http.ResponseWriter, what func() any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -86,6 +86,75 @@ export interface Welcome {
   watch?: Watch;
 }
 
+/** Who watched a broadcast. Times are Unix milliseconds, durations milliseconds. */
+export interface WatchLog {
+  broadcast: string;
+  /** Left out: it was not archived yet. */
+  revision?: number;
+  /** No more can come. */
+  final: boolean;
+  summary: WatchSummary;
+  users: WatchUser[];
+}
+
+/** A broadcast as a whole. */
+export interface WatchSummary {
+  room: string;
+  broadcast: string;
+  waiting_at?: number;
+  began_at: number;
+  /** Left out: it runs. */
+  ended_at?: number;
+  /** The denominator of the users' shares. */
+  duration_ms: number;
+  /** Distinct; `guests` are those of them without a token, `waited` those who were there before it began. */
+  users: number;
+  guests: number;
+  waited: number;
+  peak_users: number;
+  peak_at?: number;
+  mean_users: number;
+  connected_ms: number;
+  visible_ms: number;
+  played_ms: number;
+  comments: number;
+  /** Connections; the ends of `estimated` of them are estimated. */
+  intervals: number;
+  estimated: number;
+  devices: Record<string, number>;
+  /** `stayed`: of the users of the first minute. */
+  minutes: { at: number; users: number; stayed: number; comments: number }[];
+  /** Users who are not listed, because the room kept no more than totals of them. */
+  totals_only?: number;
+}
+
+/** A user during a broadcast, over all devices and connections. */
+export interface WatchUser {
+  id: string;
+  name?: string;
+  guest?: true;
+  from: number;
+  to: number;
+  connected_ms: number;
+  visible_ms: number;
+  played_ms: number;
+  /** Before the broadcast began. */
+  waited_ms?: number;
+  /** Connected, of the duration: 0 to 1. */
+  share: number;
+  connections: number;
+  estimated?: true;
+}
+
+/** A broadcast of a room. */
+export interface BroadcastEntry {
+  broadcast: string;
+  began_at: number;
+  ended_at?: number;
+  revision?: number;
+  final?: true;
+}
+
 /** What is kept of who watches: nothing, how many and for how long, or who. */
 export type Watch = "off" | "totals" | "users";
 
@@ -504,6 +573,13 @@ export interface Connection {
   person(user: string, options?: { signal?: AbortSignal } | null): Promise<Person>;
   /** Makes the dry run of a sweep, which changes nothing. `act("sweep", { sweep })` does it. */
   sweep(wanted: Sweeping, options?: { signal?: AbortSignal } | null): Promise<Sweep>;
+  /**
+   * Reads who watched a broadcast, for broadcasters: the current one, else the latest, if `broadcast` is left out. `minShare`: users who
+   * were connected for that share of it at least, 0 to 1; `users: false`: the summary alone.
+   */
+  watchLog(options?: { broadcast?: string; minShare?: number; users?: boolean; signal?: AbortSignal } | null): Promise<WatchLog>;
+  /** Lists the broadcasts of the room that are known of, the latest first, for broadcasters. */
+  broadcasts(options?: { signal?: AbortSignal } | null): Promise<BroadcastEntry[]>;
   /** Leaves for good. */
   close(): void;
 }

@@ -20,7 +20,7 @@ import { Outbox } from "./outbox.js";
 import { browser, steadyClock } from "./platform.js";
 import { KanseiError, asToken, commentRequest, eventRequest, refusal, whole } from "./request.js";
 import { Seen } from "./seen.js";
-import { moderation, person, sweep } from "./staff.js";
+import { broadcasts, moderation, person, sweep, watchLog } from "./staff.js";
 import { measure } from "./text.js";
 import { toldBy, toldMs, whyNot } from "./why.js";
 
@@ -154,6 +154,10 @@ class Connection {
   async person(user, options) { return this.#ask(person, user, options ?? {}); }
 
   async sweep(wanted, options) { return this.#ask(sweep, wanted, options ?? {}); }
+
+  async watchLog(options) { return this.#ask(watchLog, options ?? {}); }
+
+  async broadcasts(options) { return this.#ask(broadcasts, options ?? {}); }
 
   // ask has f make a request over HTTP.
   async #ask(f, ...rest) {

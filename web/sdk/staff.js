@@ -1,4 +1,4 @@
-// What the staff of a room read over HTTP: the log of moderation, what is known of a user, what a sweep would find.
+// What the staff of a room read over HTTP: the log of moderation, what is known of a user, what a sweep would find, who watched.
 
 import { ask, listed, query } from "./ask.js";
 import { KanseiError } from "./request.js";
@@ -15,6 +15,18 @@ export async function person(platform, room, token, user, { signal }) {
   if (typeof user !== "string" || user === "") throw new TypeError("kansei: person takes the id of a user");
   const answer = await ask(platform, `${room}/users/${encodeURIComponent(user)}`, token, "the user", { signal });
   return { ...answer, comments: listed(answer, "comments", "card of users"), acts: listed(answer, "acts", "card of users") };
+}
+
+/** watchLog reads who watched a broadcast. */
+export async function watchLog(platform, room, token, { broadcast, minShare, users, signal }) {
+  const url = `${room}/watchlog${query({ broadcast, min_share: minShare === undefined ? "" : String(minShare), users: users === false ? "0" : "" })}`;
+  const answer = await ask(platform, url, token, "the watch log", { signal });
+  return { ...answer, users: listed(answer, "users", "watch log") };
+}
+
+/** broadcasts lists the broadcasts of the room. */
+export async function broadcasts(platform, room, token, { signal }) {
+  return listed(await ask(platform, `${room}/broadcasts`, token, "the broadcasts", { signal }), "broadcasts", "list of broadcasts");
 }
 
 /** sweep makes the dry run of a sweep. */

@@ -2,6 +2,7 @@
 // what is being said.
 
 import { connect } from "../sdk/kansei.js";
+import { Audience } from "./audience.js";
 import { showBoard } from "./board.js";
 import { Card } from "./card.js";
 import { Composer } from "./composer.js";
@@ -27,6 +28,7 @@ showLink(room);
 showBoard(room);
 new Composer(room);
 new Crew(room, token);
+new Audience(room, token);
 const card = new Card(room);
 const open = (user) => card.open(user);
 const log = new ModLog(room, open);

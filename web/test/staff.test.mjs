@@ -29,6 +29,22 @@ test("a user's card is read", async () => {
   await assert.rejects(room.person(""), TypeError);
 });
 
+test("who watched is read, and which broadcasts there were", async () => {
+  const { world, room } = await live({ token: "a.b.c" });
+  const log = await golden("http/watchlog");
+  world.verdict = answer(log);
+  assert.deepEqual(await room.watchLog(), log);
+  assert.match(world.fetched.at(-1).url, /\/watchlog$/);
+  await room.watchLog({ broadcast: "3", minShare: 0.85, users: false });
+  assert.match(world.fetched.at(-1).url, /\/watchlog\?broadcast=3&min_share=0.85&users=0$/);
+  await room.watchLog({ minShare: 0 });
+  assert.match(world.fetched.at(-1).url, /\/watchlog\?min_share=0$/);
+  const list = await golden("http/broadcasts");
+  world.verdict = answer(list);
+  assert.deepEqual(await room.broadcasts(), list.broadcasts);
+  assert.match(world.fetched.at(-1).url, /\/broadcasts$/);
+});
+
 test("a dry run is posted, and the act cites it", async () => {
   const { world, room } = await live({ token: "a.b.c" });
   const found = await golden("http/sweep");
@@ -48,7 +64,7 @@ test("a dry run is posted, and the act cites it", async () => {
 
 test("what cannot be read says why", async () => {
   const { world, room } = await live({ token: "a.b.c" });
-  for (const read of [() => room.moderation(), () => room.person("u"), () => room.sweep({ last_ms: 1000, links: true })]) {
+  for (const read of [() => room.moderation(), () => room.person("u"), () => room.watchLog(), () => room.broadcasts(), () => room.sweep({ last_ms: 1000, links: true })]) {
     for (const [verdict, code] of [
       [answer({ code: "forbidden", detail: "only the staff" }, 403), "forbidden"],
       [answer({ hello: 1 }), "unsupported"],

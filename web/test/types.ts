@@ -64,6 +64,8 @@ room.act("sweep", { sweep: "id", until: "broadcast", sure: true });
 room.act("note", { user: "u", text: "first time" });
 const log: Promise<string | undefined> = room.moderation({ limit: 10 }).then((p) => p.entries[0]?.user?.id ?? p.cursor);
 void log;
+const most: Promise<number> = room.watchLog({ minShare: 0.85 }).then((l) => Math.max(l.summary.peak_users, ...l.users.map((u) => u.share)));
+const ended: Promise<number | undefined> = room.broadcasts().then((all) => all[0]?.ended_at);
 const seen: Promise<number | undefined> = room.person("u").then((p) => p.first_seen);
 void seen;
 room.on("event", (e) => e.past || e.data?.amount);
