@@ -268,6 +268,11 @@ type Shaped struct {
 
 // Shape shapes a broadcast of a room as it is known by now; the last one if id is empty. Its error may wrap [ErrNoBroadcast].
 func (r *Reader) Shape(ctx context.Context, room, id string) (*Shaped, error) {
+	return r.shapeAs(ctx, room, id, false)
+}
+
+// shapeAs is Shape; closed says that no more is waited for.
+func (r *Reader) shapeAs(ctx context.Context, room, id string, closed bool) (*Shaped, error) {
 	k, err := r.know(ctx, room)
 	if err != nil {
 		return nil, err
@@ -277,6 +282,7 @@ func (r *Reader) Shape(ctx context.Context, room, id string) (*Shaped, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.Closed = closed
 	return r.shape(ctx, k, b)
 }
 

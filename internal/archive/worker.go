@@ -189,18 +189,19 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 			return wait, nil
 		}
 	}
-	s, err := w.cfg.Reader.Shape(ctx, b.Room, b.ID)
+	closed := since >= w.cfg.Late
+	s, err := w.cfg.Reader.shapeAs(ctx, b.Room, b.ID, closed)
 	if errors.Is(err, ErrNoBroadcast) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	final := s.Settled || since >= w.cfg.Late
+	final := s.Settled || closed
 	if rec == nil && !final && since < w.cfg.Settle {
 		return min(w.cfg.Settle-since, 5*time.Second), nil
 	}
-	if rec == nil && final && s.Summary.Intervals == 0 && since >= w.cfg.Late && !kept(s, now) {
+	if rec == nil && final && s.Summary.Intervals == 0 && closed && !kept(s, now) {
 		return 0, nil // nothing is known of it any more
 	}
 	if rec, err = w.revise(ctx, rec, s, final); err != nil || rec == nil {

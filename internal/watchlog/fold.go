@@ -11,6 +11,9 @@ import (
 // checkpoints come once a minute.
 const silentLife = 3 * time.Minute
 
+// nextWord is how long after a node was last heard about a room it says something again, at the latest, while somebody is there.
+const nextWord = int64((defaultEvery + 5*time.Second) / time.Millisecond)
+
 // Fold puts the batches of a room together. The same batches make the same fold, in whatever order those of different nodes come, and
 // however often each comes; those of one node come in their order.
 type Fold struct {
@@ -143,8 +146,9 @@ type session struct {
 	upTo    int64 // when it was last known to be there
 }
 
-// sessions lists the connections of all lives as they are known at a moment, in an order of their own.
-func (f *Fold) sessions(asOf int64) []session {
+// sessions lists the connections of all lives as they are known at a moment, in an order of their own. closed says that what has no end
+// by then has none that will be told.
+func (f *Fold) sessions(asOf int64, closed bool) []session {
 	var all []session
 	for name, l := range f.lives {
 		for number, c := range l.conns {
@@ -158,11 +162,11 @@ func (f *Fold) sessions(asOf int64) []session {
 				s.played = append(s.played, r.Played...)
 			}
 			switch open := s.end == "" || s.end == EndMore; {
-			case open && asOf-l.at > silentLife.Milliseconds():
+			case open && (closed || asOf-l.at > silentLife.Milliseconds()):
 				s.end, s.guessed = EndDied, true
 			case open: // it is there: its end would have been told
 				s.end = ""
-				s.stay(last, asOf)
+				s.stay(last, min(asOf, l.at+nextWord))
 			}
 			s.visible = union(s.visible, 0)
 			all = append(all, s)

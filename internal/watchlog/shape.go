@@ -16,6 +16,8 @@ type Broadcast struct {
 	ID   string // its number, or 0-<start> where the room has none
 	// Waiting is since when viewers waited for it, Began when it began, and Ended when it ended; 0: it runs.
 	Waiting, Began, Ended int64
+	// Closed says that no more is waited for: what has no end is estimated.
+	Closed bool
 }
 
 // Interval is a connection during a broadcast.
@@ -114,14 +116,14 @@ func Shape(f *Fold, b Broadcast, asOf int64, comments []int64) Shaped {
 		Devices: map[string]int{}, Minutes: minutes(during),
 	}
 	people := map[string]*person{}
-	for _, s := range f.sessions(asOf) {
+	for _, s := range f.sessions(asOf, b.Closed) {
 		waited := clip([]Range{{s.from, s.to}}, before)
 		live := clip([]Range{{s.from, s.to}}, during)
 		there := s.from >= during[0] && s.from < during[1] // if only for a moment
 		if len(live) == 0 && len(waited) == 0 && !there {
 			continue
 		}
-		if s.guessed || s.end == "" && s.upTo < end {
+		if (s.guessed || s.end == "") && s.upTo < end {
 			out.Settled = false
 		}
 		p := people[s.who.User]

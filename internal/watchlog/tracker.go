@@ -451,9 +451,22 @@ type pauses struct {
 	from, to int64     // the last pause, from its last tick to the next one
 }
 
-// pausedFor is for how long behind a pause the end of a connection counts as having come in it: the kernel tells of all that it
-// has heard at once, but there may be many.
+// pausedFor is for how long behind a pause, at most, the end of a connection counts as having come in it, and a beat as having been sent
+// in it: the kernel tells of all that it has heard at once, but there may be many. It is no longer than the pause was.
 const pausedFor = 15_000
+
+// behind reports whether a moment is so soon behind the last pause that what is heard then may be of it. p.mu is held.
+func (p *pauses) behind(now int64) bool {
+	return p.to > 0 && now <= p.to+min(pausedFor, p.to-p.from)
+}
+
+// proves reports whether a beat that is heard now proves that its viewer is there now.
+func (p *pauses) proves(v *View, now int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notice(now)
+	return !p.behind(now) || v.from >= p.to
+}
 
 // ticked is told of every tick, before anything is done in it.
 func (p *pauses) ticked(now int64) {
@@ -481,7 +494,7 @@ func (p *pauses) last(v *View, now int64, silence time.Duration) int64 {
 		return at
 	case silence > 0 && at-(p.to-p.from) <= p.from: // time stood still, so its silence was longer
 		return max(v.beat, at-(p.to-p.from))
-	case now <= p.to+pausedFor:
+	case p.behind(now):
 		return max(v.beat, p.from)
 	}
 	return at

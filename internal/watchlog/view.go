@@ -74,7 +74,9 @@ func (v *View) Beat(visible *bool, mediaMS *int64) {
 	}
 	now := r.t.now()
 	v.fade(now, r.t.gap)
-	v.beat = max(v.beat, now)
+	if r.t.pauses.proves(v, now) {
+		v.beat = max(v.beat, now)
+	}
 	if visible != nil && *visible != (v.visible != 0) {
 		v.show(*visible, now)
 		r.touch(v)

@@ -356,6 +356,8 @@ func TestPausedNode(t *testing.T) {
 		held.Store(nil)
 		close(pause)
 		v.go_(EndLost)
+		w.Beat(yes(true), nil) // it may have been sent before
+		time.Sleep(20 * time.Second)
 		w.Beat(yes(true), nil)
 		time.Sleep(10 * time.Second)
 		w.go_(EndLost)
@@ -363,7 +365,7 @@ func TestPausedNode(t *testing.T) {
 		out := Shape(s.fold(t, "a"), evening("a", began, time.Hour), 0, nil)
 		u := userOf(t, out, "u")
 		seconds(t, "connected", u.ConnectedMS, 100)
-		seconds(t, "the other one", userOf(t, out, "w").ConnectedMS, 350.5)
+		seconds(t, "the other one", userOf(t, out, "w").ConnectedMS, 370.5)
 		if u.Estimated || !out.Settled {
 			t.Errorf("%+v", out)
 		}

@@ -64,6 +64,9 @@ type Crowd struct {
 	leave   context.CancelFunc
 	running sync.WaitGroup
 
+	mu    sync.Mutex
+	stays []Stay // that are over
+
 	viewers    []*member
 	publishers map[string][]*publisher // by room
 	backEnds   map[string][]*backEnd
@@ -184,6 +187,19 @@ func (c *Crowd) Counts() (now map[string]Counts, told map[string][]Counts) {
 	return now, told
 }
 
+// Stay is from when to when somebody was connected, since the journal began.
+type Stay struct {
+	Room, User string
+	From, To   time.Duration
+}
+
+// Stays are all that there were, by now. Each member is a user of its own.
+func (c *Crowd) Stays() []Stay {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.stays)
+}
+
 // Here tells who is connected now, by room, in order.
 func (c *Crowd) Here() map[string][]string {
 	here := map[string][]string{}
@@ -221,6 +237,7 @@ type member struct {
 	mu        sync.Mutex
 	connected bool
 	wasIn     bool
+	since     time.Duration // of the welcome
 	counts    Counts
 	err       error // why it lost its connection last
 }
@@ -285,7 +302,10 @@ func (m *member) frame(raw []byte) {
 func (m *member) welcomed(w *protocol.Welcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.connected = true
+	if m.connected { // it has moved
+		m.stayed()
+	}
+	m.connected, m.since = true, m.crowd.cfg.Journal.Now()
 	if !m.wasIn {
 		m.wasIn = true
 		close(m.welcome)
@@ -303,8 +323,17 @@ func (m *member) disconnected(err error, _ time.Duration) {
 	m.err = err
 	if m.connected {
 		m.connected = false
+		m.stayed()
 		m.account.Lost(errors.Is(err, client.ErrMoved))
 	}
+}
+
+// stayed notes that a stay is over. m.mu is held.
+func (m *member) stayed() {
+	c := m.crowd
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stays = append(c.stays, Stay{m.room, m.name, m.since, c.cfg.Journal.Now()})
 }
 
 func (m *member) state() (connected bool, counts Counts) {

@@ -34,6 +34,9 @@ type lab struct {
 	crowd   *crowd.Crowd
 	http    http.Client
 	built   string // the directory of the program, to be removed; empty: none
+	kansei  string // the program
+	workers []*worker
+	live    map[string]time.Duration // when each room went live
 }
 
 // openLab starts a cluster in which every link can be cut.
@@ -51,6 +54,9 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 	}
 	if cfg.Other == "" { // an earlier version does not know these
 		args = append(args, "--room-limit", "0", "--rate-address", "0", "--viewer-events", crowd.EventName)
+		if cfg.Dir != "" {
+			args = append(args, "--archive-url", "file://"+filepath.Join(cfg.Dir, "archive")) // nodes answer from there
+		}
 	}
 	kansei := cfg.Kansei
 	if kansei == "" {
@@ -62,6 +68,7 @@ func openLab(ctx context.Context, cfg Config) (_ *lab, err error) {
 			return nil, err
 		}
 	}
+	l.kansei = kansei
 	l.cluster, err = localcluster.Start(ctx, localcluster.Config{
 		EdgeArgs: args, EdgeEnvOf: cfg.skews, Spare: true, Front: true, Link: l.links.between, Kansei: kansei, Dir: cfg.Dir,
 	})
@@ -83,6 +90,9 @@ func (l *lab) close() error {
 	}
 	if l.nc != nil {
 		l.nc.Close()
+	}
+	for _, w := range l.workers {
+		w.end()
 	}
 	var err error
 	if l.cluster != nil {

@@ -23,6 +23,7 @@ type Report struct {
 	Behind      int           // viewers that have not received the last comment
 	History     error         // why it could not be read
 	Unexplained []string      // gaps and lost places that no fault explains
+	Watched     *Watched      // what the watch log says, beside what viewers did; nil: it was not asked
 
 	events  []event
 	took    time.Duration
@@ -119,6 +120,9 @@ func (r *Report) Wrong() []string {
 		out = append(out, "history: "+r.History.Error())
 	}
 	out = append(out, r.Unexplained...)
+	if r.Watched != nil {
+		out = append(out, r.Watched.Wrong...)
+	}
 	for _, e := range r.events {
 		if e.err != nil {
 			out = append(out, e.name+": "+e.err.Error())
@@ -131,7 +135,11 @@ func (r *Report) Wrong() []string {
 func (r *Report) Write(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nseed %d, %d viewers, %.0f s\n\n%s\n", r.Config.Seed, r.Config.Viewers, r.took.Seconds(), r.Verdict)
-	fmt.Fprintf(&b, "counts exact %.1f s after the last fault was mended\n\n", r.Counted.Seconds())
+	fmt.Fprintf(&b, "counts exact %.1f s after the last fault was mended\n", r.Counted.Seconds())
+	if r.Watched != nil {
+		fmt.Fprintf(&b, "%s\n", r.Watched)
+	}
+	b.WriteByte('\n')
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(t, strings.Join(columns, "\t")) // Flush has the error
 	for _, e := range r.effects {
@@ -158,6 +166,9 @@ func (r *Report) Markdown(w io.Writer) error {
 		r.Config.Seed, r.Config.Viewers, r.Config.Rooms*r.Config.Publishers, r.Config.Rooms, r.took.Seconds(),
 		v.Sent, v.Acknowledged, v.Refused, v.Unknown, v.UnknownInLog, v.Events, v.Received, v.Lost+v.Missing, v.Duplicated+v.Doubled, v.Disordered,
 		v.Gaps, v.NotRecovered, v.Appeared, v.Acts, v.ActsRefused, v.ActsUnknown, v.LostActs, v.AppearedActs, v.Shown, r.Counted.Seconds())
+	if r.Watched != nil {
+		fmt.Fprintf(&b, "%s.\n\n", r.Watched)
+	}
 	row(columns)
 	row(strings.Split(strings.Repeat("---,", len(columns)-1)+"---", ","))
 	for _, e := range r.effects {

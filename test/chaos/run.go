@@ -44,6 +44,13 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	began := time.Now()
 
 	journal := l.journal
+	watches := cfg.watches(plan)
+	if watches {
+		if err := l.goLive(ctx); err != nil {
+			return nil, err
+		}
+		l.startWorkers()
+	}
 	var nodes []string
 	for _, e := range l.cluster.Edges {
 		nodes = append(nodes, e.URL)
@@ -74,6 +81,9 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		e := event{fault: f}
 		e.window.From = journal.Now()
 		e.err = f.do(ctx, s)
+		if watches {
+			l.killWorker(i)
+		}
 		e.mended, e.phases = journal.Now(), s.phases
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -121,6 +131,11 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	r.History = l.crowd.History(history, cursors, last)
 	cancel()
 	l.crowd.Leave()
+	if watches {
+		if r.Watched, err = l.watched(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
 	log, err := l.readLog(ctx)
 	if err != nil {
 		return nil, err
