@@ -285,8 +285,14 @@ func (c *archiveRunCommand) Run(ctx context.Context, stderr errorStream) error {
 	return err
 }
 
+// viaNode is where a node is asked that has NATS inside.
+type viaNode struct {
+	Ops string `default:"127.0.0.1:8081" placeholder:"HOST:PORT" help:"Operators' listener of a node with NATS inside, which is asked where --nats is not set."`
+}
+
 type archiveListCommand struct {
 	archiver
+	viaNode
 	Undelivered bool `help:"Those alone whose web hook could not be delivered within a day."`
 }
 
@@ -329,6 +335,7 @@ func (c *archiveListCommand) Run(ctx context.Context, stdout io.Writer) error {
 
 type archiveForgetCommand struct {
 	archiver
+	viaNode
 	User string `required:"" placeholder:"ID" help:"Id of the person."`
 }
 
@@ -366,6 +373,7 @@ func (c *archiveForgetCommand) Run(ctx context.Context, stdout io.Writer) error 
 
 type archiveExportCommand struct {
 	archiver
+	viaNode
 	User string `required:"" placeholder:"ID" help:"Id of the person."`
 }
 

@@ -56,21 +56,45 @@ func oneOfSchemes(scheme string, all ...string) bool {
 	return false
 }
 
-// Archiver is the settings of kansei archive.
+// Archiver is the settings of kansei archive. Those that nodes have too are named and told as theirs, so that one file does for both.
 type Archiver struct {
-	Reach
+	NATS string `group:"engine" name:"nats" list:"," placeholder:"URL,..." help:"Servers of the NATS cluster; empty for one inside this process."`
 	File
+	NATSAccess
+	Prefix        string        `group:"engine" default:"kansei" help:"What all names on NATS and in Redis begin with, in capitals those of streams: [a-z0-9_-], up to 32; the same on all nodes, for good."`
+	LogPartitions int           `group:"log" default:"1" help:"Streams that rooms are spread over, 1 to 256; the same on all nodes, for good."`
+	LogReplicas   int           `group:"log" default:"0" help:"Copies of every stream, 1 to 5; 0 for 3 with --nats, 1 without."`
+	WatchKeep     time.Duration `group:"watch-log" default:"720h" help:"How long the rows of the watch log are kept, 1h to 8760h; what is archived stays."`
 	Archive
-	LogPartitions int           `group:"log" default:"1" help:"That of the nodes."`
-	WatchKeep     time.Duration `group:"watch-log" default:"720h" help:"That of the nodes."`
 	Log
 }
 
 // Validate says what is wrong with the settings: [Problems].
 func (a *Archiver) Validate() error {
 	var p Problems
+	if a.NATS != "" {
+		if !areNATSServers(a.NATSServers()) {
+			p.add("nats", "must be addresses such as nats://10.0.0.1:4222, with commas between them")
+		}
+		a.NATSAccess.validate(&p, a.NATS)
+	}
+	if !isPrefix.MatchString(a.Prefix) {
+		p.add("prefix", "must be 1 to 32 of a-z, 0-9, _ and -, not %q", a.Prefix)
+	}
 	a.Archive.validate(&p)
 	within(&p, "log-partitions", a.LogPartitions, 1, 256)
+	within(&p, "log-replicas", a.LogReplicas, 0, 5)
 	within(&p, "watch-keep", a.WatchKeep, time.Hour, 365*24*time.Hour)
 	return p.err()
+}
+
+// NATSServers are the single addresses of --nats; nil without.
+func (a *Archiver) NATSServers() []string { return split(a.NATS) }
+
+// Replicas is how many copies of a stream there are.
+func (a *Archiver) Replicas() int {
+	if a.LogReplicas != 0 {
+		return a.LogReplicas
+	}
+	return 3
 }

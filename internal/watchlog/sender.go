@@ -68,8 +68,8 @@ func (s *sender) woken() []*room {
 
 // add has a batch stored. One that finds too many before it is dropped, and its room tells all anew later; what that cannot say is
 // lost: the ends of those who have left meanwhile.
-func (s *sender) add(room string, b *Batch) {
-	p := packet{room, b.ID(room), b.Encode(), len(b.Rows)}
+func (s *sender) add(room, id string, body []byte, rows int) {
+	p := packet{room, id, body, rows}
 	i := hashOf(room) % senders
 	s.mu.Lock()
 	full := s.pending > 0 && s.pending+len(p.body) > s.cfg.MaxPending

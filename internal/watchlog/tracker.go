@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"slices"
@@ -70,8 +71,10 @@ type room struct {
 	free   []int32
 	conns  uint32 // numbers given so far
 	n      uint64 // batches made so far
-	closed []Row  // rows that have ended since the last batch
+	rows   []byte // those that have ended since the last batch, encoded
+	told   int    // how many these are
 	dirty  []*View
+	spare  Row  // whose ranges are used again
 	queued bool // the sender knows that it has something to say
 	again  bool // all rows are to be told anew: a batch was dropped
 	turn   int
@@ -197,8 +200,27 @@ func (r *room) tell(v *View, row Row) {
 	if v.flags&fresh != 0 {
 		r.introduce(&row, r.slots[v.slot].who)
 	}
-	r.closed = append(r.closed, row)
+	r.add(&row)
 	r.queue()
+}
+
+// add adds a row to the next batch, which is made when it has as many as it may have.
+func (r *room) add(row *Row) {
+	if r.told == mostRows {
+		r.ship(nil, r.t.now())
+	}
+	if r.told > 0 {
+		r.rows = append(r.rows, ',')
+	}
+	r.rows = appendRow(r.rows, row)
+	r.told++
+}
+
+// ship makes a batch of the rows that there are, and of connections whose rows go on.
+func (r *room) ship(same [][2]uint32, now int64) {
+	r.n++
+	r.t.send.add(r.name, fmt.Sprintf("%s/%s/%d", r.t.life, r.name, r.n), appendBatch(make([]byte, 0, len(r.rows)+24*len(same)+100), r.t.life, r.n, now, r.rows, same), r.told)
+	r.rows, r.told = r.rows[:0], 0
 }
 
 // introduce says in a row who it is about.
@@ -347,7 +369,7 @@ func (r *room) checkpoint() {
 	t := r.t
 	t.mu.Lock()
 	r.mu.Lock()
-	if len(r.slots) == len(r.free) && len(r.closed) == 0 && !r.queued {
+	if len(r.slots) == len(r.free) && r.told == 0 && !r.queued {
 		r.gone = true
 		delete(t.rooms, r.name)
 		t.wheel[r.turn] = slices.DeleteFunc(t.wheel[r.turn], func(x *room) bool { return x == r })
@@ -388,35 +410,28 @@ func (r *room) batch(same []uint32) {
 
 // made makes batches of what has changed and of what has not. The room is held.
 func (r *room) made(same []uint32, now int64) {
-	rows := r.closed
 	for _, v := range r.dirty {
 		if v.flags&dirty == 0 || v.flags&absent != 0 {
 			continue // it has left since
 		}
-		row := v.row(now)
+		row := v.rowInto(&r.spare, now)
 		if v.flags&fresh != 0 {
-			r.introduce(&row, r.slots[v.slot].who)
+			r.introduce(row, r.slots[v.slot].who)
 		}
 		v.flags &^= dirty | fresh | stale | plays
 		if row.Plays {
 			v.flags |= plays
 		}
 		v.ahead = 0
-		rows = append(rows, row)
+		r.add(row)
 	}
-	r.closed, r.dirty, r.queued = nil, nil, false
-	if len(r.slots) == len(r.free) {
-		r.slots, r.free = nil, nil
+	clear(r.dirty)
+	r.dirty, r.queued = r.dirty[:0], false
+	if r.told > 0 || len(same) > 0 {
+		r.ship(ranges(same), now)
 	}
-	for len(rows) > 0 || len(same) > 0 {
-		part := rows[:min(len(rows), mostRows)]
-		rows = rows[len(part):]
-		r.n++
-		b := &Batch{Life: r.t.life, N: r.n, At: now, Rows: part}
-		if len(rows) == 0 {
-			b.Same, same = ranges(same), nil
-		}
-		r.t.send.add(r.name, b)
+	if len(r.slots) == len(r.free) { // nobody is here
+		r.slots, r.free, r.dirty, r.rows, r.spare = nil, nil, nil, nil, Row{}
 	}
 }
 

@@ -193,8 +193,11 @@ func (v *View) split(r *room) {
 }
 
 // row is what there is to say of a viewer now.
-func (v *View) row(now int64) Row {
-	r := Row{Conn: v.conn, N: int(v.n), From: v.from, To: max(now, v.from)}
+func (v *View) row(now int64) Row { return *v.rowInto(new(Row), now) }
+
+// rowInto is row, with the ranges of another one used again.
+func (v *View) rowInto(r *Row, now int64) *Row {
+	*r = Row{Conn: v.conn, N: int(v.n), From: v.from, To: max(now, v.from), Visible: r.Visible[:0], Played: r.Played[:0]}
 	if v.past != nil {
 		r.Visible = append(r.Visible, v.past.visible...)
 		r.Played = append(r.Played, v.past.played...)

@@ -14,7 +14,7 @@ import (
 
 // Command is one run: its fields are the flags of "kansei bench", tagged for kong.
 type Command struct {
-	Scenario []string      `sep:"," placeholder:"NAME" help:"What to measure: memory, quiet, hot, storm, rooms, idle, joins, tokens, acts, raid, wire, gc, frozen, slow, curve; repeated or separated by commas. All by default."`
+	Scenario []string      `sep:"," placeholder:"NAME" help:"What to measure: memory, quiet, hot, storm, rooms, idle, joins, tokens, acts, raid, watch, wire, gc, frozen, slow, curve; repeated or separated by commas. All by default."`
 	Pairs    int           `default:"5" help:"How many pairs of windows, node and floor, a ratio is the median of."`
 	Window   time.Duration `default:"10s" help:"Length of a window."`
 	Scale    float64       `default:"1" help:"Size of audiences, 1 being that of the goals."`
@@ -42,7 +42,7 @@ var ErrMissed = errors.New("bench: bounds missed")
 
 // names are the scenarios, in the order in which they run.
 func names() []string {
-	return []string{"memory", "quiet", "hot", "storm", "rooms", "idle", "joins", "tokens", "acts", "raid", "wire", "gc", "frozen", "slow", "curve"}
+	return []string{"memory", "quiet", "hot", "storm", "rooms", "idle", "joins", "tokens", "acts", "raid", "watch", "wire", "gc", "frozen", "slow", "curve"}
 }
 
 func (c *Command) check() error {

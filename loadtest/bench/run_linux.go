@@ -100,7 +100,7 @@ func (b *bench) run(ctx context.Context) error {
 	keep := len(b.stops)
 	scenarios := map[string]func(context.Context) error{
 		"memory": b.memory, "quiet": b.quiet, "hot": b.hot, "storm": b.storm, "rooms": b.rooms, "idle": b.idle, "curve": b.curve,
-		"joins": b.joins, "tokens": b.tokens, "acts": b.acts, "raid": b.raid, "wire": b.wire, "gc": b.collector, "frozen": b.frozen, "slow": b.slow,
+		"joins": b.joins, "tokens": b.tokens, "acts": b.acts, "raid": b.raid, "watch": b.watch, "wire": b.wire, "gc": b.collector, "frozen": b.frozen, "slow": b.slow,
 	}
 	var errs []error
 	for _, name := range names() {

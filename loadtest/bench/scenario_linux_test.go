@@ -57,7 +57,7 @@ func TestScenarios(t *testing.T) {
 	t.Parallel()
 	goals := map[string][]int{
 		"memory": {1, 1, 1}, "quiet": {2, 2, 2, 2, 2}, "hot": {3, 3, 3, 3}, "storm": {3, 3, 3, 3, 3}, "rooms": {4, 4, 4, 4, 4},
-		"idle": {4, 4, 4, 4}, "joins": {5, 5}, "tokens": {5, 5, 5}, "acts": {9, 9, 9, 9}, "raid": {10, 10, 10, 10, 10}, "wire": {6, 6, 6, 6}, "gc": {7, 7, 7}, "frozen": {8, 8}, "slow": {8, 8, 8, 8, 8},
+		"idle": {4, 4, 4, 4}, "joins": {5, 5}, "tokens": {5, 5, 5}, "acts": {9, 9, 9, 9}, "raid": {10, 10, 10, 10, 10}, "watch": {11, 11, 11}, "wire": {6, 6, 6, 6}, "gc": {7, 7, 7}, "frozen": {8, 8}, "slow": {8, 8, 8, 8, 8},
 		"curve": nil,
 	}
 	for _, name := range names() {
