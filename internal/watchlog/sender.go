@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,7 +32,8 @@ type sender struct {
 	mu      sync.Mutex
 	rooms   []*room // that have something to say
 	queues  [senders][]packet
-	pending int // bytes in queues
+	pending int      // bytes in queues
+	spare   [][]byte // bodies of batches that were stored, for others: thousands of rows may come at once
 	closing bool
 	told    time.Time // when it was last logged that batches wait
 
@@ -64,6 +66,25 @@ func (s *sender) woken() []*room {
 	rooms := s.rooms
 	s.rooms = nil
 	return rooms
+}
+
+// mostSpare is how many bodies are kept, and largestSpare how many bytes each may have.
+const (
+	mostSpare    = 4
+	largestSpare = 512 << 10
+)
+
+// buffer returns an empty body with room for so many bytes.
+func (s *sender) buffer(size int) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, b := range s.spare {
+		if cap(b) >= size {
+			s.spare = slices.Delete(s.spare, i, i+1)
+			return b[:0]
+		}
+	}
+	return make([]byte, 0, size)
 }
 
 // add has a batch stored. One that finds too many before it is dropped, and its room tells all anew later; what that cannot say is
@@ -112,8 +133,12 @@ func (s *sender) run(i int) {
 			return
 		}
 		s.mu.Lock()
+		s.queues[i][0] = packet{}
 		s.queues[i] = s.queues[i][1:]
 		s.pending -= len(p.body)
+		if len(s.spare) < mostSpare && cap(p.body) <= largestSpare {
+			s.spare = append(s.spare, p.body)
+		}
 		s.cfg.Metrics.pending.Set(float64(s.pending))
 		s.mu.Unlock()
 	}

@@ -19,7 +19,7 @@ import (
 type Config struct {
 	// Now is the time by the log's clock.
 	Now func() time.Time
-	// Store stores a batch of a room under an id: the same id twice is one batch.
+	// Store stores a batch of a room under an id: the same id twice is one batch. The body is used again when it has returned.
 	Store func(ctx context.Context, room, id string, body []byte) error
 	// Alias stands for a user for a day, where no more than totals are kept; empty while it cannot be made.
 	Alias func(room, user string) string
@@ -219,7 +219,7 @@ func (r *room) add(row *Row) {
 // ship makes a batch of the rows that there are, and of connections whose rows go on.
 func (r *room) ship(same [][2]uint32, now int64) {
 	r.n++
-	r.t.send.add(r.name, fmt.Sprintf("%s/%s/%d", r.t.life, r.name, r.n), appendBatch(make([]byte, 0, len(r.rows)+24*len(same)+100), r.t.life, r.n, now, r.rows, same), r.told)
+	r.t.send.add(r.name, fmt.Sprintf("%s/%s/%d", r.t.life, r.name, r.n), appendBatch(r.t.send.buffer(len(r.rows)+24*len(same)+100), r.t.life, r.n, now, r.rows, same), r.told)
 	r.rows, r.told = r.rows[:0], 0
 }
 

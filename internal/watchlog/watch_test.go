@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ func (s *stream) store(_ context.Context, room, id string, body []byte) error {
 	}
 	if !s.ids[id] {
 		s.ids[id] = true
-		s.batches[room] = append(s.batches[room], body)
+		s.batches[room] = append(s.batches[room], slices.Clone(body))
 	}
 	return nil
 }
