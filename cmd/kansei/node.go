@@ -181,6 +181,11 @@ func (n *node) start(ctx context.Context) error {
 		Metrics: hub.NewMetrics(reg), Logger: n.log,
 	})
 	n.onStop("the rooms", func(context.Context) error { rooms.Close(); return nil })
+	watch := watchlog.New(watchlog.Config{
+		Now: roomLog.Now, Store: roomLog.TellWatch, Alias: func(room, user string) string { return roomLog.Origin(room, "user "+user) }, Mode: n.cfg.Watch, Beat: n.cfg.Beat,
+		Metrics: watchlog.NewMetrics(reg), Logger: n.log,
+	})
+	n.onStop("the watch log", watch.Close) // behind the sockets, whose ends it is told
 	sockets := socket.NewServer(socket.Config{
 		Deflate: n.cfg.Compress, MaxMessage: n.cfg.LargestMessage(), MaxLong: protocol.MaxActBody, Metrics: socket.NewMetrics(reg), Logger: n.log,
 	})
@@ -193,11 +198,6 @@ func (n *node) start(ctx context.Context) error {
 	}
 	addresses := clientaddr.New(clientaddr.Config{Trusted: n.cfg.Proxies(), Header: forwardedHeader[n.cfg.ForwardedHeader], Exempt: n.cfg.Exempt()})
 	metrics := edge.NewMetrics(reg)
-	watch := watchlog.New(watchlog.Config{
-		Now: roomLog.Now, Store: roomLog.TellWatch, Alias: func(room, user string) string { return roomLog.Origin(room, "user "+user) }, Mode: n.cfg.Watch, Beat: n.cfg.Beat,
-		Metrics: watchlog.NewMetrics(reg), Logger: n.log,
-	})
-	n.onStop("the watch log", watch.Close)
 	kept, err := n.startArchive(ctx, reg, roomLog)
 	if err != nil {
 		return err

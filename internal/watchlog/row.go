@@ -64,7 +64,7 @@ type Row struct {
 
 // Batch is what a node tells of the viewers of a room at a moment.
 type Batch struct {
-	Life string `json:"life"` // of the node: another one after each start
+	Life string `json:"life"` // of the room on the node: another one after each start, and each time that nobody was there for a while
 	N    uint64 `json:"n"`    // grows by one with each batch of that life about that room
 	At   int64  `json:"at"`   // the moment
 	// Rows are those that have changed.

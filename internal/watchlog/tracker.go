@@ -48,11 +48,12 @@ type Tracker struct {
 	gap  int64 // milliseconds after which what was said last of visible and played holds no longer
 	send *sender
 
-	mu    sync.Mutex
-	rooms map[string]*room
-	modes map[string]string // of rooms, from the next tick on
-	turn  int               // of the checkpoints
-	wheel [][]*room         // rooms by the turn at which they have their checkpoint
+	mu     sync.Mutex
+	rooms  map[string]*room
+	modes  map[string]string // of rooms, from the next tick on
+	turn   int               // of the checkpoints
+	opened int               // rooms so far
+	wheel  [][]*room         // rooms by the turn at which they have their checkpoint
 
 	pauses pauses
 	quit   chan struct{}
@@ -64,6 +65,7 @@ type Tracker struct {
 type room struct {
 	t    *Tracker
 	name string
+	life string // its own: a room that is forgotten, and comes again, counts anew
 
 	mu     sync.Mutex
 	mode   string
@@ -133,7 +135,8 @@ func (t *Tracker) hold(name string) *room {
 		t.mu.Lock()
 		r := t.rooms[name]
 		if r == nil {
-			r = &room{t: t, name: name, turn: t.turnOf(name)}
+			t.opened++
+			r = &room{t: t, name: name, life: fmt.Sprintf("%s-%d", t.life, t.opened), turn: t.turnOf(name)}
 			t.rooms[name] = r
 			t.wheel[r.turn] = append(t.wheel[r.turn], r)
 		}
@@ -219,7 +222,7 @@ func (r *room) add(row *Row) {
 // ship makes a batch of the rows that there are, and of connections whose rows go on.
 func (r *room) ship(same [][2]uint32, now int64) {
 	r.n++
-	r.t.send.add(r.name, fmt.Sprintf("%s/%s/%d", r.t.life, r.name, r.n), appendBatch(r.t.send.buffer(len(r.rows)+24*len(same)+100), r.t.life, r.n, now, r.rows, same), r.told)
+	r.t.send.add(r.name, fmt.Sprintf("%s/%s/%d", r.life, r.name, r.n), appendBatch(r.t.send.buffer(len(r.rows)+24*len(same)+100), r.life, r.n, now, r.rows, same), r.told)
 	r.rows, r.told = r.rows[:0], 0
 }
 

@@ -415,6 +415,33 @@ func TestModes(t *testing.T) {
 	})
 }
 
+// A room that nobody was in for a while is forgotten; who comes then is kept like all others.
+func TestRoomThatComesAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, began := newStream(), time.Now()
+		n := newNode(t, s, nil)
+		for i := range 5 {
+			v := come(n, "a", fmt.Sprint("u", i), "s", yes(true))
+			time.Sleep(10 * time.Second)
+			v.go_(EndLeft)
+			time.Sleep(3 * time.Minute)
+			n.mu.Lock()
+			if len(n.rooms) > 0 {
+				t.Error("the room is not forgotten")
+			}
+			n.mu.Unlock()
+		}
+		out := Shape(s.fold(t, "a"), evening("a", began, time.Hour), 0, nil)
+		for i := range 5 {
+			seconds(t, "connected", userOf(t, out, fmt.Sprint("u", i)).ConnectedMS, 10)
+		}
+		if err := n.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // While the stream is away rows wait, within bounds. What was dropped of those who are there is told anew.
 func TestStreamAway(t *testing.T) {
 	t.Parallel()
