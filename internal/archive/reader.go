@@ -216,6 +216,14 @@ type Record struct {
 	rev uint64 // of the record itself
 }
 
+// revision is that of the record, which each change makes another one; 0: there is none.
+func (r *Record) revision() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.rev
+}
+
 func keyOf(room, broadcast string) string { return room + "." + broadcast }
 
 // record reads a record; nil: there is none.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/watchlog"
+	"github.com/kansei-live/kansei/protocol"
 )
 
 // Config is what a [Worker] is made of.
@@ -135,6 +136,9 @@ func (w *Worker) look(ctx context.Context, room string) (next time.Duration, err
 		return whileLive, nil
 	}
 	delete(w.live, room)
+	if done, err := w.done(ctx, room, state); err != nil || done {
+		return 0, err
+	}
 	r := w.cfg.Reader
 	k, err := r.know(ctx, room)
 	if err != nil {
@@ -170,6 +174,27 @@ func (w *Worker) look(ctx context.Context, room string) (next time.Duration, err
 		w.live[room] = state.Rev
 	}
 	return next, nil
+}
+
+// done reports whether all that is known of a room is archived and delivered, without reading its rows.
+func (w *Worker) done(ctx context.Context, room string, state hub.State) (bool, error) {
+	st := stateOf(state)
+	if st.Broadcast == 0 || st.Status == protocol.StatusLive {
+		return false, nil
+	}
+	all, err := records(ctx, w.cfg.Log, room)
+	if err != nil {
+		return false, err
+	}
+	now, last := w.cfg.Log.Now(), false
+	for i := range all {
+		rec := &all[i]
+		last = last || rec.Broadcast == strconv.FormatInt(st.Broadcast, 10)
+		if !rec.Final || !rec.Told || w.cfg.DB != nil && !rec.Stored || rec.Hook.wait(w.cfg.Hook, now) > 0 {
+			return false, nil
+		}
+	}
+	return last, nil
 }
 
 // see does for a broadcast that has ended what there is to do, and returns after how long there may be more.
@@ -228,6 +253,9 @@ func (w *Worker) revise(ctx context.Context, before *Record, s *Shaped, final bo
 		return nil, err
 	}
 	defer leave()
+	if now, err := record(ctx, w.cfg.Log, key); err != nil || now.revision() != before.revision() {
+		return nil, err // another one has been faster
+	}
 	c, err := encode(s)
 	if err != nil {
 		return nil, err
@@ -258,8 +286,12 @@ func (w *Worker) revise(ctx context.Context, before *Record, s *Shaped, final bo
 	}
 	rec.rev = rev
 	if err := w.put(ctx, key, &rec); err != nil {
-		if errors.Is(err, hub.ErrConflict) {
-			return nil, nil // what another one has written counts
+		if errors.Is(err, hub.ErrConflict) { // what another one has written counts
+			counts, err := record(ctx, w.cfg.Log, key)
+			if err == nil && counts != nil && counts.Prefix != rec.Prefix {
+				_, err = w.cfg.Files.forget(ctx, rec.Prefix)
+			}
+			return nil, err
 		}
 		return nil, err
 	}
