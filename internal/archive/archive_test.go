@@ -182,12 +182,12 @@ func TestKilledWorkers(t *testing.T) {
 // hashAt is the hash of what the input of a record makes now.
 func hashAt(t *testing.T, r *Reader, rec *Record) string {
 	t.Helper()
-	k, err := r.know(t.Context(), rec.Room)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := r.hold(rec.Room)
 	defer k.mu.Unlock()
 	b := watchlog.Broadcast{Room: rec.Room, ID: rec.Broadcast, Waiting: rec.Waiting, Began: rec.Began, Ended: rec.Ended}
+	if err := r.fill(t.Context(), rec.Room, k, sinceOf(b)); err != nil {
+		t.Fatal(err)
+	}
 	c, err := encode(&Shaped{watchlog.Shape(k.fold, b, rec.Input.AsOf, k.history.comments), b, rec.Input})
 	if err != nil {
 		t.Fatal(err)
@@ -402,7 +402,7 @@ func TestStores(t *testing.T) {
 // forgotten looks for a user everywhere.
 func forgotten(t *testing.T, s *stage, w *Worker, room, user string) {
 	t.Helper()
-	_, err := s.Watched(t.Context(), room, 0, func(_ uint64, body []byte) error {
+	_, err := s.Watched(t.Context(), room, 0, time.Time{}, func(_ uint64, body []byte) error {
 		b, err := watchlog.Decode(body)
 		for _, r := range b.Rows {
 			if r.User == user {

@@ -11,10 +11,7 @@ import (
 // otherwise what its rows say. rec is nil where it is not archived. Its error may wrap [ErrNoBroadcast].
 func (r *Reader) Current(ctx context.Context, room, id string) (s *Shaped, rec *Record, err error) {
 	if id == "" {
-		k, err := r.know(ctx, room)
-		if err != nil {
-			return nil, nil, err
-		}
+		k := r.hold(room)
 		b, err := r.find(ctx, room, "", k)
 		k.mu.Unlock()
 		if err != nil {
@@ -36,10 +33,7 @@ func (r *Reader) Current(ctx context.Context, room, id string) (s *Shaped, rec *
 // Broadcasts lists the broadcasts of a room that its state, its archived records and, where it is never set, its rows tell of, the
 // latest first.
 func (r *Reader) Broadcasts(ctx context.Context, room string) ([]protocol.BroadcastEntry, error) {
-	k, err := r.know(ctx, room)
-	if err != nil {
-		return nil, err
-	}
+	k := r.hold(room)
 	all, err := r.broadcasts(ctx, room, k, false)
 	k.mu.Unlock()
 	if err != nil {

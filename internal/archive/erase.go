@@ -88,7 +88,7 @@ func eraseRows(ctx context.Context, log Log, room, user string, until int64) (ro
 	}
 	var all []found
 	theirs := map[string]map[uint32]bool{} // connections, by the life of the node
-	_, err = log.Watched(ctx, room, 0, func(seq uint64, body []byte) error {
+	_, err = log.Watched(ctx, room, 0, time.Time{}, func(seq uint64, body []byte) error {
 		b, err := watchlog.Decode(body)
 		if err != nil {
 			return nil
@@ -281,10 +281,7 @@ func Export(ctx context.Context, cfg Config, user string) (Exported, error) {
 		if strings.HasPrefix(room, "_") {
 			continue
 		}
-		k, err := cfg.Reader.know(ctx, room)
-		if err != nil {
-			return out, err
-		}
+		k := cfg.Reader.hold(room)
 		all, err := cfg.Reader.broadcasts(ctx, room, k, true)
 		k.mu.Unlock()
 		if err != nil {

@@ -27,8 +27,8 @@ import (
 
 // Log is where rows, events and records are.
 type Log interface {
-	// Watched reads the batches of a room behind a sequence; see natslog.
-	Watched(ctx context.Context, room string, after uint64, each func(seq uint64, body []byte) error) (upTo uint64, err error)
+	// Watched reads the batches of a room behind a sequence, or since a time; see natslog.
+	Watched(ctx context.Context, room string, after uint64, since time.Time, each func(seq uint64, body []byte) error) (upTo uint64, err error)
 	WatchedRooms(ctx context.Context) (map[string]uint64, error)
 	ReplaceWatched(ctx context.Context, room string, seq uint64, id string, body []byte) error
 
@@ -74,6 +74,7 @@ type known struct {
 	used    time.Time
 	fold    *watchlog.Fold
 	seq     uint64 // of the last batch in fold
+	since   int64  // when the batches in fold were stored, Unix milliseconds; 0: whenever
 	history history
 }
 
@@ -89,8 +90,8 @@ func NewReader(log Log, files *Files, silence time.Duration) *Reader {
 	return &Reader{log: log, files: files, silence: silence, rooms: map[string]*known{}}
 }
 
-// know returns what is known of a room, with its lock held, up to date.
-func (r *Reader) know(ctx context.Context, room string) (*known, error) {
+// hold returns what is known of a room, with its lock held.
+func (r *Reader) hold(room string) *known {
 	r.mu.Lock()
 	now := time.Now()
 	for name, k := range r.rooms {
@@ -106,18 +107,24 @@ func (r *Reader) know(ctx context.Context, room string) (*known, error) {
 	k.used = now
 	r.mu.Unlock()
 	k.mu.Lock()
-	if err := r.readOn(ctx, room, k); err != nil {
-		k.mu.Unlock()
-		return nil, err
-	}
-	return k, nil
+	return k
 }
 
-// readOn reads the batches that have come since. Batches of a node that come out of their order, as those do that an erasure
-// has written anew, have all be read and sorted.
-func (r *Reader) readOn(ctx context.Context, room string, k *known) error {
+// fill reads the batches that have come, of those that were stored since a moment (0: all). Batches of a node that come out of their
+// order, as those do that an erasure has written anew, have all be read and sorted.
+func (r *Reader) fill(ctx context.Context, room string, k *known, since int64) error {
+	if since < k.since {
+		k.fold, k.seq = watchlog.NewFold(), 0
+	}
+	if k.seq == 0 {
+		k.since = since
+	}
+	var from time.Time
+	if k.since > 0 {
+		from = time.UnixMilli(k.since)
+	}
 	sorted := true
-	upTo, err := r.log.Watched(ctx, room, k.seq, func(_ uint64, body []byte) error {
+	upTo, err := r.log.Watched(ctx, room, k.seq, from, func(_ uint64, body []byte) error {
 		b, err := watchlog.Decode(body)
 		if err != nil {
 			return nil // nobody's
@@ -127,7 +134,7 @@ func (r *Reader) readOn(ctx context.Context, room string, k *known) error {
 	})
 	if err == nil && !sorted {
 		var all []*watchlog.Batch
-		upTo, err = r.log.Watched(ctx, room, 0, func(_ uint64, body []byte) error {
+		upTo, err = r.log.Watched(ctx, room, 0, from, func(_ uint64, body []byte) error {
 			if b, err := watchlog.Decode(body); err == nil {
 				all = append(all, b)
 			}
@@ -281,10 +288,7 @@ func (r *Reader) Shape(ctx context.Context, room, id string) (*Shaped, error) {
 
 // shapeAs is Shape; closed says that no more is waited for.
 func (r *Reader) shapeAs(ctx context.Context, room, id string, closed bool) (*Shaped, error) {
-	k, err := r.know(ctx, room)
-	if err != nil {
-		return nil, err
-	}
+	k := r.hold(room)
 	defer k.mu.Unlock()
 	b, err := r.find(ctx, room, id, k)
 	if err != nil {
@@ -295,6 +299,9 @@ func (r *Reader) shapeAs(ctx context.Context, room, id string, closed bool) (*Sh
 }
 
 func (r *Reader) shape(ctx context.Context, k *known, b watchlog.Broadcast) (*Shaped, error) {
+	if err := r.fill(ctx, b.Room, k, sinceOf(b)); err != nil {
+		return nil, err
+	}
 	if err := k.history.reach(ctx, r.log, b.Room, b.Began); err != nil {
 		return nil, err
 	}
@@ -303,6 +310,15 @@ func (r *Reader) shape(ctx context.Context, k *known, b watchlog.Broadcast) (*Sh
 	}
 	in := Input{Watch: k.seq, Log: k.history.last.Seq, AsOf: r.log.Now().UnixMilli()}
 	return &Shaped{watchlog.Shape(k.fold, b, in.AsOf, k.history.comments), b, in}, nil
+}
+
+// sinceOf is since when rows say who was there in a broadcast, or waited for it: nodes tell anew of those who stay for long. It is 0 where
+// that is not known.
+func sinceOf(b watchlog.Broadcast) int64 {
+	if strings.HasPrefix(b.ID, "0-") {
+		return 0
+	}
+	return max(1, b.Began-longestWait-watchlog.ToldAnew.Milliseconds()-time.Hour.Milliseconds()) // clocks differ
 }
 
 // find finds a broadcast of a room.
@@ -340,6 +356,9 @@ func (r *Reader) broadcasts(ctx context.Context, room string, k *known, deep boo
 	bounds(room, &state, all)
 	switch {
 	case state.Broadcast == 0:
+		if err := r.fill(ctx, room, k, 0); err != nil {
+			return nil, err
+		}
 		r.spans(room, k, all)
 	case deep:
 		if err := k.history.states(ctx, r.log, room, state.Broadcast, all); err != nil {

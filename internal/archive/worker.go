@@ -140,10 +140,7 @@ func (w *Worker) look(ctx context.Context, room string) (next time.Duration, err
 		return 0, err
 	}
 	r := w.cfg.Reader
-	k, err := r.know(ctx, room)
-	if err != nil {
-		return 0, err
-	}
+	k := r.hold(room)
 	all, err := r.broadcasts(ctx, room, k, true)
 	k.mu.Unlock()
 	if err != nil {

@@ -27,11 +27,24 @@ func (l *Log) TellWatch(ctx context.Context, room, id string, body []byte) error
 	return l.watch.put(ctx, room, body, 0, nats.Header{headerID: {id}})
 }
 
-// Watched calls each with the batches of a room behind a sequence, in order, and returns the sequence of the last one that there was
-// when the call began.
-func (l *Log) Watched(ctx context.Context, room string, after uint64, each func(seq uint64, body []byte) error) (upTo uint64, err error) {
+// Watched calls each with the batches of a room behind a sequence, or, if that is 0, with those that were stored since a time, in order, and returns
+// the sequence of the last one that there was when the call began.
+func (l *Log) Watched(ctx context.Context, room string, after uint64, since time.Time, each func(seq uint64, body []byte) error) (upTo uint64, err error) {
 	if _, err := l.usable(l.state, room); err != nil {
 		return after, err
+	}
+	if after == 0 && !since.IsZero() {
+		last, err := l.watch.last(ctx, room)
+		switch {
+		case err != nil || last == nil:
+			return 0, err
+		case last.at < since.UnixMilli():
+			return last.seq, nil
+		}
+		// Where a replica does not have it yet, or does not answer, more is read than is wanted.
+		if p, err := l.watch.s.directGet(ctx, room, 0, &since, 1); err == nil && len(p.records) > 0 {
+			after = p.records[0].seq - 1
+		}
 	}
 	return l.watch.read(ctx, room, after, func(rec *record) error { return each(rec.seq, rec.data) })
 }

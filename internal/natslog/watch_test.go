@@ -15,7 +15,7 @@ import (
 // watched reads the batches of a room behind a sequence.
 func watched(t testing.TB, l *Log, room string, after uint64) (all []string, seqs []uint64, upTo uint64) {
 	t.Helper()
-	upTo, err := l.Watched(testContext(t), room, after, func(seq uint64, body []byte) error {
+	upTo, err := l.Watched(testContext(t), room, after, time.Time{}, func(seq uint64, body []byte) error {
 		all, seqs = append(all, string(body)), append(seqs, seq)
 		return nil
 	})
@@ -61,6 +61,23 @@ func TestWatchStream(t *testing.T) {
 	if rooms, err := l.WatchedRooms(testContext(t)); err != nil || rooms["r"] != 600 || rooms["other"] != 200 || len(rooms) != 2 {
 		t.Errorf("%v, %v", rooms, err)
 	}
+	// Since a time: as if there were no others.
+	rec, err := l.watch.s.leaderGet(testContext(t), getRequest{Seq: seqs[400]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for since, least := range map[time.Time]int{time.UnixMilli(rec.at): 200, time.UnixMilli(rec.at - 3600_000): 600, time.UnixMilli(rec.at + 3600_000): 0} {
+		n, first := 0, ""
+		end, err := l.Watched(testContext(t), "r", 0, since, func(_ uint64, body []byte) error {
+			if n++; n == 1 {
+				first = string(body)
+			}
+			return nil
+		})
+		if err != nil || end != upTo || n < least || least == 0 && n > 0 || least == 200 && n > 300 {
+			t.Errorf("since %v: %d batches from %s on, up to %d, %v", since, n, first, end, err)
+		}
+	}
 	for range 2 { // the second time it is gone already
 		if err := l.ReplaceWatched(testContext(t), "r", seqs[10], "replaced", []byte("instead")); err != nil {
 			t.Fatal(err)
@@ -70,10 +87,10 @@ func TestWatchStream(t *testing.T) {
 	if len(all) != 600 || all[10] != "batch 11" || all[599] != "instead" {
 		t.Errorf("%d batches, the last %q", len(all), all[len(all)-1])
 	}
-	if _, err := l.Watched(testContext(t), "r", 0, func(uint64, []byte) error { return errors.New("enough") }); err == nil {
+	if _, err := l.Watched(testContext(t), "r", 0, time.Time{}, func(uint64, []byte) error { return errors.New("enough") }); err == nil {
 		t.Error("what the reader says is not told")
 	}
-	if _, err := l.Watched(testContext(t), "*", 0, func(uint64, []byte) error { return nil }); err == nil {
+	if _, err := l.Watched(testContext(t), "*", 0, time.Time{}, func(uint64, []byte) error { return nil }); err == nil {
 		t.Error("a pattern is no room")
 	}
 }
@@ -157,7 +174,7 @@ func TestWatchStreamChangesItsLeader(t *testing.T) {
 	var all []string
 	eventually(t, 30*time.Second, "all is read", func() error {
 		all = nil
-		_, err := l.Watched(testContext(t), "r", 0, func(_ uint64, body []byte) error {
+		_, err := l.Watched(testContext(t), "r", 0, time.Time{}, func(_ uint64, body []byte) error {
 			if all = append(all, string(body)); len(all) == n/2 {
 				stepDown()
 			}

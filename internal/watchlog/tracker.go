@@ -37,6 +37,8 @@ const (
 	mostPending  = 64 << 20
 	tick         = time.Second
 	mostRows     = 1000 // of a batch, which has then 300 KB or so
+	// ToldAnew is how often a node says again who somebody is who stays, so that nobody need read what is older.
+	ToldAnew = 6 * time.Hour
 	// pauseLimit is how late a tick may come before the node counts as having been paused.
 	pauseLimit = 3 * time.Second
 )
@@ -390,8 +392,9 @@ func (r *room) checkpoint() {
 			continue
 		}
 		faded := v.fade(now, t.gap)
+		there, anew := now-v.from, ToldAnew.Milliseconds()
 		switch {
-		case r.again:
+		case r.again || there/anew != (there-t.cfg.Every.Milliseconds())/anew && there > anew/2:
 			v.flags |= fresh
 			r.touch(v)
 		case faded || v.flags&stale != 0:

@@ -442,6 +442,46 @@ func TestRoomThatComesAgain(t *testing.T) {
 	})
 }
 
+// Who stays for long is told anew: whoever reads what was told since 6 hours before knows who it is.
+func TestLongStay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStream()
+		n := newNode(t, s, nil)
+		v := come(n, "a", "u", "s", yes(true))
+		v.beats(30*time.Second, func() (*bool, *int64) { return yes(true), nil })
+		time.Sleep(20*time.Hour + 7*time.Second)
+		began := time.Now()
+		time.Sleep(time.Hour)
+		v.go_(EndLeft)
+		time.Sleep(3 * time.Second)
+		if rows, _, _ := s.rows(t, "a"); rows > 10 {
+			t.Errorf("%d rows in 21 hours", rows)
+		}
+		if err := n.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		f := NewFold()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, body := range s.batches["a"] {
+			b, err := Decode(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b.At >= began.Add(-ToldAnew-time.Minute).UnixMilli() {
+				f.Add(b)
+			}
+		}
+		u := userOf(t, Shape(f, evening("a", began, time.Hour), 0, nil), "u")
+		seconds(t, "connected", u.ConnectedMS, 3600)
+		seconds(t, "visible", u.VisibleMS, 3600)
+		if len(f.lives) != 1 {
+			t.Errorf("%d lives", len(f.lives))
+		}
+	})
+}
+
 // While the stream is away rows wait, within bounds. What was dropped of those who are there is told anew.
 func TestStreamAway(t *testing.T) {
 	t.Parallel()

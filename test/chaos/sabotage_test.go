@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kansei-live/kansei/hub"
 	"github.com/kansei-live/kansei/internal/auth"
@@ -23,6 +24,7 @@ import (
 	"github.com/kansei-live/kansei/internal/natslog"
 	"github.com/kansei-live/kansei/internal/redispresence"
 	"github.com/kansei-live/kansei/internal/socket"
+	"github.com/kansei-live/kansei/internal/watchlog"
 	"github.com/kansei-live/kansei/loadtest/audit"
 	"github.com/kansei-live/kansei/loadtest/crowd"
 	"github.com/kansei-live/kansei/protocol"
@@ -116,8 +118,18 @@ func startNode(t *testing.T, s *saboteur) (url, secret string, log *nats.Conn) {
 	secret = strings.Repeat("secret", 8)
 	tokens, err := auth.NewVerifier([]byte(secret))
 	must(t, err)
+	watch := watchlog.New(watchlog.Config{
+		Now: roomLog.Now, Store: roomLog.TellWatch, Mode: protocol.WatchUsers, Beat: 30 * time.Second,
+		Metrics: watchlog.NewMetrics(prometheus.NewRegistry()), Logger: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = watch.Close(ctx)
+	})
 	e := edge.New(edge.Config{
-		Hub: rooms, Log: s, Desk: desk, Moderation: roomLog, MaxSweep: 2000, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
+		Watch: watch,
+		Hub:   rooms, Log: s, Desk: desk, Moderation: roomLog, MaxSweep: 2000, Sockets: sockets, Tokens: tokens, Guests: protocol.GuestsNone, GuestIDs: new(auth.Guests),
 		ViewerRate: edge.Rate{PerS: 100, Burst: 100}, StaffRate: edge.Rate{PerS: 1000, Burst: 1000},
 		ViewerText: 200, StaffText: 1000, MaxMessage: 8192, MaxViewers: 1000, Beat: 30 * time.Second,
 		Sent: sockets.SentBytes, Metrics: edge.NewMetrics(nil), Logger: slog.New(slog.DiscardHandler),
