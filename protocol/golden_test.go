@@ -121,7 +121,7 @@ var serverMessages = map[string]Message{
 		Rev: 9, Status: StatusScheduled, Title: "第七回", Broadcast: 3, Members: true, StartsAt: 1767225600000, MediaURL: "https://example.com/live.m3u8",
 		MediaOffsetMS: 1500, Notice: "8時から\n始まります", Pin: &Pin{Comment: &Comment{ID: "x71qd", At: 1767225600200, User: User{ID: "u42"}, Text: "うぽつ"}},
 		Mode: ModeKnown, KnownMS: 3600000, SlowMS: 10000, DelayMS: 5000, Links: LinksNone, EarlyChat: ptr(false), Text: 100, Count: ptr(false),
-		KeepMS: 86400000, Watch: WatchTotals, BeganAt: 1767225000000, EndedAt: 1767225500000, Data: json.RawMessage(`{"poll":[1,2]}`),
+		KeepMS: 86400000, Watch: WatchTotals, BeganAt: 1767225000000, EndedAt: 1767225500000, Timed: 3, Data: json.RawMessage(`{"poll":[1,2]}`),
 	},
 	"state_shield": &State{Rev: 10, Status: StatusLive, Mode: ModeKnown, SlowMS: 30000, Links: LinksNone, Shield: true},
 	"state_shield_staff": &State{Rev: 10, Status: StatusLive, Mode: ModeKnown, SlowMS: 30000, Links: LinksNone, Shield: true,

@@ -21,6 +21,9 @@ type State struct {
 	// runs.
 	BeganAt int64 `json:"began_at,omitempty"`
 	EndedAt int64 `json:"ended_at,omitempty"`
+	// Timed is the broadcast that these are of. A node of an earlier version leaves them as they are when it begins the
+	// next one.
+	Timed int64 `json:"timed,omitempty"`
 	// Members says that the audience may list who is in the room.
 	Members bool `json:"members,omitempty"`
 
@@ -147,7 +150,7 @@ const minKeepMS = 60_000
 
 // stateFields are the fields of the document that this version knows, and those of its message.
 var stateFields = []string{
-	"type", "rev", "status", "title", "broadcast", "began_at", "ended_at", "members", "starts_at", "media_url", "media_offset_ms", "notice", "pin",
+	"type", "rev", "status", "title", "broadcast", "began_at", "ended_at", "timed", "members", "starts_at", "media_url", "media_offset_ms", "notice", "pin",
 	"mode", "known_ms", "slow_ms", "delay_ms", "links", "early_chat", "text", "count", "keep_ms", "watch", "shield", "shield_preset",
 	"under", "data", "degraded",
 }
@@ -196,7 +199,7 @@ func MergeState(doc, patch []byte, at int64) []byte {
 	var before, after State
 	_ = json.Unmarshal(doc, &before) // nothing, or what cannot be read: no broadcast has begun
 	if IsDeleted(doc) {              // but its broadcasts are counted on
-		kept := []string{"broadcast", "began_at", "ended_at"}
+		kept := []string{"broadcast", "began_at", "ended_at", "timed"}
 		maps.DeleteFunc(fields, func(name string, _ json.RawMessage) bool { return !slices.Contains(kept, name) })
 		before.Status = ""
 	}
@@ -217,9 +220,14 @@ func MergeState(doc, patch []byte, at int64) []byte {
 	switch live := after.Status == StatusLive; {
 	case live && before.Status != StatusLive:
 		number("broadcast", before.Broadcast+1)
+		number("timed", before.Broadcast+1)
 		number("began_at", at)
 		delete(fields, "ended_at")
 	case !live && before.Status == StatusLive && before.Broadcast > 0:
+		if before.Timed != before.Broadcast { // when it began is not known
+			number("timed", before.Broadcast)
+			delete(fields, "began_at")
+		}
 		number("ended_at", at)
 	}
 	var b bytes.Buffer
@@ -305,7 +313,7 @@ func decodePatch(p []byte) (*Patch, *Error) {
 	for name, value := range members(p) {
 		name := string(name)
 		switch {
-		case name == "broadcast" || name == "began_at" || name == "ended_at" || name == "under" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
+		case name == "broadcast" || name == "began_at" || name == "ended_at" || name == "timed" || name == "under" || name == "degraded" || name == "type" || !slices.Contains(stateFields, name):
 			continue
 		case seen[name]:
 			return nil, bad("%s appears twice", name)

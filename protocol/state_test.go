@@ -11,15 +11,15 @@ func TestStateKeepsWhatIsNotKnown(t *testing.T) {
 	t.Parallel()
 	s := State{Rev: 7, Status: StatusEnded, Title: "t"}
 	for _, c := range []struct{ doc, message, merged string }{
-		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
-		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
-		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
-		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
-		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
-		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{``, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
+		{`no JSON`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
+		{`[1]`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
+		{`null`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
+		{`{}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
+		{`{"status":"ended","rev":1,"type":"x","degraded":true}`, `{"type":"state","rev":7,"status":"ended","title":"t"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
 		{`{"status":"ended","title":"t","slots":3000,"later":{"a":"<b>"}}`,
 			`{"type":"state","rev":7,"status":"ended","title":"t","later":{"a":"<b>"},"slots":3000}`,
-			`{"began_at":9,"broadcast":1,"later":{"a":"<b>"},"slots":3000,"status":"live","title":"t"}`},
+			`{"began_at":9,"broadcast":1,"later":{"a":"<b>"},"slots":3000,"status":"live","timed":1,"title":"t"}`},
 	} {
 		if got := string(EncodeState([]byte(c.doc), s)); got != c.message {
 			t.Errorf("%s:\n got %s\nwant %s", c.doc, got, c.message)
@@ -38,16 +38,19 @@ func TestMergeState(t *testing.T) {
 		{`{"a":1,"title":"t"}`, `{"title":null}`, `{"a":1}`},
 		{`{"a":1}`, `{"a":2}`, `{"a":2}`},
 		// What makes a room live begins its next broadcast; what leaves it so does not.
-		{``, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{``, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
 		{``, `{"status":"scheduled"}`, `{"status":"scheduled"}`},
-		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live"}`},
+		{`{"status":"scheduled"}`, `{"status":"live"}`, `{"began_at":9,"broadcast":1,"status":"live","timed":1}`},
 		{`{"broadcast":4,"status":"live"}`, `{"status":"live","title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
 		{`{"broadcast":4,"status":"live"}`, `{"title":"t"}`, `{"broadcast":4,"status":"live","title":"t"}`},
-		{`{"broadcast":4,"status":"live"}`, `{"status":"ended"}`, `{"broadcast":4,"ended_at":9,"status":"ended"}`},
-		{`{"began_at":3,"broadcast":4,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"a":1,"began_at":9,"broadcast":5,"status":"live"}`},
+		{`{"broadcast":4,"status":"live"}`, `{"status":"ended"}`, `{"broadcast":4,"ended_at":9,"status":"ended","timed":4}`},
+		{`{"began_at":3,"broadcast":4,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"a":1,"began_at":9,"broadcast":5,"status":"live","timed":5}`},
+		// A node of an earlier version has left the times of the broadcast before.
+		{`{"began_at":3,"broadcast":4,"ended_at":5,"status":"live","timed":3}`, `{"status":"ended"}`, `{"broadcast":4,"ended_at":9,"status":"ended","timed":4}`},
+		{`{"began_at":3,"broadcast":4,"status":"live","timed":4}`, `{"status":"ended"}`, `{"began_at":3,"broadcast":4,"ended_at":9,"status":"ended","timed":4}`},
 		// A room that was deleted is as if it had never been set, but its broadcasts are counted on.
-		{`{"broadcast":4,"status":"live","a":1}`, `{"deleted":true,"status":"ended"}`, `{"a":1,"broadcast":4,"deleted":true,"ended_at":9,"status":"ended"}`},
-		{`{"broadcast":4,"deleted":true,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"began_at":9,"broadcast":5,"status":"live"}`},
+		{`{"broadcast":4,"status":"live","a":1}`, `{"deleted":true,"status":"ended"}`, `{"a":1,"broadcast":4,"deleted":true,"ended_at":9,"status":"ended","timed":4}`},
+		{`{"broadcast":4,"deleted":true,"ended_at":5,"status":"ended","a":1}`, `{"status":"live"}`, `{"began_at":9,"broadcast":5,"status":"live","timed":5}`},
 		{`{"broadcast":4,"deleted":true,"status":"ended","a":1}`, `{"title":"t"}`, `{"broadcast":4,"title":"t"}`},
 		// What belongs to the message is not kept.
 		{`{"rev":3}`, `{"rev":4,"type":"state","degraded":true,"title":"t"}`, `{"title":"t"}`},
@@ -125,7 +128,7 @@ func TestStateFields(t *testing.T) {
 	}
 	// Each has a check: one that is no string, number, object or truth value is refused, but for data.
 	for _, name := range stateFields {
-		if name != "type" && name != "rev" && name != "broadcast" && name != "began_at" && name != "ended_at" && name != "under" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
+		if name != "type" && name != "rev" && name != "broadcast" && name != "began_at" && name != "ended_at" && name != "timed" && name != "under" && name != "degraded" && name != "data" && wrongField(name, []byte(`[1]`)) == "" {
 			t.Errorf("%s is not checked", name)
 		}
 	}

@@ -27,7 +27,7 @@ import (
 func (s *stage) ended(room string) (began time.Time) {
 	end := s.Now()
 	began = end.Add(-10 * time.Minute)
-	s.set(room, protocol.State{Status: protocol.StatusEnded, Broadcast: 1, BeganAt: began.UnixMilli(), EndedAt: end.UnixMilli()})
+	s.set(room, protocol.State{Status: protocol.StatusEnded, Broadcast: 1, BeganAt: began.UnixMilli(), EndedAt: end.UnixMilli(), Timed: 1})
 	return began
 }
 
@@ -118,6 +118,41 @@ func TestRoomsThatAreNeverSet(t *testing.T) {
 	again, err := w.cfg.Reader.Records(t.Context(), "r")
 	if err != nil || len(again) != 2 || again[1].Broadcast != all[1].Broadcast {
 		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+// A broadcast that a node of an earlier version began and ended has the times at which the log says so, and not those of the one before.
+func TestBroadcastOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	h := history{more: false}
+	say := func(at int64, s protocol.State) { h.changes = append(h.changes, change{at, s}) }
+	say(1000, protocol.State{Status: protocol.StatusLive, Broadcast: 1, BeganAt: 990, Timed: 1})
+	say(2000, protocol.State{Status: protocol.StatusEnded, Broadcast: 1, BeganAt: 990, EndedAt: 1990, Timed: 1})
+	say(3000, protocol.State{Status: protocol.StatusLive, Broadcast: 2, BeganAt: 990, EndedAt: 1990, Timed: 1})
+	say(3500, protocol.State{Status: protocol.StatusLive, Broadcast: 2, BeganAt: 990, EndedAt: 1990, Timed: 1, Title: "t"})
+	say(4000, protocol.State{Status: protocol.StatusEnded, Broadcast: 2, BeganAt: 990, EndedAt: 1990, Timed: 1})
+	say(5000, protocol.State{Status: protocol.StatusLive, Broadcast: 3, BeganAt: 990, EndedAt: 1990, Timed: 1})
+	say(6000, protocol.State{Status: protocol.StatusEnded, Broadcast: 3, EndedAt: 5990, Timed: 3}) // by a node of this one
+	slices.Reverse(h.changes)
+	all := map[string]watchlog.Broadcast{}
+	for i := range h.changes {
+		bounds("r", &h.changes[i].state, all)
+	}
+	h.guess("r", all)
+	for id, want := range map[string][2]int64{"1": {990, 1990}, "2": {3000, 4000}, "3": {5000, 6000}} {
+		if b := all[id]; b.Began != want[0] || b.Ended != want[1] {
+			t.Errorf("%s: %+v, want %v", id, b, want)
+		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%+v", all)
+	}
+	// While more may be found before, what is read first may be a later change of a broadcast that runs.
+	all, h.more = map[string]watchlog.Broadcast{}, true
+	h.changes = h.changes[:len(h.changes)-2]
+	h.guess("r", all)
+	if _, is := all["2"]; is || all["3"].Began != 5000 {
+		t.Errorf("%+v", all)
 	}
 }
 

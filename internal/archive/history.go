@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"strconv"
 
 	"github.com/kansei-live/kansei/hub"
@@ -157,11 +158,50 @@ func (h *history) states(ctx context.Context, log Log, room string, upTo int64, 
 		for i := range h.changes {
 			bounds(room, &h.changes[i].state, all)
 		}
+		h.guess(room, all)
 		if !h.more || complete(upTo, all) {
 			return nil
 		}
 		if err := h.back(ctx, log, room); err != nil {
 			return err
+		}
+	}
+}
+
+// guess adds to all the broadcasts that nodes of an earlier version have begun or ended, which do not say when: as the log has it.
+func (h *history) guess(room string, all map[string]watchlog.Broadcast) {
+	type times struct{ began, ended int64 }
+	found := map[int64]times{}
+	first := int64(0) // the first change that is known, if there are others before: it may be a later one of a broadcast that ran
+	if h.more {
+		first = math.MaxInt64
+		for _, c := range h.changes {
+			first = min(first, c.at)
+		}
+	}
+	for _, c := range h.changes {
+		n, t := c.state.Broadcast, found[c.state.Broadcast]
+		switch live := c.state.Status == protocol.StatusLive; {
+		case n == 0:
+			continue
+		case live && (t.began == 0 || c.at < t.began):
+			t.began = c.at
+		case !live && (t.ended == 0 || c.at < t.ended):
+			t.ended = c.at
+		}
+		found[n] = t
+	}
+	for n, t := range found {
+		b, known := all[strconv.FormatInt(n, 10)]
+		if !known && t.began > first {
+			b = watchlog.Broadcast{Room: room, ID: strconv.FormatInt(n, 10), Began: t.began}
+			known = true
+		}
+		if known && b.Ended == 0 && t.ended > b.Began {
+			b.Ended = t.ended
+		}
+		if known {
+			all[b.ID] = b
 		}
 	}
 }

@@ -399,7 +399,7 @@ func (r *Reader) spans(room string, k *known, all map[string]watchlog.Broadcast)
 
 // bounds adds to all the broadcast that a state tells of, if it says when that began.
 func bounds(room string, s *protocol.State, all map[string]watchlog.Broadcast) {
-	if s.Broadcast == 0 || s.BeganAt == 0 {
+	if s.Broadcast == 0 || s.BeganAt == 0 || s.Timed != s.Broadcast {
 		return
 	}
 	b := watchlog.Broadcast{Room: room, ID: strconv.FormatInt(s.Broadcast, 10), Began: s.BeganAt}

@@ -232,9 +232,10 @@ export interface State {
   status: "scheduled" | "live" | "ended";
   title?: string;
   broadcast?: number;
-  /** When the last broadcast began and ended, Unix milliseconds. */
+  /** When the broadcast `timed` began and ended, Unix milliseconds; it is the last one, unless an older server has begun that. */
   began_at?: number;
   ended_at?: number;
+  timed?: number;
   members?: true;
   starts_at?: number;
   media_url?: string;
