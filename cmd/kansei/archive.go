@@ -71,7 +71,7 @@ func (a *archiving) Close() error {
 // newArchiving opens what the settings name. Nothing is connected to.
 func newArchiving(ctx context.Context, cfg *config.Archive, at string, roomLog *natslog.Log, reg prometheus.Registerer, log *slog.Logger) (*archiving, error) {
 	a := &archiving{Config: archive.Config{
-		Log: roomLog, Settle: cfg.ArchiveSettle, Late: cfg.ArchiveLate, Poll: archivePoll, Metrics: archive.NewMetrics(reg), Logger: log,
+		Log: roomLog, Settle: cfg.ArchiveSettle, Late: cfg.ArchiveLate, Keep: cfg.ArchiveKeep, Poll: archivePoll, Metrics: archive.NewMetrics(reg), Logger: log,
 	}}
 	if at != "" {
 		files, err := archive.OpenFiles(ctx, at)

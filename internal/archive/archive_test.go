@@ -430,6 +430,25 @@ func TestStores(t *testing.T) {
 			if err := db.db.QueryRow(db.ask("SELECT count(*) FROM kansei_users WHERE user_id = ?"), clean(odd)).Scan(&n); err != nil || n != 0 {
 				t.Errorf("%d rows, %v", n, err)
 			}
+
+			// What is not kept any more goes, and does not come again, though its rows are there yet.
+			keeper := s.worker(t, files, func(c *Config) { c.DB, c.Keep = db, 24*time.Hour })
+			round(t, keeper)
+			if s.record(t, room, "1") == nil {
+				t.Error("it is gone too soon")
+			}
+			s.pass(25 * time.Hour)
+			for range 2 {
+				keeper.kept = time.Time{}
+				round(t, keeper)
+			}
+			left, err := files.revisions(t.Context(), room, "1")
+			if rec := s.record(t, room, "1"); rec != nil || err != nil || len(left) != 0 {
+				t.Errorf("%+v, %v, %v", rec, left, err)
+			}
+			if err := db.db.QueryRow(db.ask("SELECT count(*) FROM kansei_broadcasts WHERE room = ?"), room).Scan(&n); err != nil || n != 0 {
+				t.Errorf("%d rows, %v", n, err)
+			}
 		})
 	}
 }

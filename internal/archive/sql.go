@@ -182,6 +182,18 @@ func (d *Database) Erase(ctx context.Context, user string) (int64, error) {
 	return done.RowsAffected()
 }
 
+// Remove removes the rows of a broadcast.
+func (d *Database) Remove(ctx context.Context, room, broadcast string) error {
+	ctx, cancel := context.WithTimeout(ctx, databaseTime)
+	defer cancel()
+	for _, table := range []string{"kansei_users", "kansei_broadcasts"} {
+		if _, err := d.db.ExecContext(ctx, d.ask("DELETE FROM "+table+" WHERE room = ? AND broadcast = ?"), room, broadcast); err != nil {
+			return fmt.Errorf("archive: the database: %w", err)
+		}
+	}
+	return nil
+}
+
 func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
 // clean takes out what PostgreSQL does not store.

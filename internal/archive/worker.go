@@ -27,6 +27,8 @@ type Config struct {
 	// Settle is how long behind the end of a broadcast its first revision is made at the latest, and Late how long behind it rows
 	// may come. Poll is how often it is looked what there is to do.
 	Settle, Late, Poll time.Duration
+	// Keep is how long behind its end a broadcast is kept; 0: for good.
+	Keep time.Duration
 	// Lease is how long a worker may be silent that shapes a broadcast, before another one does; 0 for a minute.
 	Lease time.Duration
 
@@ -40,6 +42,8 @@ const (
 	whileLive = 5 * time.Second
 	// again is how long after a revision the next one of the same broadcast comes at the soonest.
 	again = time.Minute
+	// expireEvery is how often it is looked which broadcasts are not kept any more.
+	expireEvery = time.Hour
 	// mostTaken is how many folders of revisions may be taken by files of workers that were killed.
 	mostTaken = 1000
 )
@@ -50,6 +54,7 @@ type Worker struct {
 	id   string
 	seen map[string]uint64    // batches of a room when it was looked at last
 	open map[string]time.Time // rooms with something to do later; when
+	kept time.Time            // when it was looked last what is not kept any more
 	live map[string]uint64    // rooms of which that is all: a broadcast runs; the revision of their states
 }
 
@@ -122,7 +127,60 @@ func (w *Worker) round(ctx context.Context) error {
 		}
 	}
 	w.cfg.Metrics.open.Set(float64(len(w.open)))
+	if w.cfg.Keep > 0 && now.Sub(w.kept) > expireEvery {
+		w.kept = now
+		errs = append(errs, w.expire(ctx))
+	}
 	return errors.Join(errs...)
+}
+
+// expire removes the broadcasts that are not kept any more: files, rows of the database, and last the record.
+func (w *Worker) expire(ctx context.Context) error {
+	all, err := records(ctx, w.cfg.Log, "*")
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if rec := &all[i]; w.expired(rec.Ended) {
+			if err := w.remove(ctx, rec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// expired reports whether a broadcast that ended at a moment is not kept any more.
+func (w *Worker) expired(ended int64) bool {
+	return w.cfg.Keep > 0 && w.cfg.Log.Now().Sub(time.UnixMilli(ended)) > w.cfg.Keep
+}
+
+func (w *Worker) remove(ctx context.Context, rec *Record) error {
+	key := keyOf(rec.Room, rec.Broadcast)
+	leave, err := w.lease(ctx, key)
+	if err != nil || leave == nil {
+		return err
+	}
+	defer leave()
+	prefixes, err := w.cfg.Files.revisions(ctx, rec.Room, rec.Broadcast)
+	if err != nil {
+		return err
+	}
+	for _, p := range prefixes {
+		if _, err := w.cfg.Files.forget(ctx, p); err != nil {
+			return err
+		}
+	}
+	if w.cfg.DB != nil {
+		if err := w.cfg.DB.Remove(ctx, rec.Room, rec.Broadcast); err != nil {
+			return err
+		}
+	}
+	if err := w.cfg.Log.ForgetArchived(ctx, key); err != nil {
+		return err
+	}
+	w.cfg.Logger.Info("an archived broadcast was removed, as old as it is", "room", rec.Room, "broadcast", rec.Broadcast)
+	return nil
 }
 
 // look does for a room what there is to do now, and returns after how long there may be more; 0: not before there are more
@@ -202,6 +260,9 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 		return 0, err
 	}
 	since := now.Sub(time.UnixMilli(b.Ended))
+	if w.expired(b.Ended) {
+		return 0, nil // of which there may be rows yet
+	}
 	if rec != nil {
 		if wait, err := w.deliver(ctx, rec); err != nil || rec.Final {
 			return wait, err

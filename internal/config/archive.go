@@ -12,6 +12,7 @@ type Archive struct {
 	SQL            Secret        `group:"watch-log" name:"sql" placeholder:"URL" help:"Database that they are written to as well, postgres://user@host/database or mysql://user@host/database, better as a variable."`
 	WebhookURL     string        `group:"watch-log" name:"webhook-url" placeholder:"URL" help:"Address that is told of each revision of an archived broadcast, by POST."`
 	WebhookSecret  Secret        `group:"watch-log" name:"webhook-secret" placeholder:"SECRET" help:"Secret that what it is told is signed with, at least 16 bytes, better as a variable."`
+	ArchiveKeep    time.Duration `group:"watch-log" default:"0" help:"How long archived broadcasts are kept, 24h to 87600h; 0 for good."`
 	ArchiveSilence time.Duration `group:"watch-log" default:"10m" help:"How long nobody may be in a room that is never set to live before that ends a broadcast, 1m to 24h."`
 	ArchiveSettle  time.Duration `group:"watch-log" default:"2m" help:"How long behind the end of a broadcast its first revision comes at the latest, 0 to 1h."`
 	ArchiveLate    time.Duration `group:"watch-log" default:"1h" help:"How long behind the end of a broadcast rows of its watch log may come, 1s to 48h."`
@@ -41,6 +42,9 @@ func (a *Archive) validate(p *Problems) {
 	}
 	if a.WebhookSecret != "" && len(a.WebhookSecret) < leastWebhookSecret {
 		p.add("webhook-secret", "must have %d bytes at least; openssl rand -hex 32 makes one", leastWebhookSecret)
+	}
+	if a.ArchiveKeep != 0 {
+		within(p, "archive-keep", a.ArchiveKeep, 24*time.Hour, 10*365*24*time.Hour)
 	}
 	within(p, "archive-silence", a.ArchiveSilence, time.Minute, 24*time.Hour)
 	within(p, "archive-settle", a.ArchiveSettle, 0, time.Hour)
