@@ -45,6 +45,7 @@ type Watched struct {
 	Wrong       []string
 }
 
+// String is for reports.
 func (w *Watched) String() string {
 	return fmt.Sprintf("watch log: %d users, %d connections, %d of them estimated; two workers, killed %d times; users missing or invented 0 unless said; connected at most %.1f s too long, %.1f s too short",
 		w.Users, w.Intervals, w.Estimated, w.Kills, w.Over.Seconds(), w.Short.Seconds())
