@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kansei-live/kansei/hub"
@@ -394,93 +393,6 @@ func (w *Worker) lease(ctx context.Context, key string) (leave func(), err error
 		defer cancel()
 		_ = w.cfg.Log.ForgetArchived(ctx, key) // it lapses
 	}, nil
-}
-
-// Event is what back ends are told of a revision, on NATS and by the web hook.
-type Event struct {
-	Type      string           `json:"type"` // archive.revision
-	Room      string           `json:"room"`
-	Broadcast string           `json:"broadcast"`
-	Revision  int              `json:"revision"`
-	Final     bool             `json:"final"`
-	Hash      string           `json:"hash"`
-	Summary   watchlog.Summary `json:"summary"`
-	Files     []file           `json:"files"`
-}
-
-// event makes the event of a revision, from its files.
-func (w *Worker) event(ctx context.Context, rec *Record) ([]byte, error) {
-	p, err := w.cfg.Files.bucket.ReadAll(ctx, rec.Prefix+"/"+fileManifest)
-	if err != nil {
-		return nil, fmt.Errorf("archive: %s: %w", rec.Prefix, err)
-	}
-	var m Manifest
-	if err := json.Unmarshal(p, &m); err != nil {
-		return nil, fmt.Errorf("archive: %s: %w", rec.Prefix, err)
-	}
-	e := Event{Type: "archive.revision", Room: rec.Room, Broadcast: rec.Broadcast, Revision: rec.Revision, Final: rec.Final, Hash: rec.Hash, Files: m.Files}
-	if p, err = w.cfg.Files.bucket.ReadAll(ctx, rec.Prefix+"/"+fileSummary); err != nil {
-		return nil, fmt.Errorf("archive: %s: %w", rec.Prefix, err)
-	}
-	if err := json.Unmarshal(p, &e.Summary); err != nil {
-		return nil, fmt.Errorf("archive: %s: %w", rec.Prefix, err)
-	}
-	for i := range e.Files {
-		e.Files[i].URL = w.cfg.Files.link(ctx, rec.Prefix+"/"+e.Files[i].Name)
-	}
-	return json.Marshal(e)
-}
-
-// deliver brings a revision to the database, to NATS and to the web hook, what of that was not done, and returns after how long
-// there is more to do.
-func (w *Worker) deliver(ctx context.Context, rec *Record) (time.Duration, error) {
-	now := w.cfg.Log.Now()
-	hook := w.cfg.Hook != nil && rec.Hook.due(now)
-	store := w.cfg.DB != nil && !rec.Stored
-	if rec.Told && !store && !hook {
-		return rec.Hook.wait(w.cfg.Hook, now), nil
-	}
-	key := keyOf(rec.Room, rec.Broadcast)
-	leave, err := w.lease(ctx, key+".deliver")
-	if err != nil || leave == nil {
-		return again, err
-	}
-	defer leave()
-	fresh, err := record(ctx, w.cfg.Log, key)
-	if err != nil || fresh == nil || fresh.rev != rec.rev {
-		return again, err // another worker has
-	}
-	var errs []error
-	body, err := w.event(ctx, rec)
-	if err != nil {
-		return 0, err
-	}
-	id := strings.Join([]string{rec.Room, rec.Broadcast, strconv.Itoa(rec.Revision), strconv.FormatBool(rec.Final)}, "/")
-	if store {
-		s, err := w.cfg.Files.read(ctx, rec)
-		if err == nil {
-			err = w.cfg.DB.Store(ctx, rec, s)
-		}
-		rec.Stored = err == nil
-		errs = append(errs, err)
-	}
-	if !rec.Told {
-		err := w.cfg.Log.TellArchive(ctx, rec.Room, id, body)
-		rec.Told = err == nil
-		errs = append(errs, err)
-	}
-	if hook {
-		err := w.cfg.Hook.call(ctx, id, body)
-		rec.Hook.tried(err, now)
-		w.cfg.Metrics.hook(err, rec.Hook.Undelivered)
-		if err != nil {
-			w.cfg.Logger.Warn("a web hook was not taken", "room", rec.Room, "broadcast", rec.Broadcast, "revision", rec.Revision, "try", rec.Hook.Tries, "undelivered", rec.Hook.Undelivered, "error", err)
-		}
-	}
-	if err := w.put(ctx, key, rec); err != nil && !errors.Is(err, hub.ErrConflict) {
-		errs = append(errs, err)
-	}
-	return rec.Hook.wait(w.cfg.Hook, now), errors.Join(errs...)
 }
 
 // Migrate makes the tables of the database, or changes those of an earlier version. Of several workers one does it.

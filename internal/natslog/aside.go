@@ -88,15 +88,18 @@ func (a *apart) config() jetstream.StreamConfig {
 }
 
 // violated is told of a permission that is missing, and reports whether it is one for the stream.
-func (a *apart) violated(v natsconn.Violation) bool {
-	if v.Subscribe || !strings.HasPrefix(v.Subject, a.s.subjects) && !strings.HasSuffix(v.Subject, "."+a.s.name) {
+func (a *apart) violated(v natsconn.Violation) bool { return a.s.refused(v) }
+
+// refused is told of a permission that is missing, and reports whether it is one for the stream; if so its requests fail at once.
+func (s *stream) refused(v natsconn.Violation) bool {
+	if v.Subscribe || !strings.HasPrefix(v.Subject, s.subjects) && !strings.HasSuffix(v.Subject, "."+s.name) {
 		return false
 	}
 	denied := &natsconn.PermissionError{Subjects: v.Subject}
-	if strings.HasPrefix(v.Subject, a.s.subjects) {
-		denied.Subjects = a.s.subjects + ">"
+	if strings.HasPrefix(v.Subject, s.subjects) {
+		denied.Subjects = s.subjects + ">"
 	}
-	a.l.conn.Refuse(v.Subject, denied)
+	s.l.conn.Refuse(v.Subject, denied)
 	return true
 }
 

@@ -89,17 +89,7 @@ func (t *Table) Close() {
 }
 
 // violated is told of a permission that is missing, and reports whether it is one for the table.
-func (t *Table) violated(v natsconn.Violation) bool {
-	if v.Subscribe || !strings.HasPrefix(v.Subject, t.s.subjects) && !strings.HasSuffix(v.Subject, "."+t.s.name) {
-		return false
-	}
-	denied := &natsconn.PermissionError{Subjects: v.Subject}
-	if strings.HasPrefix(v.Subject, t.s.subjects) {
-		denied.Subjects = t.s.subjects + ">"
-	}
-	t.l.conn.Refuse(v.Subject, denied)
-	return true
-}
+func (t *Table) violated(v natsconn.Violation) bool { return t.s.refused(v) }
 
 // Table returns the log's table.
 func (l *Log) Table() *Table { return l.table }
