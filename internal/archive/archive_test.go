@@ -313,6 +313,12 @@ func TestWebHook(t *testing.T) {
 		t.Errorf("%d calls, %+v", n, rec.Hook)
 	}
 
+	// The address may be a secret: no error has it.
+	srv.Close()
+	if err := NewHook(srv.URL+"/in/the-secret", nil).call(t.Context(), "id", nil); err == nil || strings.Contains(err.Error(), "the-secret") {
+		t.Errorf("nobody is there: %v", err)
+	}
+
 	// One that is never taken.
 	mu.Lock()
 	status = http.StatusBadGateway

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -75,8 +76,8 @@ type Hook struct {
 }
 
 // NewHook makes a Hook. It follows no redirects: the address is the one that was set.
-func NewHook(url string, secret []byte) *Hook {
-	return &Hook{url, secret, &http.Client{
+func NewHook(address string, secret []byte) *Hook {
+	return &Hook{address, secret, &http.Client{
 		Timeout: hookTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
@@ -103,6 +104,9 @@ func (h *Hook) call(ctx context.Context, id string, body []byte) error {
 		req.Header.Set("Kansei-Signature", Sign(h.secret, time.Now(), body))
 	}
 	answer, err := h.client.Do(req)
+	if e, is := errors.AsType[*url.Error](err); is {
+		return e.Err // without the address, which may be a secret: errors are logged, and listed
+	}
 	if err != nil {
 		return err
 	}

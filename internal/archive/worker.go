@@ -283,7 +283,7 @@ func (w *Worker) see(ctx context.Context, b watchlog.Broadcast) (time.Duration, 
 	if rec == nil && !final && since < w.cfg.Settle {
 		return min(w.cfg.Settle-since, 5*time.Second), nil
 	}
-	if rec == nil && final && s.Summary.Intervals == 0 && closed && !kept(s, now) {
+	if rec == nil && closed && s.Summary.Intervals == 0 && !kept(s, now) {
 		return 0, nil // nothing is known of it any more
 	}
 	if rec, err = w.revise(ctx, rec, s, final); err != nil || rec == nil {

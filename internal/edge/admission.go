@@ -231,7 +231,7 @@ func (s *Server) join(r *http.Request, v *session, start time.Time) {
 		return
 	}
 	begin() // the answer to the handshake and all that Join has to say leave together
-	s.keepWatch(r, v, watch)
+	s.keepWatch(r, query, v, watch)
 	v.settle()
 	if v.gone.Load() { // while it was joining
 		v.Leave()

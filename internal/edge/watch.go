@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -19,12 +20,11 @@ var _ watchlog.Viewer = (*session)(nil)
 // keepWatch begins to keep that somebody watches who has come in. What it tells of itself is in the request: a page that is
 // opened in the background has no event to tell of. mode is what is kept, empty where the room does not know that yet: then it
 // is nothing until Opened tells.
-func (s *Server) keepWatch(r *http.Request, v *session, mode string) {
+func (s *Server) keepWatch(r *http.Request, query url.Values, v *session, mode string) {
 	if v.apart {
 		return
 	}
 	v.device = watchlog.Device(r.UserAgent())
-	query := r.URL.Query()
 	var (
 		visible *bool
 		mediaMS *int64

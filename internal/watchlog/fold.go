@@ -57,7 +57,7 @@ func (f *Fold) Add(b *Batch) bool {
 		c.take(row)
 	}
 	for _, s := range b.Same {
-		if int(s[1]-s[0]) >= 0 && int64(s[1])-int64(s[0]) > int64(len(l.conns)) {
+		if int64(s[1])-int64(s[0]) > int64(len(l.conns)) {
 			for n, c := range l.conns {
 				if n >= s[0] && n <= s[1] {
 					c.extend(b.At)

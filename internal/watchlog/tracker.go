@@ -115,7 +115,7 @@ func (t *Tracker) Join(v *View, who Viewer, name, watch string, visible *bool, m
 	r := t.hold(name)
 	defer r.mu.Unlock()
 	if len(r.slots) == len(r.free) { // nobody was here: what the state said then does not count
-		r.mode = t.mode(watch)
+		r.mode = t.Mode(watch)
 	}
 	v.room.Store(r)
 	if n := len(r.free); n > 0 {
@@ -160,15 +160,13 @@ func hashOf(s string) uint32 {
 	return h.Sum32()
 }
 
-func (t *Tracker) mode(watch string) string {
+// Mode is what is kept of a room whose state says watch.
+func (t *Tracker) Mode(watch string) string {
 	if watch == "" {
 		return t.cfg.Mode
 	}
 	return watch
 }
-
-// Mode is what is kept of a room whose state says watch.
-func (t *Tracker) Mode(watch string) string { return t.mode(watch) }
 
 // begin begins the first row of a viewer.
 func (r *room) begin(v *View, visible *bool, mediaMS *int64) {
@@ -290,7 +288,7 @@ func (t *Tracker) Set(name, watch string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rooms[name] != nil {
-		t.modes[name] = t.mode(watch)
+		t.modes[name] = t.Mode(watch)
 	}
 }
 
@@ -365,7 +363,7 @@ func (t *Tracker) tick() {
 		r.checkpoint()
 	}
 	for _, r := range t.send.woken() {
-		r.batch(nil)
+		r.batch()
 	}
 }
 
@@ -408,10 +406,10 @@ func (r *room) checkpoint() {
 }
 
 // batch makes a batch of what has changed.
-func (r *room) batch(same []uint32) {
+func (r *room) batch() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.made(same, r.t.now())
+	r.made(nil, r.t.now())
 }
 
 // made makes batches of what has changed and of what has not. The room is held.
@@ -459,7 +457,7 @@ func (t *Tracker) Close(ctx context.Context) error {
 	close(t.quit)
 	<-t.done
 	for _, r := range t.send.woken() {
-		r.batch(nil)
+		r.batch()
 	}
 	return t.send.close(ctx)
 }

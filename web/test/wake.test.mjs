@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { browser } from "../sdk/platform.js";
 import { World, again, attempt, comments, join, live, welcome } from "./fakes.mjs";
 
 test("a page that slept asks once more before it gives up", async () => {
@@ -277,4 +278,32 @@ test("the server knows whether the page can be seen: at the start, when it chang
   await world.pass(1000);
   assert.deepEqual(told(), [true, false, true, false], "nothing has changed in the end");
   room.close();
+});
+
+test("picture-in-picture counts as seen", async () => {
+  const world = new World();
+  world.isVisible = false;
+  const { room } = await join({}, world);
+  world.socket.open();
+  world.socket.say(welcome());
+  await world.pass(1000);
+  for (const [type, seen] of [["enterpictureinpicture", true], ["leavepictureinpicture", false]]) {
+    world.isVisible = seen;
+    world.document.dispatchEvent(new Event(type));
+    await world.pass(1000);
+    assert.equal(world.socket.sentOf("beat").at(-1).visible, seen, type);
+    world.socket.say({ type: "beat", now: 1 });
+  }
+  room.close();
+  const had = globalThis.document;
+  try {
+    for (const [document, seen] of [
+      [{ visibilityState: "hidden" }, false], [{ visibilityState: "visible" }, true], [{ visibilityState: "hidden", pictureInPictureElement: {} }, true], [undefined, true],
+    ]) {
+      globalThis.document = document;
+      assert.equal(browser().visible(), seen, JSON.stringify(document));
+    }
+  } finally {
+    globalThis.document = had;
+  }
 });
